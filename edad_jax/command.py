@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the scripts of launch/ share: flags, logging, and errors without a trace."""
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import app, flags
+from absl import logging as absl_logging
+
+from edad_jax.allocator import restart_with_large_pages
+
+
+def run_command(work: Callable[[], None], *, required: Sequence[str]) -> None:
+    """Parses the flags and calls work(), and turns what a user can mend into one message.
+
+    Args:
+      work: imports what it needs, so that --help need not wait for jax.
+      required: names of flags that must be given.
+    """
+    restart_with_large_pages()
+    flags.mark_flags_as_required(list(required))
+
+    def main(arguments):
+        if len(arguments) > 1:
+            raise app.UsageError(f"unexpected arguments: {' '.join(arguments[1:])}")
+        absl_logging.set_verbosity(absl_logging.WARNING)  # orbax tells much
+        logging.getLogger("edad_jax").setLevel(logging.INFO)
+        try:
+            work()
+        except (ValueError, FloatingPointError, OSError) as error:
+            sys.exit(f"{type(error).__name__}: {error}")
+
+    app.run(main, flags_parser=_parse_flags)
+
+
+def _parse_flags(arguments):
+    """Returns what is left of the arguments; a key that no configuration has ends the program."""
+    try:
+        return app.parse_flags_with_usage(arguments)
+    except ModuleNotFoundError as error:  # a configuration that asks for a package
+        sys.exit(str(error))
+    except AttributeError as error:
+        # ml_collections wraps the KeyError that says "Did you mean ..." in an AttributeError.
+        if not error.args or not isinstance(error.args[0], KeyError):
+            raise
+        sys.exit(f"The configuration has no key {error.args[0].args[0]}")

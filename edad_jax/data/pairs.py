@@ -1,0 +1,351 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Documents to rows on disk: streaming, in parallel, and resumed after a kill without a trace.
+
+The corpus is read once, in order, in chunks of a few megabytes; workers turn chunks into rows;
+rows are written in shards of a fixed number of chunks. What a row is depends on the documents,
+the settings and the seed, and on neither the number of workers nor interruptions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from edad_jax.data import rows as rows_on_disk
+from edad_jax.data.reading import ReadReport
+from edad_jax.data.segments import Specials
+from edad_jax.data.vocabulary import load_tokenizer
+from edad_jax.data.workers import Chunk, ChunkRows, Recipe, map_chunks
+
+CHUNK_CHARACTERS = 1 << 21  # "another document" is one of the same chunk
+CHUNKS_IN_SHARD = 64  # some 50 MB of rows; a kill costs at most the making of one shard
+SETS = ("train", "heldout")
+
+
+def make_rows(
+    documents: Iterable[str],
+    tokenizer_dir: str | Path,
+    out: str | Path,
+    *,
+    max_length: int = 128,
+    short_seq_prob: float = 0.1,
+    duplicates: int = 1,
+    mode: str = "pairs",
+    heldout_fraction: float,
+    seed: int,
+    workers: int,
+    progress: bool = True,
+    total_bytes: int | None = None,
+    report: ReadReport | None = None,
+    chunk_characters: int = CHUNK_CHARACTERS,
+    chunks_in_shard: int = CHUNKS_IN_SHARD,
+) -> dict:
+    """Returns the manifest of the rows made of documents, in `out/train` and `out/heldout`.
+
+    Run again after a kill with the same arguments, it reads the documents again, keeps every
+    finished shard whose text is unchanged, and makes the rest: the result is the same bytes.
+
+    Args:
+      documents: texts in a fixed order; a line's end ends a sentence.
+      tokenizer_dir: a BERT tokenizer, as `load_tokenizer` takes it.
+      out: folder for the rows; made if missing.
+      max_length: pieces in a row, special ones included.
+      short_seq_prob: how often a document is cut into shorter pairs (BERT's 0.1).
+      duplicates: how often each document is used, with other random choices (BERT's dupe_factor).
+      mode: "pairs" for BERT's next-sentence pairs, "single" for single segments as in DistilBERT.
+      heldout_fraction: of the documents that go to `heldout`, by a hash of seed and number.
+      seed: of all random choices.
+      workers: processes; 0 does the work in this one.
+      progress: whether to show a bar on standard error.
+      total_bytes: size of all the text, for the time left; estimated from `report` where that
+        counts the bytes of the files.
+      report: of the reader that gives the documents; its counts enter the manifest.
+      chunk_characters: documents are made into rows in chunks of this size, which bounds memory.
+      chunks_in_shard: chunks in one file of rows.
+
+    Raises:
+      ValueError: no documents, no held-out document though a fraction was asked for, or `out`
+        holds rows made with other settings.
+      OSError: the disk is full or may not be written; finished shards are kept.
+    """
+    _check(mode, max_length, heldout_fraction, duplicates, workers)
+    out = Path(out)
+    tokenizer = load_tokenizer(tokenizer_dir)
+    recipe = Recipe(
+        tokenizer=tokenizer.backend_tokenizer.to_str(),
+        vocabulary_size=len(tokenizer),
+        specials=Specials(tokenizer.pad_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id),
+        max_length=max_length,
+        short_seq_prob=short_seq_prob,
+        duplicates=duplicates,
+        mode=mode,
+        seed=seed,
+    )
+    settings = {
+        "format_version": rows_on_disk.FORMAT_VERSION,
+        "tokenizer_sha256": hashlib.sha256(recipe.tokenizer.encode()).hexdigest(),
+        "vocabulary_size": recipe.vocabulary_size,
+        "max_length": max_length,
+        "short_seq_prob": short_seq_prob,
+        "duplicates": duplicates,
+        "mode": mode,
+        "heldout_fraction": heldout_fraction,
+        "seed": seed,
+        "chunk_characters": chunk_characters,
+        "chunks_in_shard": chunks_in_shard,
+    }
+    _claim_folder(out, settings)
+    report = report if report is not None else ReadReport()
+    counter = _Counter(documents, report, total_bytes, progress)
+    shards: dict[str, list[dict]] = {name: [] for name in SETS}
+    chunks = _split(counter, heldout_fraction, seed, chunk_characters)
+    with counter:
+        for name, shard in _make_shards(chunks, out, recipe, workers, chunks_in_shard):
+            shards[name].append(shard)
+    if not counter.documents:
+        raise ValueError(
+            "got 0 documents, expected text; check the files that were given "
+            f"(--config.corpus.files=...)\n{report.summary()}"
+        )
+    manifest = settings | {"reading": report.as_dict(), "documents": counter.documents}
+    for name in SETS:
+        manifest[name] = _finish_set(out / name, settings, shards[name])
+    if heldout_fraction and not manifest["heldout"]["rows"]:
+        raise ValueError(
+            f"got no held-out rows from {counter.documents:,} documents with heldout_fraction="
+            f"{heldout_fraction}; give more documents or a larger fraction"
+        )
+    if not manifest["train"]["rows"]:
+        raise ValueError(
+            f"got no rows from {counter.documents:,} documents: they are too short for pairs of "
+            "sentences; give longer documents"
+        )
+    rows_on_disk.write_json(out / rows_on_disk.MANIFEST, manifest)
+    return manifest
+
+
+def _check(
+    mode: str, max_length: int, heldout_fraction: float, duplicates: int, workers: int
+) -> None:
+    if mode not in ("pairs", "single"):
+        raise ValueError(f"got mode={mode!r}, expected 'pairs' or 'single'")
+    if not 8 <= max_length <= 65_535:
+        raise ValueError(f"got max_length={max_length}, expected 8 to 65535 pieces")
+    if not 0 <= heldout_fraction < 1:
+        raise ValueError(f"got heldout_fraction={heldout_fraction}, expected 0 or more, below 1")
+    if duplicates < 1 or workers < 0:
+        raise ValueError(f"got duplicates={duplicates} and workers={workers}: at least 1 and 0")
+    if mode == "single" and duplicates != 1:
+        raise ValueError(f"got duplicates={duplicates}: single segments have no random choices")
+
+
+def _claim_folder(out: Path, settings: dict) -> None:
+    """Writes the settings into the folder, or compares them with those that are there."""
+    path = out / "settings.json"
+    there = rows_on_disk.read_json(path)
+    if there is None:
+        rows_on_disk.write_json(path, settings)
+    elif there != settings:
+        wrong = [key for key in sorted({*there, *settings}) if there.get(key) != settings.get(key)]
+        found = ", ".join(f"{key}: got {settings.get(key)}, has {there.get(key)}" for key in wrong)
+        raise ValueError(
+            f"{out} holds rows made with other settings ({found}); delete it or give another folder"
+        )
+
+
+class _Counter:
+    """Passes documents on and shows how far the corpus is read, in megabytes of text."""
+
+    def __init__(
+        self, documents: Iterable[str], report: ReadReport, total: int | None, progress: bool
+    ) -> None:
+        self.documents = 0
+        self._source, self._report, self._total = documents, report, total
+        self._progress = progress
+
+    def __enter__(self) -> _Counter:
+        from tqdm import tqdm
+
+        self._bar = tqdm(
+            desc="rows",
+            total=self._total,
+            unit="B",
+            unit_scale=True,
+            disable=not self._progress,
+        )
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.close()
+
+    def __iter__(self) -> Iterator[str]:
+        text_bytes = 0
+        for document in self._source:
+            self.documents += 1
+            yield document
+            size = len(document.encode("utf-8", "replace"))
+            text_bytes += size
+            if self._total is None and self._report.total_file_bytes and self._report.file_bytes:
+                share = self._report.file_bytes / self._report.total_file_bytes
+                self._bar.total = max(text_bytes, int(text_bytes / min(1.0, share)))
+            self._bar.update(size)
+
+
+def _is_heldout(number: int, fraction: float, seed: int) -> bool:
+    digest = hashlib.blake2b(f"{seed} {number}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") < fraction * 2**64
+
+
+def _split(
+    documents: Iterable[str], fraction: float, seed: int, chunk_characters: int
+) -> Iterator[tuple[str, list[str]]]:
+    """Yields (set, documents): chunks of either set as they fill up, then what is left."""
+    waiting: dict[str, list[str]] = {name: [] for name in SETS}
+    sizes = dict.fromkeys(SETS, 0)
+    for number, text in enumerate(documents):
+        name = SETS[_is_heldout(number, fraction, seed)]
+        waiting[name].append(text)
+        sizes[name] += len(text)
+        if sizes[name] >= chunk_characters:
+            yield name, waiting[name]
+            waiting[name], sizes[name] = [], 0
+    for name in SETS:
+        if waiting[name]:
+            yield name, waiting[name]
+
+
+def _make_shards(
+    chunks: Iterable[tuple[str, list[str]]],
+    out: Path,
+    recipe: Recipe,
+    workers: int,
+    chunks_in_shard: int,
+) -> Iterator[tuple[str, dict]]:
+    """Yields (set, counts) of each shard once it is on disk.
+
+    Rows of chunks that a shard on disk holds already are taken from there.
+    """
+    under_way: deque[tuple[str, _Shard, str]] = deque()
+
+    def chunks_to_make() -> Iterator[Chunk]:
+        numbers = dict.fromkeys(SETS, 0)
+        open_shards: dict[str, _Shard] = {}
+        for name, texts in chunks:
+            number, place = divmod(numbers[name], chunks_in_shard)
+            if place == 0:
+                open_shards[name] = _Shard(out / name, number)
+            chunk = Chunk(f"{name} {numbers[name]}", texts)
+            digest = _digest(chunk)
+            numbers[name] += 1
+            under_way.append((name, open_shards[name], digest))
+            is_there = digest in open_shards[name].there
+            yield chunk._replace(texts=[]) if is_there else chunk
+
+    growing: dict[str, _Shard] = {}
+    for made in map_chunks(chunks_to_make(), recipe, workers):
+        name, shard, digest = under_way.popleft()
+        growing[name] = shard
+        if shard.add(digest, made) == chunks_in_shard:
+            yield name, growing.pop(name).finish()
+    for name, shard in growing.items():
+        yield name, shard.finish()
+
+
+def _digest(chunk: Chunk) -> str:
+    """Returns a fingerprint of a chunk's name and documents."""
+    digest = hashlib.blake2b(chunk.name.encode(), digest_size=16)
+    for text in chunk.texts:
+        encoded = text.encode("utf-8", "replace")
+        digest.update(len(encoded).to_bytes(8, "little"))
+        digest.update(encoded)
+    return digest.hexdigest()
+
+
+class _Shard:
+    """One file of rows in the making, and what an earlier run left under its name."""
+
+    def __init__(self, folder: Path, number: int) -> None:
+        self._path, self._number = rows_on_disk.shard_path(folder, number), number
+        self._counts_path = self._path.with_suffix(".json")
+        self._old = rows_on_disk.read_json(self._counts_path)
+        self.there: dict[str, tuple[dict, np.ndarray]] = {}  # by digest: counts and rows
+        self._chunks: list[dict] = []
+        self._parts: list[np.ndarray] = []
+        if self._old is not None and self._is_whole():
+            rows = np.load(self._path, mmap_mode="r", allow_pickle=False)
+            start = 0
+            for chunk in self._old["chunks"]:
+                stop = start + chunk["rows"]
+                self.there[chunk["digest"]] = chunk, rows[start:stop]
+                start = stop
+
+    def _is_whole(self) -> bool:
+        try:
+            return rows_on_disk.file_checksum(self._path) == self._old["sha256"]
+        except (OSError, KeyError):
+            return False
+
+    def add(self, digest: str, made: ChunkRows | None) -> int:
+        """Takes the next chunk's rows (None: those that are there); returns how many it has."""
+        if made is None:
+            counts, rows = self.there[digest]
+        else:
+            rows = made.rows
+            counts = {
+                "digest": digest,
+                "rows": len(rows),
+                "tokens": int(rows["length"].sum(dtype=np.int64)),
+                "random_next": int(rows["next_sentence"].sum(dtype=np.int64)),
+                "documents_without_pieces": made.without_pieces,
+                "documents_of_one_sentence": made.one_sentence,
+            }
+        self._chunks.append(counts)
+        self._parts.append(rows)
+        return len(self._chunks)
+
+    def finish(self) -> dict:
+        """Returns the counts of the shard, once it lies under its name."""
+        if self.there and self._chunks == self._old["chunks"]:
+            return self._old
+        content = rows_on_disk.npy_bytes(np.concatenate(self._parts))
+        counts = {
+            "number": self._number,
+            "rows": sum(chunk["rows"] for chunk in self._chunks),
+            "bytes": len(content),
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "chunks": self._chunks,
+        }
+        rows_on_disk.write_file(self._path, content)
+        rows_on_disk.write_json(self._counts_path, counts)
+        self._parts, self.there = [], {}
+        return counts
+
+
+_CHUNK_COUNTS = (
+    "tokens",
+    "random_next",
+    "documents_without_pieces",
+    "documents_of_one_sentence",
+)
+
+
+def _finish_set(folder: Path, settings: dict, shards: list[dict]) -> dict:
+    """Returns the set's totals; writes its manifest, and removes shards of a longer corpus."""
+    chunks = [chunk for shard in shards for chunk in shard["chunks"]]
+    totals = {"rows": sum(shard["rows"] for shard in shards)}
+    totals |= {key: sum(chunk[key] for chunk in chunks) for key in _CHUNK_COUNTS}
+    number = len(shards)
+    while (path := rows_on_disk.shard_path(folder, number)).exists():
+        path.with_suffix(".json").unlink(missing_ok=True)
+        path.unlink()
+        number += 1
+    listed = [
+        {key: shard[key] for key in ("number", "rows", "bytes", "sha256")} for shard in shards
+    ]
+    manifest = settings | totals | {"shards": listed}
+    rows_on_disk.write_json(folder / rows_on_disk.MANIFEST, manifest)
+    return totals

@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bytes of a file as lines of text: decompression, lines, and the count of what went wrong.
+
+Nothing here holds a whole file, and nothing that is wrong in one file stops the others: a
+problem is counted by its reason in a `ReadReport`, and the first ones are kept word for word.
+"""
+
+from __future__ import annotations
+
+import codecs
+import itertools
+import lzma
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+COMPRESSIONS = (".gz", ".xz", ".zst")
+BLOCK_BYTES = 1 << 16  # read at once; a block of .xz may unpack to thousands of times its size
+MAX_LINE_BYTES = 1 << 20  # a longer line of plain text is cut at white space
+MAX_RECORD_BYTES = 1 << 28  # a longer line of jsonl is skipped: half a record has no meaning
+MAX_DOCUMENT_CHARACTERS = 1 << 22  # a longer document is cut into several
+KEPT_MESSAGES = 20
+
+
+@dataclass
+class ReadReport:
+    """What a reader gave and what it could not: counts by reason, and the first messages."""
+
+    documents: int = 0
+    text_bytes: int = 0  # UTF-8 bytes of the documents given
+    file_bytes: int = 0  # bytes of the files read so far, compressed where they are
+    total_file_bytes: int = 0  # bytes of all the files; 0 where this is not known
+    problems: dict[str, int] = field(default_factory=dict)
+    messages: list[str] = field(default_factory=list)
+
+    def add_problem(self, reason: str, where: str, detail: object = "") -> None:
+        """Counts a problem; keeps 'where: reason (detail)' if it is among the first."""
+        self.problems[reason] = self.problems.get(reason, 0) + 1
+        if len(self.messages) < KEPT_MESSAGES:
+            self.messages.append(f"{where}: {reason}" + (f" ({detail})" if detail else ""))
+
+    def add_document(self, text: str) -> None:
+        """Counts a document that was given."""
+        self.documents += 1
+        self.text_bytes += len(text.encode("utf-8", "replace"))
+
+    def summary(self) -> str:
+        """Returns the counts and the first messages as text, a line each."""
+        lines = [f"{self.documents:,} documents, {self.text_bytes / 1e6:,.1f} MB of text"]
+        for reason, count in sorted(self.problems.items()):
+            lines.append(f"  {count:,} x {reason}")
+        lines.extend(f"    {message}" for message in self.messages)
+        if sum(self.problems.values()) > len(self.messages):
+            lines.append("    ...")
+        return "\n".join(lines)
+
+    def as_dict(self) -> dict:
+        """Returns the counts and the first messages, ready for JSON."""
+        return {
+            "documents": self.documents,
+            "text_bytes": self.text_bytes,
+            "problems": dict(sorted(self.problems.items())),
+            "messages": list(self.messages),
+        }
+
+
+def read_blocks(file: BinaryIO, compression: str, name: str, report: ReadReport) -> Iterator[bytes]:
+    """Yields the bytes of an open file, decompressed; what comes before damage is kept.
+
+    Args:
+      file: open for reading in binary mode.
+      compression: one of `COMPRESSIONS`, anything else for none.
+      name: how messages call the file.
+      report: told of damage, and of nothing else.
+    """
+    try:
+        if compression == ".gz":
+            yield from _decompressed(file, lambda: zlib.decompressobj(wbits=31), name, report)
+        elif compression == ".xz":
+            yield from _decompressed(file, lzma.LZMADecompressor, name, report)
+        elif compression == ".zst":
+            yield from _unzstd(file)
+        else:
+            while block := file.read(BLOCK_BYTES):
+                yield block
+    except (OSError, zlib.error, lzma.LZMAError) as error:
+        report.add_problem("file is damaged or cut short: kept what could be read", name, error)
+
+
+def _decompressed(
+    file: BinaryIO, make_decoder: Callable, name: str, report: ReadReport
+) -> Iterator[bytes]:
+    """Yields what a chain of compressed members holds, one after another."""
+    decoder, members = None, 0
+    while block := file.read(BLOCK_BYTES):
+        while block:
+            if decoder is None:
+                if members:
+                    block = block.lstrip(b"\0")  # both formats allow padding between members
+                if not block:
+                    break
+                decoder = make_decoder()
+            try:
+                yield decoder.decompress(block)
+            except (zlib.error, lzma.LZMAError):
+                if not members:
+                    raise
+                report.add_problem("bytes after the end of the compressed data", name)
+                return
+            block = b""
+            if decoder.eof:
+                block, decoder, members = decoder.unused_data, None, members + 1
+    if decoder is not None:
+        if isinstance(decoder, lzma.LZMADecompressor):
+            raise OSError("the compressed data ends before its end mark")
+        yield decoder.flush()
+        raise OSError("the compressed data ends before its end mark")
+
+
+def _unzstd(file: BinaryIO) -> Iterator[bytes]:
+    """Yields what a chain of zstandard frames holds."""
+    import pyarrow
+
+    source = pyarrow.PythonFile(_KeptOpen(file), mode="r")
+    stream = pyarrow.CompressedInputStream(source, "zstd")
+    while block := stream.read(BLOCK_BYTES):
+        yield block
+
+
+class _KeptOpen:
+    """A file that pyarrow may read, but not close when it is done."""
+
+    closed = False
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.read = file.read
+
+    def close(self) -> None:
+        pass
+
+
+def recode_blocks(
+    blocks: Iterable[bytes], encoding: str, name: str, report: ReadReport
+) -> Iterator[bytes]:
+    """Yields the blocks as UTF-8; a byte order mark decides over `encoding`, and is dropped."""
+    blocks = iter(blocks)
+    first = next(blocks, b"")
+    if first.startswith(codecs.BOM_UTF8):
+        first, encoding = first[len(codecs.BOM_UTF8) :], "utf-8"
+    elif first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "utf-16"
+    if codecs.lookup(encoding).name == "utf-8":
+        yield first
+        yield from blocks
+        return
+    decoder = codecs.getincrementaldecoder(encoding)("replace")
+    replaced = 0
+    for block in itertools.chain([first], blocks):
+        text = decoder.decode(block)
+        replaced += text.count("\ufffd")
+        yield text.encode("utf-8", "replace")
+    tail = decoder.decode(b"", final=True)
+    if replaced + len(tail):
+        report.add_problem(f"invalid {encoding} replaced", name, f"{replaced + len(tail)} times")
+    yield tail.encode("utf-8", "replace")
+
+
+def read_lines(
+    blocks: Iterable[bytes],
+    name: str,
+    report: ReadReport,
+    *,
+    max_bytes: int,
+    cut: bool,
+) -> Iterator[tuple[int, bytes]]:
+    r"""Yields (number, line) without the line's end; `\n` and `\r\n` end a line.
+
+    Memory is bounded by `max_bytes`: a longer line is cut into several at white space
+    (`cut=True`), or skipped whole; both are counted.
+    """
+    number, rest, skipping = 1, b"", False
+    for block in blocks:
+        lines = (rest + block).split(b"\n") if rest else block.split(b"\n")
+        rest = lines.pop()
+        for line in lines:
+            if skipping:
+                skipping = False
+            elif len(line) <= max_bytes:
+                yield number, line.removesuffix(b"\r")
+            else:
+                report.add_problem(_too_long(max_bytes, cut), f"{name}:{number}")
+                if cut:
+                    for part in _cut_line(line, max_bytes):
+                        yield number, part
+            number += 1
+        if len(rest) > 2 * max_bytes and not skipping:
+            report.add_problem(_too_long(max_bytes, cut), f"{name}:{number}")
+            skipping = not cut
+        if skipping:
+            rest = b""
+        elif len(rest) > 2 * max_bytes:
+            *parts, rest = _cut_line(rest, max_bytes)
+            for part in parts:
+                yield number, part
+    if rest and not skipping:
+        for part in _cut_line(rest, max_bytes) if cut else [rest]:
+            yield number, part.removesuffix(b"\r")
+
+
+def _too_long(max_bytes: int, cut: bool) -> str:
+    return f"line longer than {max_bytes:,} bytes {'cut' if cut else 'skipped'}"
+
+
+def _cut_line(line: bytes, max_bytes: int) -> Iterator[bytes]:
+    """Yields parts of at most max_bytes, cut at a space if there is one, else between letters."""
+    while len(line) > max_bytes:
+        stop = line.rfind(b" ", max_bytes // 2, max_bytes)
+        if stop < 0:
+            stop = max_bytes
+            while stop > 1 and line[stop] & 0xC0 == 0x80:  # not within a letter of UTF-8
+                stop -= 1
+        yield line[:stop]
+        line = line[stop:]
+    yield line
+
+
+def decode_line(line: bytes, name: str, number: int, report: ReadReport) -> str:
+    """Returns a line as text; '' if it is not text at all. Counts what had to be repaired."""
+    try:
+        text = line.decode("utf-8")
+        bad = 0
+    except UnicodeDecodeError as error:
+        text = line.decode("utf-8", "replace")
+        bad = text.count("\ufffd")
+        report.add_problem("invalid UTF-8 replaced", f"{name}:{number}", error)
+    if "\0" in text:
+        bad += text.count("\0")
+        text = text.replace("\0", "")
+        report.add_problem("NUL bytes removed", f"{name}:{number}")
+    if bad * 4 > len(line):
+        report.add_problem("line skipped: over a quarter of it is not text", f"{name}:{number}")
+        return ""
+    return text
+
+
+def finish_document(text: str, where: str, report: ReadReport) -> Iterator[str]:
+    """Yields the text, cut in several if it is too long, none if it is empty; counts it."""
+    if not text or text.isspace():
+        report.add_problem("document without text", where)
+        return
+    if len(text) > MAX_DOCUMENT_CHARACTERS:
+        report.add_problem(
+            f"document longer than {MAX_DOCUMENT_CHARACTERS:,} characters cut", where
+        )
+    while len(text) > MAX_DOCUMENT_CHARACTERS:
+        half = MAX_DOCUMENT_CHARACTERS // 2
+        stop = text.rfind("\n", half, MAX_DOCUMENT_CHARACTERS)
+        stop = stop if stop > 0 else text.rfind(" ", half, MAX_DOCUMENT_CHARACTERS)
+        stop = stop if stop > 0 else MAX_DOCUMENT_CHARACTERS
+        report.add_document(text[:stop])
+        yield text[:stop]
+        text = text[stop:]
+    report.add_document(text)
+    yield text

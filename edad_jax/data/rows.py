@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The row files: fixed-length examples on disk, in shards, with a manifest of counts and checksums.
+
+A row set is a folder of `rows-00000.npy`, `rows-00001.npy`, ... (plain numpy files of the type
+that `row_type` returns, to be memory-mapped) and a `manifest.json`. Beside each shard lies a
+`rows-00000.json` with its counts, its checksum and a fingerprint of the text it was made of: a
+shard that has one is finished. Every file is written beside its place and renamed, so a file
+under its own name is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+
+
+def row_type(vocabulary_size: int, max_length: int) -> np.dtype:
+    """Returns the type of one row: ids, start of segment B, length, next-sentence label.
+
+    Ids are uint16, or uint32 where the vocabulary has more than 65,536 entries.
+    """
+    id_type = np.uint16 if vocabulary_size <= 1 << 16 else np.uint32
+    return np.dtype(
+        [
+            ("ids", id_type, (max_length,)),
+            ("segment_b_start", np.uint16),
+            ("length", np.uint16),
+            ("next_sentence", np.uint8),
+        ]
+    )
+
+
+def shard_path(folder: Path, number: int) -> Path:
+    """Returns where the shard of this number lies; its counts lie beside it, as .json."""
+    return folder / f"rows-{number:05d}.npy"
+
+
+def write_file(path: Path, content: bytes | memoryview) -> None:
+    """Writes a whole file beside its place, syncs and renames it.
+
+    Raises:
+      OSError: the disk is full, or may not be written; says what is safe and what to do. What
+        was under this name before is untouched.
+    """
+    beside = path.with_name(f"{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(beside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except OSError as error:
+        beside.unlink(missing_ok=True) if os.access(path.parent, os.W_OK) else None
+        raise OSError(
+            error.errno,
+            f"cannot write {path}: {os.strerror(error.errno or 0)}; the files finished before it "
+            "are whole and are used again: make room or give a folder that may be written, and "
+            "run the same command",
+        ) from error
+
+
+def write_json(path: Path, value: dict) -> None:
+    """Writes a JSON file beside its place and renames it."""
+    write_file(path, json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n")
+
+
+def read_json(path: Path) -> dict | None:
+    """Returns what a JSON file holds; None where it is missing or not JSON."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def npy_bytes(rows: np.ndarray) -> memoryview:
+    """Returns the rows as the content of a .npy file."""
+    from io import BytesIO
+
+    buffer = BytesIO()
+    np.lib.format.write_array(buffer, rows, allow_pickle=False)
+    return buffer.getbuffer()
+
+
+def file_checksum(path: Path) -> str:
+    """Returns the sha256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A trained model as a directory that Hugging Face tools load, and back.
+
+Without extension blocks the model is an ordinary BERT. With them the directory brings its
+torch code along, `modeling_exbert.py`, which `trust_remote_code=True` runs.
+"""
+
+import dataclasses
+import errno
+import importlib.resources
+import json
+import os
+import shutil
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
+from tokenizers import Tokenizer
+
+from edad_jax.models.bert import BertConfig
+from edad_jax.models.convert import (
+    HEADS,
+    check_vocabulary,
+    from_torch_names,
+    load_checkpoint,
+    to_torch_names,
+)
+from edad_jax.models.exbert import ExBertConfig, ExtensionConfig
+
+_TOKENIZER_FILES = (
+    "vocab.txt",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+_AUTO_MAP = {
+    "AutoConfig": "ExBertConfig",
+    "AutoModel": "ExBertModel",
+    "AutoModelForPreTraining": "ExBertForPreTraining",
+    "AutoModelForMaskedLM": "ExBertForMaskedLM",
+    "AutoModelForTokenClassification": "ExBertForTokenClassification",
+    "AutoModelForSequenceClassification": "ExBertForSequenceClassification",
+}
+_MODELLING_FILE = "modeling_exbert.py"
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelCard:
+    """What the README.md beside the weights says; values are printed as they are given."""
+
+    title: str
+    summary: str  # a paragraph: what the model is and how it came about
+    data: Mapping[str, Any]  # name -> what it is: corpus, vocabulary, teacher
+    settings: Mapping[str, Any]  # the configuration that made it
+    measured: Mapping[str, Any]  # figures of this very model
+    license: str | None = None  # of the weights; it depends on data and teacher
+    language: str | None = None  # a code such as "en"
+
+
+def save_model(
+    directory: str | Path,
+    params: Mapping[str, Any],
+    config: ExBertConfig,
+    tokenizer_dir: str | Path,
+    *,
+    card: ModelCard,
+) -> Path:
+    """Returns the directory, now holding the model in Hugging Face layout.
+
+    Writes config.json, model.safetensors, the tokenizer's files, README.md and, where the
+    model has extension blocks, modeling_exbert.py. All is written beside the directory, which
+    is then renamed into place: whatever stops this, the model that was there stays whole.
+
+    Args:
+      directory: where to; what was there is replaced.
+      params: {"base", "extension", "pooler", "mlm", "nsp"}; heads may be left out.
+      config: the model's sizes.
+      tokenizer_dir: with vocab.txt or tokenizer.json for exactly these words.
+      card: what README.md says.
+
+    Raises:
+      ValueError: the parameters or the tokenizer do not fit the sizes.
+      OSError: the files cannot be written.
+    """
+    directory = Path(directory).resolve()
+    tokenizer_dir = Path(tokenizer_dir)
+    pad_token_id = _check_tokenizer(tokenizer_dir, config)
+    tensors = to_torch_names(params, config)
+    heads = [head for head in HEADS if head in params]
+    beside = directory.with_name(f".{directory.name}.new")
+    try:
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        _write_json(beside / "config.json", _config_json(config, heads, pad_token_id))
+        _write_tensors(beside / "model.safetensors", tensors)
+        _copy_tokenizer(tokenizer_dir, beside)
+        (beside / "README.md").write_text(_readme(card, config), encoding="utf-8")
+        if config.extension:
+            code = importlib.resources.files("edad_jax.export") / _MODELLING_FILE
+            (beside / _MODELLING_FILE).write_bytes(code.read_bytes())
+        _flush(beside)
+        _put_in_place(beside, directory)
+    except OSError as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise OSError(
+            error.errno,
+            f"cannot write the model to {directory} ({error.strerror or error}); "
+            "make room or choose another directory. What was there before is unchanged",
+        ) from error
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    return directory
+
+
+def load_model(
+    directory: str | Path, *, without: Collection[str] = ()
+) -> tuple[ExBertConfig, dict[str, Any]]:
+    """Returns (sizes, parameters) of a model that `save_model` wrote, bit for bit.
+
+    Args:
+      directory: where the model is.
+      without: heads out of "pooler", "mlm", "nsp" that need not be there and are not loaded.
+
+    Raises:
+      ValueError: not such a model, or a tensor is missing, left over or of another shape.
+    """
+    directory = Path(directory).resolve()
+    _recover(directory)
+    if not directory.is_dir():
+        raise ValueError(f"{directory} is not a directory; expected an exported model there")
+    checkpoint = load_checkpoint(str(directory))
+    config = exbert_config(checkpoint.config)
+    return config, from_torch_names(checkpoint.tensors, config, without=without)
+
+
+def exbert_config(config_json: Mapping[str, Any]) -> ExBertConfig:
+    """Returns the sizes that the config.json of an exported model gives.
+
+    Raises:
+      ValueError: the config.json is of another kind of model.
+    """
+    if config_json.get("model_type") not in ("bert", "exbert"):
+        raise ValueError(
+            f"config.json says model_type={config_json.get('model_type')!r}, "
+            "expected 'bert' or 'exbert': pass a model that edad_jax exported"
+        )
+    try:
+        added_words = config_json.get("extension_vocab_size", 0)
+        sizes = {field.name: config_json[field.name] for field in dataclasses.fields(BertConfig)}
+        extension = None
+        if config_json["model_type"] == "exbert":
+            extension = ExtensionConfig(
+                **{
+                    field.name: config_json[f"extension_{field.name}"]
+                    for field in dataclasses.fields(ExtensionConfig)
+                }
+            )
+    except KeyError as error:
+        raise ValueError(f"config.json lacks {error}; export the model again") from error
+    sizes["vocab_size"] -= added_words
+    return ExBertConfig(BertConfig(**sizes), extension, added_words)
+
+
+def _config_json(config, heads, pad_token_id):
+    family = "ExBert" if config.extension else "Bert"
+    values = {
+        "architectures": [f"{family}{'ForPreTraining' if 'mlm' in heads else 'Model'}"],
+        "model_type": family.lower(),
+        "dtype": "float32",
+        "hidden_act": "gelu",
+        "position_embedding_type": "absolute",
+        "pad_token_id": pad_token_id,
+        **dataclasses.asdict(config.base),
+        "vocab_size": config.vocab_size,
+        "extension_vocab_size": config.extension_vocab_size,  # the last so many words were added
+    }
+    if config.extension:
+        sizes = dataclasses.asdict(config.extension)
+        values |= {f"extension_{name}": size for name, size in sizes.items()}
+        module = _MODELLING_FILE.removesuffix(".py")
+        values["auto_map"] = {auto: f"{module}.{name}" for auto, name in _AUTO_MAP.items()}
+    return values
+
+
+def _check_tokenizer(tokenizer_dir, config):
+    """Returns the id of [PAD], once the tokenizer is seen to fit the model."""
+    if (tokenizer_dir / "tokenizer.json").is_file():
+        vocabulary = Tokenizer.from_file(str(tokenizer_dir / "tokenizer.json")).get_vocab()
+    elif (tokenizer_dir / "vocab.txt").is_file():
+        text = (tokenizer_dir / "vocab.txt").read_text(encoding="utf-8")
+        pieces = text.removesuffix("\n").split("\n")
+        vocabulary = {piece: row for row, piece in enumerate(pieces)}
+    else:
+        raise ValueError(
+            f"{tokenizer_dir} has neither tokenizer.json nor vocab.txt; "
+            "expected the tokenizer that the model was trained with"
+        )
+    check_vocabulary(len(vocabulary), config)
+    return vocabulary.get("[PAD]", 0)
+
+
+def _copy_tokenizer(tokenizer_dir, directory):
+    for name in _TOKENIZER_FILES:
+        if (tokenizer_dir / name).is_file():
+            shutil.copyfile(tokenizer_dir / name, directory / name)
+    # AutoTokenizer knows no tokenizer for the model type "exbert", unless it is named.
+    path = directory / "tokenizer_config.json"
+    values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if "tokenizer_class" not in values:
+        _write_json(path, {**values, "tokenizer_class": "BertTokenizer"})
+
+
+def _readme(card, config):
+    front = {
+        "library_name": "transformers",
+        "pipeline_tag": "fill-mask",
+        "tags": ["bert", "exbert", "distillation", "domain-adaptation", "edad-jax"],
+        "license": card.license,
+        "language": card.language,
+    }
+    code = ", trust_remote_code=True" if config.extension else ""
+    lines = ["---"]
+    lines += [f"{key}: {json.dumps(value)}" for key, value in front.items() if value is not None]
+    lines += ["---", "", f"# {card.title}", "", card.summary, ""]
+    lines += [
+        "```python",
+        "from transformers import AutoModelForMaskedLM, AutoTokenizer",
+        "",
+        f'tokenizer = AutoTokenizer.from_pretrained("DIRECTORY"{code})',
+        f'model = AutoModelForMaskedLM.from_pretrained("DIRECTORY"{code})',
+        "```",
+    ]
+    sizes = dataclasses.asdict(config)
+    for title, table in (
+        ("Measured", card.measured),
+        ("Data", card.data),
+        ("Settings", card.settings),
+        ("Sizes", sizes),
+    ):
+        lines += ["", f"## {title}", "", "| | |", "|---|---|"]
+        lines += [f"| {_cell(name)} | {_cell(value)} |" for name, value in _rows(table)]
+    return "\n".join(lines) + "\n"
+
+
+def _rows(table, prefix=""):
+    for name, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _rows(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _cell(value):
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _write_tensors(path, tensors):
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as error:  # what safetensors makes of a full disk
+        raise OSError(errno.EIO, str(error)) from error
+    shutil.copymode(path.with_name("config.json"), path)  # safetensors makes it private
+
+
+def _write_json(path, values):
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def _flush(directory):
+    """Waits until the files are on the disk, so that a power cut cannot empty them."""
+    for path in directory.iterdir():
+        with open(path, "rb+") as file:
+            os.fsync(file.fileno())
+
+
+def _put_in_place(beside, directory):
+    """Renames `beside` to `directory`, whose old content stays whole until then.
+
+    A directory cannot be renamed over a full one, so the old one steps aside for a moment;
+    should the process die in that moment, `_recover` brings it back.
+    """
+    aside = directory.with_name(f".{directory.name}.old")
+    _recover(directory)
+    if directory.exists():
+        os.rename(directory, aside)
+    try:
+        os.rename(beside, directory)
+    except BaseException:
+        _recover(directory)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _recover(directory):
+    aside = directory.with_name(f".{directory.name}.old")
+    if aside.exists():
+        if directory.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            os.rename(aside, directory)

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""exBERT (Tai et al. 2020): a BERT that grows a second vocabulary and a module beside each block.
+
+Each block mixes the original and the extension by a gate that reads the block's input:
+
+    out = w * original(x) + (1 - w) * extension(x),    w = sigmoid(linear(x))  per token
+
+Teacher and student of EDAD are both exBERTs, of different size. The parameters come apart
+at the top level, so that "frozen" is a subtree and not a mask:
+
+    base       the original BERT: embeddings and blocks
+    pooler     [CLS] to the NSP head; the reference code leaves the teacher's as it was
+    extension  new word vectors, narrow blocks, gates
+    mlm, nsp   the pretraining heads
+
+Deviation from the reference code: the embedding lookup is clean. There, original words get
+the extension's row 0 added (and the other way round), segment 0 is forced to zero and padding
+has no word vector; with any of these, the original branch is not the BERT that was loaded.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from edad_jax.models.bert import (
+    Bert,
+    BertConfig,
+    Block,
+    check_heads,
+    collect_taps,
+    dense,
+    embedding_table,
+)
+from edad_jax.models.heads import MlmHead, NspHead, Pooler, gather_positions
+from edad_jax.types import EncoderOutput, MaskedBatch
+
+
+@dataclasses.dataclass(frozen=True)
+class ExtensionConfig:
+    """Inner widths of the extension blocks; the residual stream keeps the base's width."""
+
+    hidden_size: int  # of queries, keys and values
+    intermediate_size: int
+    num_attention_heads: int
+
+    def __post_init__(self):
+        """Raises ValueError where the heads do not divide the width."""
+        check_heads(self.hidden_size, self.num_attention_heads, "extension hidden_size")
+
+
+@dataclasses.dataclass(frozen=True)
+class ExBertConfig:
+    """A base BERT, its extension blocks (None: no blocks), and the number of words added."""
+
+    base: BertConfig
+    extension: ExtensionConfig | None
+    extension_vocab_size: int
+
+    @property
+    def vocab_size(self) -> int:
+        """Returns the size of the joint vocabulary."""
+        return self.base.vocab_size + self.extension_vocab_size
+
+    @property
+    def score_heads(self) -> tuple[int, int]:
+        """Returns the number of original and extension heads in a tapped score tensor."""
+        return (
+            self.base.num_attention_heads,
+            self.extension.num_attention_heads if self.extension else 0,
+        )
+
+
+class Extension(nn.Module):
+    """What exBERT adds to a BERT: a table of new words; for each layer a block and a gate."""
+
+    config: ExBertConfig
+    dtype: jnp.dtype
+
+    def setup(self):
+        """Makes the parts; Linen calls it."""
+        base, sizes = self.config.base, self.config.extension
+        if self.config.extension_vocab_size:
+            self.word = embedding_table(self.config.extension_vocab_size, base, self.dtype)
+        if sizes:
+            self.layers = [
+                Block(
+                    base,
+                    attention_size=sizes.hidden_size,
+                    num_heads=sizes.num_attention_heads,
+                    intermediate_size=sizes.intermediate_size,
+                    dtype=self.dtype,
+                )
+                for _ in range(base.num_hidden_layers)
+            ]
+            self.gates = [dense(1, base, jnp.float32) for _ in range(base.num_hidden_layers)]
+
+    def look_up(self, ids_bt: jax.Array) -> jax.Array:
+        """Returns the word vectors of ids counted from the first added word."""
+        return self.word(ids_bt)
+
+    def word_table(self) -> jax.Array:
+        """Returns the table of added words, [extension_vocab_size, d]."""
+        return self.word.embedding
+
+    def block(
+        self, layer: int, hidden_btd: jax.Array, mask_bt: jax.Array, *, deterministic: bool
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Returns the extension block's output, its scores, and the original's share w_bt1."""
+        output_btd, scores_bhts = self.layers[layer](
+            hidden_btd, mask_bt, deterministic=deterministic
+        )
+        original_share_bt1 = jax.nn.sigmoid(self.gates[layer](hidden_btd)).astype(self.dtype)
+        return output_btd, scores_bhts, original_share_bt1
+
+
+class ExBert(nn.Module):
+    """exBERT with pooler and pretraining heads."""
+
+    config: ExBertConfig
+    dtype: jnp.dtype
+
+    def setup(self):
+        """Makes the parts; Linen calls it."""
+        base = self.config.base
+        self.base = Bert(base, self.dtype)
+        if self.config.extension or self.config.extension_vocab_size:
+            self.extension = Extension(self.config, self.dtype)
+        self.pooler = Pooler(base, self.dtype)
+        self.mlm = MlmHead(base, self.config.vocab_size, self.dtype)
+        self.nsp = NspHead(base, self.dtype)
+
+    def encode(
+        self,
+        ids_bt: jax.Array,
+        segments_bt: jax.Array,
+        mask_bt: jax.Array,
+        *,
+        taps: Sequence[int] = (),
+        deterministic: bool = True,
+    ) -> EncoderOutput:
+        """Returns the last layer, and hidden states and scores of the tapped layers (from 0).
+
+        Scores have the original heads first, then the extension's. The gate is not applied
+        to them; hidden states are taken after it.
+        """
+        embedding_btd = hidden_btd = self.base.embed(
+            self._look_up(ids_bt), segments_bt, deterministic=deterministic
+        )
+        tapped = {}
+        for layer in range(self.config.base.num_hidden_layers):
+            hidden_btd, scores_bhts = self._block(
+                layer, hidden_btd, mask_bt, tapped=layer in taps, deterministic=deterministic
+            )
+            tapped[layer] = (hidden_btd, scores_bhts)
+        return collect_taps(hidden_btd, embedding_btd, tapped, taps)
+
+    def mlm_logits(self, hidden_btd: jax.Array, positions_bm: jax.Array) -> jax.Array:
+        """Returns logits_bmv over the joint vocabulary at the named positions."""
+        tables_vd = [self.base.word_table()]
+        if self.config.extension_vocab_size:
+            tables_vd.append(self.extension.word_table())
+        return self.mlm(gather_positions(hidden_btd, positions_bm), tables_vd)
+
+    def nsp_logits(self, hidden_btd: jax.Array) -> jax.Array:
+        """Returns logits_bc: 0 is "B follows A", 1 "B is random"."""
+        return self.nsp(self.pooler(hidden_btd))
+
+    def __call__(
+        self, batch: MaskedBatch, *, taps: Sequence[int] = (), deterministic: bool = True
+    ) -> tuple[EncoderOutput, jax.Array, jax.Array]:
+        """Returns the encoder's output, mlm_logits_bmv at the masked positions, nsp_logits_bc."""
+        output = self.encode(
+            batch.ids_bt,
+            batch.segments_bt,
+            batch.mask_bt,
+            taps=taps,
+            deterministic=deterministic,
+        )
+        return (
+            output,
+            self.mlm_logits(output.last_hidden_btd, batch.masked_positions_bm),
+            self.nsp_logits(output.last_hidden_btd),
+        )
+
+    def _look_up(self, ids_bt):
+        if not self.config.extension_vocab_size:
+            return self.base.look_up(ids_bt)
+        base_size = self.config.base.vocab_size
+        return jnp.where(
+            (ids_bt < base_size)[..., None],
+            self.base.look_up(jnp.minimum(ids_bt, base_size - 1)),
+            self.extension.look_up(jnp.maximum(ids_bt - base_size, 0)),
+        )
+
+    def _block(self, layer, hidden_btd, mask_bt, *, tapped, deterministic):
+        original_btd, scores_bhts = self.base.block(
+            layer, hidden_btd, mask_bt, deterministic=deterministic
+        )
+        if not self.config.extension:
+            return original_btd, scores_bhts
+        added_btd, added_scores_bhts, share_bt1 = self.extension.block(
+            layer, hidden_btd, mask_bt, deterministic=deterministic
+        )
+        mixed_btd = share_bt1 * original_btd + (1 - share_bt1) * added_btd
+        if tapped:
+            scores_bhts = jnp.concatenate([scores_bhts, added_scores_bhts], axis=1)
+        return mixed_btd, scores_bhts

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything that sits on an encoder: pooler, MLM and NSP heads, width projection."""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from edad_jax.models.bert import BertConfig, dense, layer_norm
+
+
+class Pooler(nn.Module):
+    """tanh(linear([CLS])), the vector that NSP and sequence classification read."""
+
+    config: BertConfig
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, hidden_btd: jax.Array) -> jax.Array:
+        """Returns pooled_bd."""
+        return jnp.tanh(
+            dense(self.config.hidden_size, self.config, self.dtype, name="dense")(hidden_btd[:, 0])
+        )
+
+
+def gather_positions(hidden_btd: jax.Array, positions_bm: jax.Array) -> jax.Array:
+    """Returns hidden_bmd: the hidden states at the named positions.
+
+    At most 20 of 128 positions are masked; logits over 48,180 pieces at all of them would be
+    3.2 GB in float32 for the paper's batch of 128.
+    """
+    return jnp.take_along_axis(hidden_btd, positions_bm[..., None], axis=1)
+
+
+class MlmHead(nn.Module):
+    """BERT's masked-language-model head, tied to one or more tables of word vectors."""
+
+    config: BertConfig
+    vocab_size: int  # rows of all tables together
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, hidden_bmd: jax.Array, tables_vd: Sequence[jax.Array]) -> jax.Array:
+        """Returns float32 logits_bmv over the tables' rows, one table after the other."""
+        config = self.config
+        hidden_bmd = dense(config.hidden_size, config, self.dtype, name="transform")(hidden_bmd)
+        hidden_bmd = jax.nn.gelu(hidden_bmd, approximate=False)
+        hidden_bmd = layer_norm(config, self.dtype, name="norm")(hidden_bmd)
+        logits = [
+            jnp.einsum(
+                "bmd,vd->bmv",
+                hidden_bmd,
+                table_vd.astype(self.dtype),
+                preferred_element_type=jnp.float32,
+            )
+            for table_vd in tables_vd
+        ]
+        bias_v = self.param("bias", nn.initializers.zeros, (self.vocab_size,))
+        return jnp.concatenate(logits, axis=-1) + bias_v[None, None, :]
+
+
+class NspHead(nn.Module):
+    """BERT's next-sentence head: class 0 is "B follows A", class 1 "B is random"."""
+
+    config: BertConfig
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, pooled_bd: jax.Array) -> jax.Array:
+        """Returns float32 logits_bc."""
+        return dense(2, self.config, self.dtype, name="dense")(pooled_bd).astype(jnp.float32)
+
+
+class WidthProjection(nn.Module):
+    """TinyBERT's shared linear map from the student's width to the teacher's (Eq. 8, 9).
+
+    One map with a bias serves the embeddings and all layers, as in the authors' `fit_dense`.
+    """
+
+    teacher_width: int
+    config: BertConfig
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, hidden_btd: jax.Array) -> jax.Array:
+        """Returns hidden_bte."""
+        return dense(self.teacher_width, self.config, self.dtype, name="dense")(hidden_btd)

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a person sees of a running loop, and how they stop it."""
+
+import collections
+import signal
+import time
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+_WINDOW = 50  # steps that the throughput is measured over
+
+
+class StopSignal:
+    """Turns SIGTERM and the first Ctrl-C into a question that the loop asks after each step."""
+
+    def __init__(self):
+        self.is_set = False
+        self._previous = {}
+
+    def __enter__(self):
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *exception_info):
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _note(self, number, frame):
+        del frame
+        self.is_set = True
+        signal.signal(number, self._previous[number])  # a second one is not held back
+
+
+class Progress:
+    """The bar, the throughput, and the check that losses are finite."""
+
+    def __init__(
+        self, name: str, start: int, total_steps: int, *, shown: Sequence[str], visible: bool
+    ):
+        """Starts a bar.
+
+        Args:
+          name: stands in front of the bar.
+          start: steps done in an earlier run.
+          total_steps: steps in all.
+          shown: metrics to show beside the bar, where the step has them.
+          visible: False for a log file, or for processes other than the first.
+        """
+        self.last_metrics: dict[str, float] = {}
+        self._shown = shown
+        self._pending: tuple[int, dict] | None = None
+        self._bar = tqdm(
+            total=total_steps,
+            initial=start,
+            unit="step",
+            desc=name,
+            disable=not visible,
+        )
+        # The clock starts when the first metrics arrive, so that compiling does not count.
+        self._tokens = 0.0
+        self._clock: collections.deque[tuple[float, float]] = collections.deque(maxlen=_WINDOW)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception_info):
+        self._bar.close()
+
+    def restart_clock(self):
+        """Leaves out of the throughput what has happened since the last step."""
+        self._clock.clear()
+        self._clock.append((time.perf_counter(), self._tokens))
+
+    def advance(self, step: int, metrics: dict, *, finish: bool):
+        """Reads the metrics of the step before, and of this one too where asked to finish.
+
+        Raises:
+          FloatingPointError: a loss or a gradient norm is not finite.
+        """
+        if self._pending is not None:
+            self._read(*self._pending)
+        self._pending = (step, metrics)
+        if finish:
+            self._read(*self._pending)
+            self._pending = None
+
+    def _read(self, step, metrics):
+        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        broken = {name: value for name, value in values.items() if not np.isfinite(value)}
+        if broken:
+            raise FloatingPointError(
+                f"step {step}: {', '.join(f'{k} is {v}' for k, v in broken.items())}. Try smaller "
+                "--config.optimizer.teacher_learning_rate and student_learning_rate, "
+                "--config.optimizer.schedule=warmup_linear, or --config.dtype=float32, in a new "
+                "--workdir (--config.prepared=THIS_WORKDIR saves preparing the text again); the "
+                "checkpoints on disk are from before this step"
+            )
+        self._tokens += values.pop("tokens")
+        self._clock.append((time.perf_counter(), self._tokens))
+        (start, tokens_then), (now, tokens_now) = self._clock[0], self._clock[-1]
+        if now > start:
+            values["tokens_per_second"] = (tokens_now - tokens_then) / (now - start)
+        self.last_metrics = values
+        self._bar.set_postfix(
+            {name: f"{values[name]:,.4g}" for name in self._shown if name in values}, refresh=False
+        )
+        self._bar.update(step - self._bar.n)

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run leaves: nets in Hugging Face layout, a summary, a picture, a few lines to read."""
+
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from edad_jax import evaluate, report, state
+from edad_jax.build import Run
+from edad_jax.export.huggingface import ModelCard, save_model
+from edad_jax.metrics import read_metrics
+from edad_jax.prepare import Prepared
+from edad_jax.workdir import write_json
+
+
+def leave_result(
+    config: ConfigDict, workdir: Path, prepared: Prepared, run: Run, train_state: state.TrainState
+) -> dict:
+    """Returns the summary, after writing all that a run leaves; to be called by process 0.
+
+    Writes workdir/student and, where the teacher learned, workdir/teacher (Hugging Face layout),
+    summary.json and training.png, and prints the figures.
+    """
+    trained = jax.device_get(train_state.params)
+    params = {
+        net: {
+            part: tree
+            for part, tree in run.all_params(trained, net).items()
+            if part != "projection"  # serves distillation, and is no part of the student
+        }
+        for net in run.models
+    }
+    lines = [
+        line
+        for line in read_metrics(workdir / "metrics.jsonl")
+        if any(_is_heldout(k) for k in line)
+    ]
+    speed = evaluate.measure_speed(
+        {net: (model, params[net]) for net, model in run.models.items()},
+        length=config.rows.max_length,
+    )
+    summary = {
+        "method": config.method,
+        "steps": int(train_state.step),
+        "heldout": {"start": lines[0], "middle": lines[len(lines) // 2], "end": lines[-1]},
+        "nets": {
+            net: {
+                "parameters": state.count_parameters(params[net]),
+                "parameters_trained": state.count_parameters(trained.get(net, {})),
+                "rows_per_second": speed[net],
+            }
+            for net in run.models
+        },
+        "data": prepared.facts,
+    }
+    for net in run.trained:
+        save_model(
+            workdir / net,
+            params[net],
+            run.models[net].config,
+            prepared.tokenizer_dir,
+            card=_card(config, net, summary),
+        )
+    write_json(workdir / "summary.json", summary)
+    picture = report.plot_training(workdir)
+    print(_result_text(workdir, summary, picture), flush=True)
+    return summary
+
+
+def _is_heldout(name):
+    return name.startswith("heldout/")
+
+
+def _card(config, net, summary):
+    end = summary["heldout"]["end"]
+    figures = {name: value for name, value in end.items() if _is_heldout(name) and net in name}
+    if "heldout/agreement" in end:
+        figures["heldout/agreement"] = end["heldout/agreement"]
+    settings = {
+        name: section.to_dict() if isinstance(section, ConfigDict) else section
+        for name, section in config.items()
+        if name not in ("corpus", "vocabulary", "parallel", "checkpoint", "progress", "prepared")
+    }
+    return ModelCard(
+        title=f"{net} of an edad-jax run ({config.method})",
+        summary={
+            "student": "A small domain encoder, distilled and adapted to its domain by edad-jax.",
+            "teacher": "A BERT with an exBERT extension, adapted to its domain by edad-jax.",
+        }[net],
+        data={
+            "corpus": {k: v for k, v in config.corpus.items() if v},
+            "vocabulary": summary["data"]["vocabulary"],
+            "rows": summary["data"]["rows"]["train"],
+            "teacher checkpoint": Path(config.teacher.checkpoint).name,
+        },
+        settings=settings,
+        measured=_untrained_heads(config, net)
+        | figures
+        | {"steps": summary["steps"]}
+        | summary["nets"][net],
+    )
+
+
+def _untrained_heads(config, net):
+    """Returns a word for the card where the heads of the exported student never had a loss."""
+    if net == "student" and (
+        config.method == "distillation" or config.alpha == "only_distillation"
+    ):
+        return {"heads": "MLM and NSP heads are untrained: this student learned by imitation only"}
+    return {}
+
+
+def _result_text(workdir, summary, picture):
+    """Returns the few lines that a run ends with."""
+    start, end = summary["heldout"]["start"], summary["heldout"]["end"]
+    rows = []
+    for net, facts in summary["nets"].items():
+        rows.append(
+            {
+                "": net,
+                "parameters": f"{facts['parameters'] / 1e6:.1f}M",
+                "rows/s": f"{facts['rows_per_second']:.1f}",
+                "held-out MLM accuracy": f"{start[f'heldout/{net}_mlm_accuracy']:.1%} -> "
+                f"{end[f'heldout/{net}_mlm_accuracy']:.1%}",
+                "held-out MLM loss": f"{start[f'heldout/{net}_mlm_loss']:.2f} -> "
+                f"{end[f'heldout/{net}_mlm_loss']:.2f}",
+                "NSP accuracy": f"{end[f'heldout/{net}_nsp_accuracy']:.1%}",
+            }
+        )
+    text = "\n" + report.markdown_table(rows, list(rows[0]))
+    if len(rows) == 2:
+        teacher, student = (summary["nets"][net] for net in ("teacher", "student"))
+        size = student["parameters"] / teacher["parameters"]
+        speed = student["rows_per_second"] / teacher["rows_per_second"]
+        text += (
+            f"\nstudent against teacher: {size:.2f} of the size, {speed:.1f} times the speed; "
+            f"they agree on {end['heldout/agreement']:.1%} of the masked pieces\n"
+        )
+    left = ", ".join(
+        f"{workdir.name}/{net}/" for net in summary["nets"] if (workdir / net).exists()
+    )
+    return (
+        text + f"left in {workdir.parent}: {left}, {workdir.name}/{picture.name}, metrics.jsonl\n"
+    )

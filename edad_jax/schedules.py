@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Functions of the step: alpha, which weighs distillation against adaptation, and learning rates.
+
+`step` counts updates already made, so it runs from 0 to total_steps - 1.
+"""
+
+import optax
+
+ALPHA_SCHEDULES = (
+    "linear",
+    "linear_reverse",
+    "cosine",
+    "cosine_reverse",
+    "same",
+    "only_distillation",
+    "only_adaptation",
+)
+LEARNING_RATE_SCHEDULES = ("constant", "linear", "warmup_linear")
+
+
+def alpha(name: str, *, total_steps: int) -> optax.Schedule:
+    """Returns the weight of distillation in EDAD's Eq. 6 by step: one of the paper's seven.
+
+    `linear` falls from 1 to 0: distillation first, adaptation last. The published code does
+    the opposite, which the paper's Table 4 calls "Linear reverse".
+
+    Deviations: the paper gives no formula for the cosine; (1 + cos(pi t / T)) / 2 is used.
+    Its labels "Only DA(=1)" and "Only DT(=2)" contradict Eq. 6, by which they are 0 and 1.
+
+    Raises:
+      ValueError: on an unknown name.
+    """
+    falling = {
+        "linear": optax.linear_schedule(1.0, 0.0, total_steps),
+        "cosine": optax.cosine_decay_schedule(1.0, total_steps),
+    }
+    match name:
+        case "linear" | "cosine":
+            return falling[name]
+        case "linear_reverse" | "cosine_reverse":
+            fall = falling[name.removesuffix("_reverse")]
+            return lambda step: 1.0 - fall(step)
+        case "same":
+            return optax.constant_schedule(0.5)
+        case "only_distillation":
+            return optax.constant_schedule(1.0)
+        case "only_adaptation":
+            return optax.constant_schedule(0.0)
+    raise ValueError(f"config.alpha={name!r} is not one of {', '.join(ALPHA_SCHEDULES)}")
+
+
+def learning_rate(name: str, *, peak: float, warmup_steps: int, total_steps: int) -> optax.Schedule:
+    """Returns the learning rate as a function of the step.
+
+    `constant`: the peak throughout (the paper's EDAD). `linear`: from the peak to 0.
+    `warmup_linear`: up to the peak over warmup_steps, then down to 0 (the paper's oiSciBERT,
+    with 10% warm-up). The first update already has 1/warmup_steps of the peak; with a start
+    from 0 it would do nothing.
+
+    Raises:
+      ValueError: on an unknown name, or a warm-up that does not fit into the run.
+    """
+    match name:
+        case "constant":
+            return optax.constant_schedule(peak)
+        case "linear":
+            return optax.linear_schedule(peak, 0.0, total_steps)
+        case "warmup_linear":
+            if not 0 < warmup_steps < total_steps:
+                raise ValueError(
+                    f"warm-up of {warmup_steps} steps does not fit a run of {total_steps}; choose "
+                    f"config.optimizer.warmup_share between 0 and 1, for example 0.1"
+                )
+            up = optax.linear_schedule(peak / warmup_steps, peak, warmup_steps - 1)
+            down = optax.linear_schedule(peak, 0.0, total_steps - warmup_steps)
+            return optax.join_schedules([up, down], [warmup_steps])
+    raise ValueError(
+        f"config.optimizer.schedule={name!r} is not one of {', '.join(LEARNING_RATE_SCHEDULES)}"
+    )

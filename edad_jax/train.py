@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The training run, from text to student, top to bottom."""
+
+import logging
+from collections.abc import Callable, Iterator
+
+import jax
+from ml_collections import ConfigDict
+
+from edad_jax import distill, evaluate, result, state
+from edad_jax.build import Run, build_run, check_settings, resolve_dtype
+from edad_jax.checkpoint import Checkpointer
+from edad_jax.data.batches import make_batch_at, padded_batches
+from edad_jax.metrics import MetricsWriter
+from edad_jax.parallel import Parallel, any_process, process_0_first, start_processes
+from edad_jax.prepare import Prepared, prepare
+from edad_jax.progress import Progress, StopSignal
+from edad_jax.types import Batch
+from edad_jax.workdir import check_remembered, open_workdir
+
+LOG = logging.getLogger(__name__)
+
+
+def train(config: ConfigDict, workdir: str) -> dict:
+    """Returns the summary of a run: text -> vocabulary -> rows -> nets in Hugging Face layout.
+
+    Whatever an earlier call with the same workdir has finished is taken from there. SIGTERM
+    saves a checkpoint and raises SystemExit.
+
+    Raises:
+      ValueError: settings, text or checkpoints that cannot be used; says which option to change.
+      FloatingPointError: a loss is no longer finite; says at which step, and what to try.
+    """
+    start_processes(
+        coordinator=config.parallel.coordinator,
+        process_count=config.parallel.process_count,
+        process_index=config.parallel.process_index,
+    )
+    check_settings(config)
+    parallel = Parallel(config.parallel.engine)
+    parallel.check_batch_size(config.batch_size, config.accumulate_steps)
+    with process_0_first():
+        resolved = config.to_dict() | {"dtype": resolve_dtype(config.dtype).name}
+        workdir = open_workdir(workdir, resolved)
+        prepared = prepare(config, workdir)
+
+    total_steps = config.max_steps or max(
+        1, int(config.epochs * len(prepared.train) / config.batch_size)
+    )
+    run = build_run(config, prepared.vocabulary, total_steps=total_steps)
+    with process_0_first():
+        check_remembered(
+            workdir,
+            "frozen_sha256",
+            state.checksum(run.frozen),
+            meaning="the frozen weights, which no checkpoint holds, are no longer the same; put "
+            "back the teacher's checkpoint, or choose another --workdir",
+        )
+    _describe(config, prepared, run, parallel, total_steps)
+
+    batch_at = make_batch_at(
+        prepared.train,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    frozen = parallel.replicate(run.frozen)
+    train_state = parallel.replicate(state.begin(run.trained, run.settings.optimizers))
+    step = parallel.compile(
+        distill.MAKERS[config.method](run.nets, run.settings), replicated_arguments=2, donate=True
+    )
+    measure_heldout = _make_heldout(config, prepared, run, parallel, frozen)
+
+    with (
+        Checkpointer(workdir / "checkpoints", keep=config.checkpoint.keep) as checkpoints,
+        StopSignal() as stop,
+    ):
+        restored = checkpoints.restore(train_state)
+        start = 0
+        if restored is not None:
+            start, train_state = restored
+            LOG.info("Going on from the checkpoint of step %d.", start)
+        with (
+            MetricsWriter(workdir, resume_step=None if restored is None else start) as writer,
+            Progress(
+                config.method,
+                start,
+                total_steps,
+                shown=(
+                    "tokens_per_second",
+                    *(("alpha",) if config.method == "edad" else ()),
+                    "teacher/mlm",
+                    "student/mlm",
+                    "distill/attention",
+                    "distill/hidden",
+                ),
+                visible=config.progress and jax.process_index() == 0,
+            ) as progress,
+        ):
+            if start == 0:
+                writer.write(0, measure_heldout(train_state.params))
+            for number in range(start, total_steps):
+                batch = parallel.shard_batch(batch_at(number))
+                train_state, metrics = step(train_state, frozen, batch)
+                done = number + 1
+                is_last = done == total_steps
+                is_saved = is_last or _is_due(done, config.checkpoint.every_steps)
+                is_stopped = any_process(stop.is_set, done)
+                is_logged = is_last or _is_due(done, config.log_every_steps)
+                # Metrics are read one step late, so that the device never waits for this loop.
+                progress.advance(done, metrics, finish=is_saved or is_stopped or is_logged)
+                if is_logged:
+                    writer.write(done, progress.last_metrics)
+                if is_last or _is_due(done, config.heldout.every_steps):
+                    writer.write(done, measure_heldout(train_state.params))
+                    progress.restart_clock()
+                if is_saved or is_stopped:
+                    checkpoints.save(done, train_state)
+                if is_stopped and not is_last:
+                    checkpoints.wait()
+                    raise SystemExit(_farewell(done, total_steps, checkpoints.last_error))
+        checkpoints.wait()
+        save_error = checkpoints.last_error
+
+    if save_error is not None:
+        LOG.error("The last checkpoint could not be saved: %s", save_error)
+    if jax.process_index() != 0:
+        return {}
+    return result.leave_result(config, workdir, prepared, run, train_state)
+
+
+def _make_heldout(
+    config: ConfigDict, prepared: Prepared, run: Run, parallel: Parallel, frozen: dict
+) -> Callable:
+    """Returns measure(trained params) -> means over the held-out rows."""
+    evaluation = parallel.compile(
+        evaluate.make_evaluation_step(run.models, run.settings.masking),
+        replicated_arguments=2,
+        donate=False,
+    )
+
+    def batches() -> Iterator[Batch]:
+        return padded_batches(
+            prepared.heldout,
+            batch_size=config.batch_size,
+            max_rows=config.heldout.max_rows,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+
+    def measure(trained):
+        return evaluate.mean_over(
+            evaluation(trained, frozen, parallel.shard_batch(batch)) for batch in batches()
+        )
+
+    return measure
+
+
+def _is_due(step, every_steps):
+    return every_steps > 0 and step % every_steps == 0
+
+
+def _farewell(done, total_steps, save_error):
+    where = f"stopped by a signal at step {done} of {total_steps}"
+    if save_error is not None:
+        return f"{where}; its checkpoint could not be saved ({save_error}), the one before is whole"
+    return f"{where}; the checkpoint is saved, and the same command goes on from there"
+
+
+def _describe(config, prepared, run, parallel, total_steps):
+    rows = len(prepared.train)
+    LOG.info(
+        "%s: %d steps of %d rows (%.2f epochs of %s rows) on %d %s device(s) by %s, products in %s",
+        *(config.method, total_steps, config.batch_size),
+        *(total_steps * config.batch_size / rows, f"{rows:,}"),
+        *(parallel.device_count, jax.default_backend(), parallel.engine, run.nets.teacher.dtype),
+    )
+    for net in run.models:
+        params = run.all_params(run.trained, net)
+        LOG.info(
+            "%s: %s parameters, of which %s are trained",
+            net,
+            f"{state.count_parameters(params):,}",
+            f"{state.count_parameters(run.trained.get(net, {})):,}",
+        )

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The arrays that travel between rooms, and the letters that name their axes.
+
+Arrays carry their axes as a lower-case suffix, which is also their einsum string
+(`scores_bhts`, `hidden_btd`). Scalars have no suffix.
+
+    b  example in the batch         h  attention head
+    t  position (query)             k  width of one head
+    s  position attended to (key)   f  width of the feed-forward layer
+    m  masked slot (at most 20)     v  vocabulary entry
+    d  width of the model           c  class
+    e  width of the teacher         1  an axis of size one, to broadcast
+
+This file imports no jax, so that the processes that prepare text stay small.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import jax
+    import numpy as np
+
+    Array = jax.Array | np.ndarray
+
+
+class Batch(NamedTuple):
+    """Rows as they lie on disk, before masking; every field has the batch axis first.
+
+    One row is `[CLS] A [SEP] B [SEP]`, padded at the end (Devlin et al. 2019, section 3.1):
+
+        ids_bt           101  7592  102  2088  999  102  0  0
+        segment_b_start  3        (the position of the first piece of B)
+        length           6        (everything from here on is padding)
+        next_sentence    0        (0: B follows A in the text; 1: B is from another document)
+    """
+
+    ids_bt: Array  # int32 [b, t]; piece ids
+    segment_b_start_b: Array  # int32 [b]; equals length where there is no segment B
+    length_b: Array  # int32 [b]; number of real pieces, [CLS] and [SEP] included
+    next_sentence_b: Array  # int32 [b]; BERT's label: 0 is next, 1 is random
+    row_b: Array  # int32 [b]; the row's number in the whole data set, which seeds its mask
+    epoch_b: Array  # int32 [b]; how often the data set has been seen before, likewise
+
+
+class MaskedBatch(NamedTuple):
+    """What the nets read and must predict: a `Batch` after BERT's masking."""
+
+    ids_bt: Array  # int32 [b, t]; some pieces replaced
+    segments_bt: Array  # int32 [b, t]; 0 for A, 1 for B
+    mask_bt: Array  # bool [b, t]; True at real pieces
+    masked_positions_bm: Array  # int32 [b, m]; where to predict; 0 in unused slots
+    masked_labels_bm: Array  # int32 [b, m]; the original pieces there
+    masked_weights_bm: Array  # float32 [b, m]; 1 in used slots, 0 in unused ones
+    next_sentence_b: Array  # int32 [b]
+
+
+class EncoderOutput(NamedTuple):
+    """What an encoder returns: the last layer, and what the taps asked for."""
+
+    last_hidden_btd: Array  # the last layer's output
+    embedding_btd: Array  # the embedding layer's output: TinyBERT's layer 0
+    hidden_btd: tuple[Array, ...]  # outputs of the tapped layers, in the order of the taps
+    scores_bhts: tuple[Array, ...]  # their raw attention scores (scaled, before mask and softmax)

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes tiny torch models and what torch computes with them, for tests without torch.
+
+    python tests/golden/make_bert_golden.py
+
+`bert/` is transformers' BertForPreTraining, `exbert/` the modelling file that exported models
+bring along. Each has config.json, model.safetensors and outputs.npz (inputs, all hidden
+states, scores before mask and softmax, MLM and NSP logits). Needs torch and transformers.
+"""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from safetensors.torch import save_file
+
+GOLDEN = Path(__file__).resolve().parent
+_SIZES = {
+    "vocab_size": 68,
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 40,
+    "max_position_embeddings": 20,
+    "type_vocab_size": 2,
+    "initializer_range": 0.2,
+}
+
+
+def exbert_module():
+    """Returns the modelling file of the package, imported by its path."""
+    path = GOLDEN.parents[1] / "edad_jax" / "export" / "modeling_exbert.py"
+    spec = importlib.util.spec_from_file_location("modeling_exbert", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def make_bert(**changes) -> transformers.BertForPreTraining:
+    """Returns transformers' BERT with random weights."""
+    config = transformers.BertConfig(**(_SIZES | changes), attn_implementation="eager")
+    return _randomised(transformers.BertForPreTraining(config))
+
+
+def make_exbert():
+    """Returns our torch exBERT with random weights: 61 base words and 7 added ones."""
+    module = exbert_module()
+    config = module.ExBertConfig(
+        **_SIZES,
+        extension_vocab_size=7,
+        extension_hidden_size=12,
+        extension_num_attention_heads=3,
+        extension_intermediate_size=16,
+        hidden_act="gelu",
+    )
+    return _randomised(module.ExBertForPreTraining(config))
+
+
+def _randomised(model):
+    """Gives biases and norms values too, so that a swapped name cannot stay unseen."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            centre = 1.0 if name.endswith("LayerNorm.weight") else 0.0
+            parameter.copy_(centre + 0.2 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def run(model, *, rows: int = 2, length: int = 10) -> dict[str, np.ndarray]:
+    """Returns padded inputs and what the model makes of them, as NumPy arrays."""
+    random = np.random.default_rng(0)
+    lengths_b = length - 3 * np.arange(rows)
+    positions_1t = np.arange(length)[None]
+    mask_bt = positions_1t < lengths_b[:, None]
+    ids_bt = np.where(mask_bt, random.integers(1, model.config.vocab_size, mask_bt.shape), 0)
+    segments_bt = ((positions_1t >= 5) & mask_bt).astype(np.int32)
+    scores, hooks = _record_scores(model)
+    with torch.no_grad():
+        output = model(
+            input_ids=torch.from_numpy(ids_bt).long(),
+            token_type_ids=torch.from_numpy(segments_bt).long(),
+            attention_mask=torch.from_numpy(mask_bt).long(),
+            output_hidden_states=True,
+        )
+    for hook in hooks:
+        hook.remove()
+    arrays = {
+        "ids_bt": ids_bt.astype(np.int32),
+        "segments_bt": segments_bt,
+        "mask_bt": mask_bt,
+        "mlm_logits_btv": output.prediction_logits.numpy(),
+        "nsp_logits_bc": output.seq_relationship_logits.numpy(),
+    }
+    for number, hidden in enumerate(output.hidden_states):
+        arrays[f"hidden_{number}_btd"] = hidden.numpy()
+    for layer in range(model.config.num_hidden_layers):
+        arrays[f"scores_{layer}_bhts"] = np.concatenate(scores[layer], axis=1)
+    return arrays
+
+
+def _record_scores(model):
+    """Returns a dict that fills with each layer's scores, original heads first, and hooks."""
+    scores, queries, hooks = {}, {}, []
+
+    def record(layer, heads, attention):
+        def split(projected):
+            return projected.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+        def after_query(module, inputs, output):
+            queries[layer] = split(output)
+
+        def after_key(module, inputs, output):
+            query, key = queries[layer], split(output)
+            raw = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
+            scores.setdefault(layer, []).append(raw.detach().numpy())
+
+        hooks.append(attention.query.register_forward_hook(after_query))
+        hooks.append(attention.key.register_forward_hook(after_key))
+
+    encoder, config = model.bert.encoder, model.config
+    for layer, block in enumerate(encoder.layer):
+        record(layer, config.num_attention_heads, block.attention.self)
+    for layer, block in enumerate(getattr(encoder, "extension_layer", ())):
+        record(layer, config.extension_num_attention_heads, block.attention.self)
+    return scores, hooks
+
+
+def save(model, directory: Path) -> None:
+    """Writes config.json, model.safetensors and outputs.npz."""
+    directory.mkdir(exist_ok=True)
+    config = {
+        key: value
+        for key, value in model.config.to_dict().items()
+        if isinstance(value, (int, float, str))
+    }
+    (directory / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
+    tensors = {
+        name: tensor.contiguous()
+        for name, tensor in model.state_dict().items()
+        if "decoder" not in name  # tied
+    }
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    (directory / "model.safetensors").chmod(0o644)
+    np.savez_compressed(directory / "outputs.npz", **run(model))
+
+
+if __name__ == "__main__":
+    save(make_bert(), GOLDEN / "bert")
+    save(make_exbert(), GOLDEN / "exbert")

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from edad_jax import build
+from tests.tiny_models import assert_trees_equal
+from tests.tiny_run import ADDED_WORDS, change_teacher, make_inputs, tiny_config, write_teacher
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    return make_inputs(tmp_path_factory.mktemp("build"))
+
+
+def vocabulary(inputs, **changes):
+    base_size = len((inputs / "teacher" / "vocab.txt").read_text("utf-8").splitlines())
+    sizes = {"base_size": base_size, "size": base_size + ADDED_WORDS}
+    return build.Vocabulary(**sizes | changes, mask_id=4, cls_id=2, sep_id=3)
+
+
+def build_run(inputs, added_words=ADDED_WORDS, **changes):
+    words = vocabulary(inputs)
+    words = dataclasses.replace(words, size=words.base_size + added_words)
+    return build.build_run(tiny_config(inputs, **changes), words, total_steps=10)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("auto", jnp.float32), ("float32", jnp.float32),
+                           ("bfloat16", jnp.bfloat16)],
+)  # fmt: skip
+def test_auto_is_float32_on_a_cpu(name, expected):
+    assert build.resolve_dtype(name) == expected
+
+
+def test_auto_is_bfloat16_on_an_accelerator(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert build.resolve_dtype("auto") == jnp.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("method", "trained", "frozen"),
+    [
+        (
+            "edad",
+            {"teacher": {"extension", "mlm", "nsp"}, "student": {"base", "extension", "pooler",
+                                                                 "mlm", "nsp", "projection"}},
+            {"base", "pooler"},
+        ),
+        ("adaptation", {"teacher": {"extension", "mlm", "nsp"}}, {"base", "pooler"}),
+    ],
+)  # fmt: skip
+def test_what_each_method_trains_and_what_it_only_reads(inputs, method, trained, frozen):
+    run = build_run(inputs, method=method)
+    assert {net: set(params) for net, params in run.trained.items()} == trained
+    assert set(run.frozen["teacher"]) == frozen
+    assert set(run.settings.optimizers) == set(trained)
+    assert set(run.all_params(run.trained, "teacher")) == {
+        "base", "pooler", "extension", "mlm", "nsp"
+    }  # fmt: skip
+
+
+def test_distillation_freezes_all_of_a_plain_teacher(inputs):
+    run = build_run(
+        inputs, 0, method="distillation", vocabulary__size=0, teacher__extension__hidden_size=0
+    )
+    assert set(run.trained) == set(run.settings.optimizers) == {"student"}
+    assert set(run.frozen["teacher"]) == {"base", "pooler", "mlm", "nsp"}
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"added_words": 0}, {"teacher__extension__hidden_size": 0}]
+)
+def test_distillation_from_blocks_or_words_that_never_learned_is_an_error(inputs, changes):
+    with pytest.raises(ValueError, match="Adapt it first .--config.method=adaptation"):
+        build_run(inputs, method="distillation", **changes)
+
+
+def test_the_teacher_begins_with_the_checkpoint_and_fresh_added_words(inputs):
+    run = build_run(inputs)
+    tensors = load_file(inputs / "teacher" / "model.safetensors")
+    params = run.all_params(run.trained, "teacher")
+    embeddings = params["base"]["embeddings"]
+    np.testing.assert_array_equal(
+        embeddings["word"]["embedding"], tensors["bert.embeddings.word_embeddings.weight"]
+    )
+    np.testing.assert_array_equal(
+        params["base"]["layers_1"]["intermediate"]["kernel"],
+        tensors["bert.encoder.layer.1.intermediate.dense.weight"].T,
+    )
+    words = len(tensors["cls.predictions.bias"])
+    np.testing.assert_array_equal(params["mlm"]["bias"][:words], tensors["cls.predictions.bias"])
+    np.testing.assert_array_equal(params["mlm"]["bias"][words:], np.zeros(ADDED_WORDS))
+    added = params["extension"]["word"]["embedding"]
+    assert added.shape == (ADDED_WORDS, 24)
+    assert 0.01 < added.std() < 0.03  # N(0, initializer_range = 0.02)
+
+
+def test_gates_begin_where_the_configuration_says(inputs):
+    run = build_run(inputs, teacher__gate_bias=2.0, student__gate_bias=-1.0)
+    for net, bias in (("teacher", 2.0), ("student", -1.0)):
+        np.testing.assert_array_equal(run.trained[net]["extension"]["gates_0"]["bias"], [bias])
+
+
+def test_dropout_of_the_teacher_is_the_checkpoints_unless_given(inputs):
+    assert build_run(inputs).nets.teacher.config.base.hidden_dropout_prob == 0.1
+    base = build_run(inputs, teacher__hidden_dropout_prob=0.0).nets.teacher.config.base
+    assert (base.hidden_dropout_prob, base.attention_probs_dropout_prob) == (0.0, 0.1)
+
+
+def test_another_seed_draws_another_student_and_the_same_seed_the_same(inputs):
+    first, again, other = (build_run(inputs, seed=seed).trained["student"] for seed in (0, 0, 1))
+    assert_trees_equal(first, again)
+    table = lambda params: params["base"]["embeddings"]["word"]["embedding"]  # noqa: E731
+    assert (table(first) != table(other)).any()
+
+
+def test_teacher_and_student_are_drawn_apart(inputs):
+    run = build_run(inputs, student__hidden_size=24, student__extension__hidden_size=12)
+    ours, theirs = (run.trained[net]["extension"]["word"]["embedding"] for net in run.trained)
+    assert ours.shape == theirs.shape
+    assert (ours != theirs).all()
+
+
+def test_a_fresh_head_is_trained_even_where_it_is_named_frozen(inputs, tmp_path):
+    teacher = write_teacher(tmp_path / "teacher")
+    change_teacher(teacher, {"bert.pooler.dense.weight": None, "bert.pooler.dense.bias": None})
+    message = "(?s)missing.*pooler.dense.weight.*--config.teacher.fresh=\"\\('pooler',"
+    with pytest.raises(ValueError, match=message):
+        build_run(inputs, teacher__checkpoint=str(teacher))
+    run = build_run(inputs, teacher__checkpoint=str(teacher), teacher__fresh=("pooler",))
+    assert "pooler" in run.trained["teacher"]
+    assert set(run.frozen["teacher"]) == {"base"}
+
+
+def test_the_whole_teacher_can_be_trained(inputs):
+    run = build_run(inputs, teacher__frozen=())
+    assert "base" in run.trained["teacher"]
+    assert run.frozen["teacher"] == {}
+
+
+def test_a_misspelt_part_to_freeze_is_an_error(inputs):
+    """Otherwise the original BERT would be trained, and nobody told."""
+    with pytest.raises(ValueError, match=r"config.teacher.frozen names \['bse'\].*base, "):
+        build_run(inputs, teacher__frozen=("bse", "pooler"))
+
+
+def test_alpha_and_learning_rates_follow_the_configuration(inputs):
+    settings = build_run(
+        inputs, alpha="linear_reverse", optimizer__schedule="warmup_linear",
+        optimizer__warmup_share=0.2, optimizer__student_learning_rate=3.0,
+        optimizer__teacher_learning_rate=1.0,
+    ).settings  # fmt: skip
+    assert float(settings.alpha(0)) == 0.0
+    assert float(settings.learning_rate["student"](2)) == pytest.approx(3.0)  # 20% of ten steps
+    assert float(settings.learning_rate["teacher"](2)) == pytest.approx(1.0)
+    assert float(settings.learning_rate["teacher"](6)) == pytest.approx(0.5)
+
+
+def test_a_hidden_size_that_heads_do_not_divide_is_an_error(inputs):
+    with pytest.raises(ValueError, match="hidden_size=13.*num_attention_heads=3"):
+        build_run(inputs, student__hidden_size=13)
+
+
+def test_a_tokenizer_that_does_not_fit_is_an_error_before_anything_is_trained(inputs):
+    config = tiny_config(inputs)
+    with pytest.raises(ValueError, match="tokenizer has 7 pieces"):
+        build.build_run(config, vocabulary(inputs, base_size=7), total_steps=1)
+
+
+@pytest.mark.parametrize("text", [None, "{}", '{"model_type": "bert"}'])
+def test_a_plain_bert_is_not_taken_for_an_export(tmp_path, text):
+    if text is not None:
+        (tmp_path / "config.json").write_text(text)
+    assert not build.is_exported(str(tmp_path))

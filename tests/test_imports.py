@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The floors of the house (design, section 3): a file imports only from lower floors."""
+
+import ast
+import graphlib
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "edad_jax"
+
+FLOORS = {
+    "types": 0,
+    "models.dropout": 0,
+    "models.bert": 1,
+    "models.heads": 1,
+    "models.exbert": 2,
+    "models.convert": 3,
+    "data.hub": 1,
+    "data.jats": 1,
+    "data.reading": 1,
+    "data.sentences": 1,
+    "data.pieces": 1,
+    "data.masking": 1,
+    "data.rows": 1,
+    "data.corpus": 2,
+    "data.vocabulary": 2,
+    "data.segments": 2,
+    "data.docstrings": 2,
+    "data.batches": 2,
+    "data.workers": 3,
+    "data.pairs": 4,
+    "losses": 1,
+    "schedules": 1,
+    "parallel": 1,
+    "checkpoint": 1,
+    "metrics": 1,
+    "allocator": 1,
+    "command": 2,
+    "progress": 1,
+    "workdir": 1,
+    "report": 1,
+    "optimizer": 2,
+    "state": 3,
+    "distill": 4,
+    "evaluate": 4,
+    "export.huggingface": 4,
+    "export.modeling_exbert": 4,
+    "build": 5,
+    "benchmark": 6,
+    "prepare": 6,
+    "result": 7,
+    "train": 8,
+}
+
+# Neighbours: the first may import the second though they live on one floor.
+NEIGHBOURS = {
+    ("models.heads", "models.bert"),  # the heads' layers are initialised as the encoder's are
+    ("report", "metrics"),  # draws what that wrote
+}
+
+# Torch: only to read old weights where it happens to be installed, and in the file that is copied
+# beside a student for those who use it from torch. Nothing of ours runs it otherwise.
+LAZY_TORCH = {"models.convert"}
+TORCH_TEMPLATES = {"export.modeling_exbert"}
+
+
+def find_modules() -> dict[str, ast.Module]:
+    """Returns the syntax tree of every file of the package but the __init__ files."""
+    paths = (path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
+    return {
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts): ast.parse(path.read_text())
+        for path in paths
+    }
+
+
+MODULES = find_modules()
+
+
+def imported_names(tree: ast.AST) -> set[str]:
+    """Returns the dotted names that a tree imports, at any depth."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: got a relative import, expected edad_jax."
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def imported_rooms(tree: ast.AST) -> set[str]:
+    """Returns the modules of edad_jax that a tree imports, as FLOORS names them."""
+    rooms = set()
+    for name in imported_names(tree):
+        parts = name.split(".")
+        if parts[0] == "edad_jax":
+            candidates = [".".join(parts[1:end]) for end in range(len(parts), 1, -1)]
+            rooms.add(next((room for room in candidates if room in FLOORS), name))
+    return rooms
+
+
+def find_upward_imports(module: str, rooms: set[str]) -> list[str]:
+    """Returns a sentence for every import that does not go down."""
+    return [
+        f"{module} (floor {FLOORS[module]}) imports {room} (floor {FLOORS.get(room)})"
+        for room in sorted(rooms)
+        if (module, room) not in NEIGHBOURS and not FLOORS.get(room, 99) < FLOORS[module]
+    ]
+
+
+def imports_of(tree: ast.AST, package: str) -> bool:
+    return any(name.split(".")[0] == package for name in imported_names(tree))
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_module_imports_only_from_lower_floors(module):
+    assert module in FLOORS, f"{module}: got no floor, expected one in FLOORS"
+    assert not find_upward_imports(module, imported_rooms(MODULES[module]))
+
+
+def test_an_upward_import_is_found():
+    tree = ast.parse("def f():\n    from edad_jax.train import main\n")
+    assert imported_rooms(tree) & {"train", "edad_jax.train.main"}
+    assert find_upward_imports("losses", {"train"}) == ["losses (floor 1) imports train (floor 8)"]
+    assert find_upward_imports("losses", {"schedules"})
+
+
+def test_no_import_goes_in_a_circle():
+    graph = {module: imported_rooms(tree) for module, tree in MODULES.items()}
+    tuple(graphlib.TopologicalSorter(graph).static_order())
+
+
+def test_package_init_files_import_nothing():
+    for path in PACKAGE.rglob("__init__.py"):
+        assert not imported_names(ast.parse(path.read_text())), path
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_no_pickle_no_torch_no_tensorflow(module):
+    tree = MODULES[module]
+    for package in ("pickle", "cloudpickle", "dill", "joblib", "shelve", "tensorflow"):
+        assert not imports_of(tree, package), f"{module} imports {package}"
+    if module in TORCH_TEMPLATES:
+        return
+    at_import = ast.Module([n for n in tree.body if not isinstance(n, ast.FunctionDef)], [])
+    assert not imports_of(at_import, "torch"), f"{module} imports torch when it is imported"
+    assert module in LAZY_TORCH or not imports_of(tree, "torch"), f"{module} imports torch"
+
+
+def test_only_checkpoint_imports_orbax():
+    assert [m for m, tree in MODULES.items() if imports_of(tree, "orbax")] == ["checkpoint"]
+
+
+def test_types_needs_no_jax():
+    body = [n for n in MODULES["types"].body if isinstance(n, ast.Import | ast.ImportFrom)]
+    assert not imports_of(ast.Module(body, []), "jax")

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Extended vocabularies: ids that do not move, pieces that are really used."""
+
+import json
+
+import pytest
+
+from edad_jax.data import vocabulary
+from edad_jax.data.vocabulary import extend_vocabulary, load_tokenizer
+from tests.tiny_text import DOMAIN_WORDS, make_documents, write_tokenizer
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return write_tokenizer(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def texts():
+    # Punctuation stuck to words, which must not enter any piece.
+    return [text.replace(" the", " (the),").replace("##", "") for text in make_documents(80)]
+
+
+def extend(base, texts, out, size=14):
+    return extend_vocabulary(base, texts, size=size, out=out, progress=False)
+
+
+def pieces_of(tokenizer):
+    return tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+
+
+def test_base_ids_do_not_change_and_the_new_ones_follow(base, texts, tmp_path):
+    report = extend(base, texts, tmp_path / "out")
+    before, after = load_tokenizer(base), load_tokenizer(tmp_path / "out")
+    assert pieces_of(after)[: len(before)] == pieces_of(before)
+    assert len(after) == len(before) + 14 == report.size
+    assert len(set(pieces_of(after))) == len(after)
+    assert (tmp_path / "out/vocab.txt").read_text().splitlines() == pieces_of(after)
+
+
+def test_every_new_piece_is_produced_from_the_text(base, texts, tmp_path):
+    extend(base, texts, tmp_path / "out")
+    tokenizer = load_tokenizer(tmp_path / "out")
+    used = {piece for text in texts for piece in tokenizer.tokenize(text)}
+    new = pieces_of(tokenizer)[len(load_tokenizer(base)) :]
+    assert set(new) <= used
+    assert not any(c in piece.removeprefix("##") for piece in new for c in "().,#")
+    assert len(set(new) & set(DOMAIN_WORDS)) >= 10
+
+
+def test_pieces_per_word_fall(base, texts, tmp_path):
+    report = extend(base, texts, tmp_path / "out")
+    assert 1 <= report.pieces_per_word_after < report.pieces_per_word_before - 1
+    assert "14 = " in report.summary()
+
+
+def test_same_text_gives_the_same_vocabulary(base, texts, tmp_path):
+    for name in ("one", "two"):
+        extend(base, texts, tmp_path / name)
+    for file in ("vocab.txt", "tokenizer.json", "tokenizer_config.json"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
+def test_too_little_text_is_an_error_that_says_how_many(base, texts, tmp_path):
+    with pytest.raises(ValueError, match=r"got \d+ new pieces .* expected 5,000"):
+        extend(base, texts, tmp_path / "out", size=5000)
+    assert not (tmp_path / "out").exists()
+
+
+def test_size_zero_is_the_base(base, tmp_path):
+    report = extend(base, [], tmp_path / "out", size=0)
+    before, after = load_tokenizer(base), load_tokenizer(tmp_path / "out")
+    assert pieces_of(before) == pieces_of(after)
+    assert report.added == 0 and report.pieces_per_word_before is None
+
+
+@pytest.mark.parametrize(
+    ("lower", "config"),
+    [
+        (True, {}),
+        (False, {}),
+        (False, {"strip_accents": False, "tokenize_chinese_chars": False}),
+        (True, {"strip_accents": False}),
+    ],
+)
+def test_extended_tokenizer_normalises_as_its_base(tmp_path, texts, lower, config):
+    import transformers
+
+    base = write_tokenizer(tmp_path / "base", lower=lower, **config)
+    extend(base, texts, tmp_path / "out", size=5)
+    before = load_tokenizer(base).backend_tokenizer
+    after = transformers.AutoTokenizer.from_pretrained(tmp_path / "out").backend_tokenizer
+    assert before.normalizer.__getstate__() == after.normalizer.__getstate__()
+    text = "Ünlü É 뇌세포 中文 THE cell"
+    assert before.normalizer.normalize_str(text) == after.normalizer.normalize_str(text)
+    settings = json.loads((tmp_path / "out/tokenizer_config.json").read_text())
+    assert settings["do_lower_case"] is lower
+    encoded = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")("the cell", "a dose")
+    assert encoded["token_type_ids"] == [0, 0, 0, 0, 1, 1, 1]
+
+
+def test_vocabulary_text_is_replaced_whole(base, texts, tmp_path):
+    extend(base, texts, tmp_path / "out", size=5)
+    extend(base, texts, tmp_path / "out", size=6)
+    assert len(load_tokenizer(tmp_path / "out")) == len(load_tokenizer(base)) + 6
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_missing_folder_and_unreachable_hub_name_the_option(tmp_path, monkeypatch):
+    monkeypatch.setattr(vocabulary, "is_hub_reachable", lambda: False)
+    with pytest.raises(ValueError, match="expected a folder with a tokenizer; give --config"):
+        load_tokenizer(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="hub cannot be reached; give a local folder: --here"):
+        load_tokenizer("some-owner/some-model", option="--here")
+    with pytest.raises(ValueError, match="neither vocab.txt nor tokenizer.json"):
+        load_tokenizer(tmp_path)
+
+
+def test_vocabulary_with_a_line_twice_is_an_error(tmp_path):
+    base = write_tokenizer(tmp_path / "base")
+    with open(base / "vocab.txt", "a") as file:
+        file.write("the\nlast\n")
+    with pytest.raises(ValueError, match="a line twice"):
+        load_tokenizer(base)
+
+
+def test_tokenizer_of_another_kind_is_an_error(tmp_path):
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    tokenizer = Tokenizer(models.BPE({"a": 0, "b": 1}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"})
+    )
+    with pytest.raises(ValueError, match="is no BERT tokenizer: got"):
+        load_tokenizer(tmp_path)
+
+
+def test_korean_pieces_are_learned(tmp_path):
+    base = write_tokenizer(
+        tmp_path / "base", lower=False, strip_accents=False, tokenize_chinese_chars=False
+    )
+    texts = ["해마는 기억을 맡는다. 소뇌는 운동을 맡는다.\n" * 5] * 20
+    extend(base, texts, tmp_path / "out", size=5)
+    assert load_tokenizer(tmp_path / "out").tokenize("해마는 소뇌는") == ["해마는", "소뇌는"]

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Text and a BERT tokenizer small enough for tests: no file from outside, no network."""
+
+import json
+import random
+import string
+from pathlib import Path
+
+SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+WORDS = tuple(
+    "the a of and in cell cells protein gene neuron brain patient dose shows binds acts was were "
+    "with for not 안녕 하세요 뇌 세포".split()
+)
+DOMAIN_WORDS = tuple(
+    "hippocampus amygdala dopamine serotonin glutamate astrocyte microglia cerebellum cortex "
+    "neuropeptide oligodendrocyte myelin axonal synaptic ganglion".split()
+)
+
+
+def write_tokenizer(folder: Path, *, lower: bool = True, **config: object) -> Path:
+    """Returns the folder, with vocab.txt and tokenizer_config.json of a tiny BERT tokenizer."""
+    folder.mkdir(parents=True, exist_ok=True)
+    letters = string.ascii_letters + string.digits
+    pieces = [*SPECIALS, *letters, *(f"##{c}" for c in letters), *string.punctuation, *WORDS]
+    pieces += ["##s", "##하세요", "é", "。"]
+    unique = list(dict.fromkeys(pieces))
+    (folder / "vocab.txt").write_text("\n".join(unique) + "\n", encoding="utf-8")
+    settings = {"tokenizer_class": "BertTokenizer", "do_lower_case": lower} | config
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+def make_documents(count: int, *, seed: int = 0, sentences: int = 30) -> list[str]:
+    """Returns documents of domain text, a paragraph a line, deterministic."""
+    generator = random.Random(seed)
+    documents = []
+    for number in range(count):
+        lines = []
+        for _ in range(max(1, generator.randrange(sentences))):
+            words = generator.choices(WORDS[:19] + DOMAIN_WORDS, k=generator.randrange(3, 25))
+            lines.append(f"{' '.join(words).capitalize()} {number}.")
+        documents.append("\n".join(lines))
+    return documents
