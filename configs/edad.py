@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
     config.method = "edad"  # edad | adaptation | distillation
-    config.dtype = "auto"  # of the products: bfloat16 on GPU and TPU, float32 on CPU
+    config.dtype = "auto"  # bfloat16 on GPU and TPU, float32 on CPU; mixed: CPUs with AMX
 
     config.prepared = ""  # folder of launch/prepare.py; empty: text is prepared in the workdir
     config.corpus = ConfigDict()
@@ -62,6 +62,7 @@ def get_config() -> ConfigDict:
     config.teacher.attention_probs_dropout_prob = config_dict.placeholder(float)
 
     config.student = ConfigDict()
+    config.student.init = "random"  # as in the paper; teacher: its layers, where widths are equal
     config.student.num_hidden_layers = 4
     config.student.hidden_size = 312
     config.student.num_attention_heads = 12

@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from edad_jax import distill, state
-from edad_jax.build import Vocabulary, assemble_run, extension_config, resolve_dtype
+from edad_jax.build import Vocabulary, assemble_run, extension_config, resolve_precision
 from edad_jax.models.bert import BertConfig
 from edad_jax.models.exbert import ExBert, ExBertConfig
 from edad_jax.parallel import Parallel
@@ -95,7 +95,7 @@ def benchmark_steps(
     result = {
         "device": jax.devices()[0].device_kind,
         "devices": parallel.device_count,
-        "dtype": resolve_dtype(config.dtype).name,
+        "dtype": resolve_precision(config.dtype).name,
         "batch": [config.batch_size, config.rows.max_length],
         "steps": report,
     }
@@ -137,7 +137,7 @@ def _random_teacher(config, vocabulary, sizes):
     )
     extension = extension_config(config.teacher.extension)
     model = ExBert(
-        ExBertConfig(base, extension, vocabulary.added_size), resolve_dtype(config.dtype)
+        ExBertConfig(base, extension, vocabulary.added_size), *resolve_precision(config.dtype)
     )
     return model, state.init_params(model, (config.seed, 0), gate_bias=config.teacher.gate_bias)
 

@@ -4,7 +4,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from edad_jax.models.bert import BertConfig
 from edad_jax.models.exbert import ExBert, ExBertConfig, ExtensionConfig
 from edad_jax.models.heads import WidthProjection
 
+STUDENT_INITS = ("random", "teacher")
 NO_EXTENSION = 0  # exBERT's own convention: an extension of width 0 is none
 
 
@@ -60,16 +61,31 @@ class Run:
         return trained.get(net, {}) | self.frozen.get(net, {})
 
 
-def resolve_dtype(name: str) -> jnp.dtype:
-    """Returns the type of the nets' products: "auto" is bfloat16 on GPUs and TPUs.
+class Precision(NamedTuple):
+    """The types a net computes in: of its activations, and of its products' operands."""
 
-    On CPUs it is float32: a plain bfloat16 product is no faster there.
+    dtype: jnp.dtype
+    products: jnp.dtype
+
+    @property
+    def name(self) -> str:
+        """Returns what config.dtype calls it."""
+        return self.dtype.name if self.dtype == self.products else "mixed"
+
+
+def resolve_precision(name: str) -> Precision:
+    """Returns the types that config.dtype stands for.
+
+    "auto" is bfloat16 on GPUs and TPUs; on CPUs it is float32. "mixed" is float32 with bfloat16
+    products: for CPUs with matrix units, on which plain bfloat16 is no faster.
     """
     if name == "auto":
         name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-    if name not in ("float32", "bfloat16"):
-        raise ValueError(f"config.dtype={name!r} is not one of auto, float32, bfloat16")
-    return jnp.dtype(name)
+    if name not in ("float32", "bfloat16", "mixed"):
+        raise ValueError(f"config.dtype={name!r} is not one of auto, float32, bfloat16, mixed")
+    if name == "mixed":
+        return Precision(jnp.dtype("float32"), jnp.dtype("bfloat16"))
+    return Precision(jnp.dtype(name), jnp.dtype(name))
 
 
 def build_run(config: ConfigDict, vocabulary: Vocabulary, *, total_steps: int) -> Run:
@@ -79,9 +95,9 @@ def build_run(config: ConfigDict, vocabulary: Vocabulary, *, total_steps: int) -
       ValueError: a checkpoint that cannot be read or does not fit, or settings that do not go
         together; the message names the option.
     """
-    dtype = resolve_dtype(config.dtype)
+    precision = resolve_precision(config.dtype)
     teacher, teacher_params, fresh = build_teacher(
-        config.teacher, vocabulary, dtype, (config.seed, 0)
+        config.teacher, vocabulary, precision, (config.seed, 0)
     )
     has_learned = is_exported(config.teacher.checkpoint)
     grows = teacher.config.extension is not None or vocabulary.added_size > 0
@@ -116,7 +132,11 @@ def check_settings(config: ConfigDict) -> None:
             value = value[part]
         if value < 0:
             raise ValueError(f"config.{key}={value}, expected 0 (never, or no limit) or more")
-    resolve_dtype(config.dtype)
+    if config.student.init not in STUDENT_INITS:
+        raise ValueError(
+            f"config.student.init={config.student.init!r} is not one of {', '.join(STUDENT_INITS)}"
+        )
+    resolve_precision(config.dtype)
     schedules.alpha(config.alpha, total_steps=1)
     _optimizer(config.optimizer, _learning_rate(config.optimizer, "teacher", 1_000_000))
     student_config(config.student, Vocabulary(1, 1, 0, 0, 0))
@@ -134,17 +154,16 @@ def assemble_run(
 ) -> Run:
     """Returns the run of config.method with this teacher; `fresh` parts of it are trained."""
     trained_nets = distill.METHODS[config.method]
-    student, student_params = build_student(
-        config.student, vocabulary, teacher.dtype, (config.seed, 1)
-    )
-    projection = WidthProjection(
-        teacher.config.base.hidden_size, student.config.base, student.dtype
-    )
+    precision = Precision(teacher.dtype, teacher.products or teacher.dtype)
+    student, student_params = build_student(config.student, vocabulary, precision, (config.seed, 1))
+    projection = WidthProjection(teacher.config.base.hidden_size, student.config.base, *precision)
     student_params["projection"] = state.init_projection(projection, (config.seed, 2))
     nets = distill.Nets(teacher, student, projection)
     if "student" in trained_nets:
         distill.check_heads(teacher, student)
-        _ = nets.teacher_taps  # a student deeper than its teacher is an error now
+        layers = nets.teacher_taps  # a student deeper than its teacher is an error now
+        if config.student.init == "teacher":
+            student_params = state.take_layers(student_params, teacher_params, layers)
 
     unknown = set(config.teacher.frozen) - set(teacher_params)
     if unknown:
@@ -183,7 +202,7 @@ def assemble_run(
 
 
 def build_teacher(
-    section: ConfigDict, vocabulary: Vocabulary, dtype: jnp.dtype, seed: Sequence[int]
+    section: ConfigDict, vocabulary: Vocabulary, precision: Precision, seed: Sequence[int]
 ) -> tuple[ExBert, dict, tuple[str, ...]]:
     """Returns the teacher, its parameters, and which of its heads start from random values.
 
@@ -199,7 +218,7 @@ def build_teacher(
             if section[name] is not None
         }
         exbert = dataclasses.replace(exbert, base=dataclasses.replace(exbert.base, **rates))
-        return ExBert(exbert, dtype), params, ()
+        return ExBert(exbert, *precision), params, ()
     checkpoint = convert.load_checkpoint(section.checkpoint)
     base = convert.bert_config(
         checkpoint.config,
@@ -208,7 +227,7 @@ def build_teacher(
     )
     convert.check_vocabulary(vocabulary.base_size, base)
     model = ExBert(
-        ExBertConfig(base, extension_config(section.extension), vocabulary.added_size), dtype
+        ExBertConfig(base, extension_config(section.extension), vocabulary.added_size), *precision
     )
     loaded = convert.bert_params(checkpoint, base, fresh=section.fresh)
     params = state.init_params(model, seed, gate_bias=section.gate_bias)
@@ -216,10 +235,10 @@ def build_teacher(
 
 
 def build_student(
-    section: ConfigDict, vocabulary: Vocabulary, dtype: jnp.dtype, seed: Sequence[int]
+    section: ConfigDict, vocabulary: Vocabulary, precision: Precision, seed: Sequence[int]
 ) -> tuple[ExBert, dict]:
     """Returns the student and its random parameters."""
-    model = ExBert(student_config(section, vocabulary), dtype)
+    model = ExBert(student_config(section, vocabulary), *precision)
     return model, state.init_params(model, seed, gate_bias=section.gate_bias)
 
 

@@ -40,6 +40,7 @@ class MetricsWriter:
         """
         self._file = self._tensorboard = None
         self._has_failed = False
+        self.last_values: dict[str, float] = {}  # the newest of each, also of the run resumed
         if jax.process_index() != 0:
             return
         path = Path(workdir) / FILE_NAME
@@ -48,7 +49,8 @@ class MetricsWriter:
             os.replace(path, previous)
             logging.info("A new run begins: the old %s is now %s.", path, previous)
         elif path.exists():
-            _cut(path, resume_step)
+            for line in _cut(path, resume_step):
+                self.last_values |= line
         self._file = open(path, "ab", buffering=0)  # one write call for one line, at once on disk
         try:
             from tensorboardX import SummaryWriter
@@ -74,6 +76,7 @@ class MetricsWriter:
         if self._file is None:
             return
         values = {name: float(value) for name, value in values.items()}
+        self.last_values |= values
         line = {"step": int(step), "time": time.time()} | {
             name: value if math.isfinite(value) else _name_of(value)
             for name, value in values.items()
@@ -127,18 +130,19 @@ def _read_lines(path: Path) -> list[tuple[dict[str, float], bytes]]:
     return lines
 
 
-def _cut(path: Path, resume_step: int) -> None:
-    """Leaves the lines up to `resume_step`, written beside and renamed."""
+def _cut(path: Path, resume_step: int) -> list[dict[str, float]]:
+    """Returns the lines up to `resume_step`; only they stay, written beside and renamed."""
     lines = _read_lines(path)
-    kept = [data.rstrip(b"\n") + b"\n" for values, data in lines if values["step"] <= resume_step]
+    kept = [(values, data) for values, data in lines if values["step"] <= resume_step]
     if dropped := len(lines) - len(kept):
         logging.info("%s: %d lines after step %d are cut away.", path, dropped, resume_step)
     beside = path.with_suffix(".partial")
     with open(beside, "wb") as file:
-        file.writelines(kept)
+        file.writelines(data.rstrip(b"\n") + b"\n" for _, data in kept)
         file.flush()
         os.fsync(file.fileno())
     os.replace(beside, path)
+    return [values for values, _ in kept]
 
 
 def _name_of(value: float) -> str:

@@ -4,11 +4,16 @@
 import collections
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
 from tqdm import tqdm
+
+# What training has cost so far, as the paper counts it: its steps and nothing else, so not text,
+# compiling, held-out figures, or the first step of each process. Wall time, and time of all cores
+# of this process, which other work on the machine hardly changes.
+TIME_COSTS = ("train/seconds", "train/cpu_seconds")
 
 _WINDOW = 50  # steps that the throughput is measured over
 
@@ -39,7 +44,14 @@ class Progress:
     """The bar, the throughput, and the check that losses are finite."""
 
     def __init__(
-        self, name: str, start: int, total_steps: int, *, shown: Sequence[str], visible: bool
+        self,
+        name: str,
+        start: int,
+        total_steps: int,
+        *,
+        shown: Sequence[str],
+        visible: bool,
+        spent: Mapping[str, float] | None = None,
     ):
         """Starts a bar.
 
@@ -49,6 +61,7 @@ class Progress:
           total_steps: steps in all.
           shown: metrics to show beside the bar, where the step has them.
           visible: False for a log file, or for processes other than the first.
+          spent: metrics of an earlier part of this run, for its TIME_COSTS.
         """
         self.last_metrics: dict[str, float] = {}
         self._shown = shown
@@ -63,6 +76,9 @@ class Progress:
         # The clock starts when the first metrics arrive, so that compiling does not count.
         self._tokens = 0.0
         self._clock: collections.deque[tuple[float, float]] = collections.deque(maxlen=_WINDOW)
+        self._spent = dict.fromkeys(TIME_COSTS, 0.0)
+        self._spent |= {name: spent[name] for name in TIME_COSTS if name in (spent or {})}
+        self._mark: tuple[float, float] | None = None
 
     def __enter__(self):
         return self
@@ -72,6 +88,7 @@ class Progress:
 
     def restart_clock(self):
         """Leaves out of the throughput what has happened since the last step."""
+        self._mark = _now()
         self._clock.clear()
         self._clock.append((time.perf_counter(), self._tokens))
 
@@ -104,8 +121,17 @@ class Progress:
         (start, tokens_then), (now, tokens_now) = self._clock[0], self._clock[-1]
         if now > start:
             values["tokens_per_second"] = (tokens_now - tokens_then) / (now - start)
+        mark, self._mark = self._mark, _now()
+        if mark is not None:
+            for name, then, until in zip(TIME_COSTS, mark, self._mark, strict=True):
+                self._spent[name] += until - then
+        values |= self._spent
         self.last_metrics = values
         self._bar.set_postfix(
             {name: f"{values[name]:,.4g}" for name in self._shown if name in values}, refresh=False
         )
         self._bar.update(step - self._bar.n)
+
+
+def _now():
+    return time.perf_counter(), time.process_time()

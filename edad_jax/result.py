@@ -11,6 +11,7 @@ from edad_jax.build import Run
 from edad_jax.export.huggingface import ModelCard, save_model
 from edad_jax.metrics import read_metrics
 from edad_jax.prepare import Prepared
+from edad_jax.progress import TIME_COSTS
 from edad_jax.workdir import write_json
 
 
@@ -31,11 +32,9 @@ def leave_result(
         }
         for net in run.models
     }
-    lines = [
-        line
-        for line in read_metrics(workdir / "metrics.jsonl")
-        if any(_is_heldout(k) for k in line)
-    ]
+    logged = read_metrics(workdir / "metrics.jsonl")
+    lines = [line for line in logged if any(_is_heldout(k) for k in line)]
+    newest = {name: value for line in logged for name, value in line.items()}
     speed = evaluate.measure_speed(
         {net: (model, params[net]) for net, model in run.models.items()},
         length=config.rows.max_length,
@@ -43,6 +42,7 @@ def leave_result(
     summary = {
         "method": config.method,
         "steps": int(train_state.step),
+        "time_cost": {name: newest[name] for name in TIME_COSTS if name in newest},
         "heldout": {"start": lines[0], "middle": lines[len(lines) // 2], "end": lines[-1]},
         "nets": {
             net: {

@@ -8,7 +8,7 @@ import jax
 from ml_collections import ConfigDict
 
 from edad_jax import distill, evaluate, result, state
-from edad_jax.build import Run, build_run, check_settings, resolve_dtype
+from edad_jax.build import Run, build_run, check_settings, resolve_precision
 from edad_jax.checkpoint import Checkpointer
 from edad_jax.data.batches import make_batch_at, padded_batches
 from edad_jax.metrics import MetricsWriter
@@ -40,7 +40,7 @@ def train(config: ConfigDict, workdir: str) -> dict:
     parallel = Parallel(config.parallel.engine)
     parallel.check_batch_size(config.batch_size, config.accumulate_steps)
     with process_0_first():
-        resolved = config.to_dict() | {"dtype": resolve_dtype(config.dtype).name}
+        resolved = config.to_dict() | {"dtype": resolve_precision(config.dtype).name}
         workdir = open_workdir(workdir, resolved)
         prepared = prepare(config, workdir)
 
@@ -96,6 +96,7 @@ def train(config: ConfigDict, workdir: str) -> dict:
                     "distill/hidden",
                 ),
                 visible=config.progress and jax.process_index() == 0,
+                spent=writer.last_values,
             ) as progress,
         ):
             if start == 0:
@@ -174,7 +175,12 @@ def _describe(config, prepared, run, parallel, total_steps):
         "%s: %d steps of %d rows (%.2f epochs of %s rows) on %d %s device(s) by %s, products in %s",
         *(config.method, total_steps, config.batch_size),
         *(total_steps * config.batch_size / rows, f"{rows:,}"),
-        *(parallel.device_count, jax.default_backend(), parallel.engine, run.nets.teacher.dtype),
+        *(
+            parallel.device_count,
+            jax.default_backend(),
+            parallel.engine,
+            resolve_precision(config.dtype).name,
+        ),
     )
     for net in run.models:
         params = run.all_params(run.trained, net)

@@ -34,12 +34,12 @@ def build_run(inputs, added_words=ADDED_WORDS, **changes):
                            ("bfloat16", jnp.bfloat16)],
 )  # fmt: skip
 def test_auto_is_float32_on_a_cpu(name, expected):
-    assert build.resolve_dtype(name) == expected
+    assert build.resolve_precision(name) == (expected, expected)
 
 
 def test_auto_is_bfloat16_on_an_accelerator(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert build.resolve_dtype("auto") == jnp.bfloat16
+    assert build.resolve_precision("auto").dtype == jnp.bfloat16
 
 
 @pytest.mark.parametrize(

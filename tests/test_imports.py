@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "edad_jax"
 FLOORS = {
     "types": 0,
     "models.dropout": 0,
+    "models.product": 0,
     "models.bert": 1,
     "models.heads": 1,
     "models.exbert": 2,

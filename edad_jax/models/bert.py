@@ -5,7 +5,8 @@ What differs from a textbook BERT:
 - `taps` names the layers whose hidden states and raw attention scores come back; the other
   layers return neither, so that the compiler may fuse them as it likes;
 - a `Block` may be narrower inside than outside: exBERT's extension blocks are such blocks;
-- products run in `dtype`; parameters, softmax and layer norm stay in float32.
+- activations have `dtype`, the operands of products may have another type (`product.py`);
+  parameters, softmax and layer norm stay in float32.
 """
 
 import dataclasses
@@ -17,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from edad_jax.models.dropout import Dropout
+from edad_jax.models.product import linear_product
 from edad_jax.types import EncoderOutput
 
 _PADDING_SCORE = -10_000.0  # added to the scores of padded keys, as BERT does
@@ -53,12 +55,18 @@ def check_heads(width: int, heads: int, name: str) -> None:
 
 
 def dense(
-    features: int, config: BertConfig, dtype: jnp.dtype, *, name: str | None = None
+    features: int,
+    config: BertConfig,
+    dtype: jnp.dtype,
+    products: jnp.dtype | None = None,
+    *,
+    name: str | None = None,
 ) -> nn.Dense:
-    """Returns a linear layer that starts as BERT's do."""
+    """Returns a linear layer that starts as BERT's do; `products` as in `product.py`."""
     return nn.Dense(
         features,
         dtype=dtype,
+        dot_general=linear_product(dtype, products),
         kernel_init=nn.initializers.normal(config.initializer_range),
         name=name,
     )
@@ -118,6 +126,7 @@ class SelfAttention(nn.Module):
     attention_size: int
     num_heads: int
     dtype: jnp.dtype
+    products: jnp.dtype | None = None
 
     @nn.compact
     def __call__(
@@ -129,7 +138,9 @@ class SelfAttention(nn.Module):
         head_size = self.attention_size // self.num_heads
 
         def heads(name):
-            projected = dense(self.attention_size, config, self.dtype, name=name)(hidden_btd)
+            projected = dense(self.attention_size, config, self.dtype, self.products, name=name)(
+                hidden_btd
+            )
             return projected.reshape(batch, length, self.num_heads, head_size)
 
         query_bthk, key_bshk, value_bshk = heads("query"), heads("key"), heads("value")
@@ -143,7 +154,7 @@ class SelfAttention(nn.Module):
         )
         context_bthk = jnp.einsum("bhts,bshk->bthk", weights_bhts, value_bshk)
         context = context_bthk.reshape(batch, length, self.attention_size)
-        return dense(width, config, self.dtype, name="output")(context), scores_bhts
+        return dense(width, config, self.dtype, self.products, name="output")(context), scores_bhts
 
 
 class Block(nn.Module):
@@ -154,6 +165,7 @@ class Block(nn.Module):
     num_heads: int
     intermediate_size: int
     dtype: jnp.dtype
+    products: jnp.dtype | None = None
 
     @nn.compact
     def __call__(
@@ -164,17 +176,17 @@ class Block(nn.Module):
         width = hidden_btd.shape[-1]
         dropout = Dropout(config.hidden_dropout_prob)
         attended_btd, scores_bhts = SelfAttention(
-            config, self.attention_size, self.num_heads, self.dtype, name="attention"
+            config, self.attention_size, self.num_heads, self.dtype, self.products, name="attention"
         )(hidden_btd, mask_bt, deterministic=deterministic)
         attended_btd = dropout(attended_btd, deterministic=deterministic)
         hidden_btd = layer_norm(config, self.dtype, name="attention_norm")(
             hidden_btd + attended_btd
         )
-        inner_btf = dense(self.intermediate_size, config, self.dtype, name="intermediate")(
-            hidden_btd
-        )
+        inner_btf = dense(
+            self.intermediate_size, config, self.dtype, self.products, name="intermediate"
+        )(hidden_btd)
         inner_btf = jax.nn.gelu(inner_btf, approximate=False)  # BERT's gelu is the erf form
-        output_btd = dense(width, config, self.dtype, name="output")(inner_btf)
+        output_btd = dense(width, config, self.dtype, self.products, name="output")(inner_btf)
         output_btd = dropout(output_btd, deterministic=deterministic)
         output_btd = layer_norm(config, self.dtype, name="output_norm")(hidden_btd + output_btd)
         return output_btd, scores_bhts
@@ -185,6 +197,7 @@ class Bert(nn.Module):
 
     config: BertConfig
     dtype: jnp.dtype
+    products: jnp.dtype | None = None
 
     def setup(self):
         """Makes the parts; Linen calls it."""
@@ -197,6 +210,7 @@ class Bert(nn.Module):
                 num_heads=config.num_attention_heads,
                 intermediate_size=config.intermediate_size,
                 dtype=self.dtype,
+                products=self.products,
             )
             for _ in range(config.num_hidden_layers)
         ]

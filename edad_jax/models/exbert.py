@@ -78,6 +78,7 @@ class Extension(nn.Module):
 
     config: ExBertConfig
     dtype: jnp.dtype
+    products: jnp.dtype | None = None
 
     def setup(self):
         """Makes the parts; Linen calls it."""
@@ -92,6 +93,7 @@ class Extension(nn.Module):
                     num_heads=sizes.num_attention_heads,
                     intermediate_size=sizes.intermediate_size,
                     dtype=self.dtype,
+                    products=self.products,
                 )
                 for _ in range(base.num_hidden_layers)
             ]
@@ -121,16 +123,17 @@ class ExBert(nn.Module):
 
     config: ExBertConfig
     dtype: jnp.dtype
+    products: jnp.dtype | None = None
 
     def setup(self):
         """Makes the parts; Linen calls it."""
         base = self.config.base
-        self.base = Bert(base, self.dtype)
+        self.base = Bert(base, self.dtype, self.products)
         if self.config.extension or self.config.extension_vocab_size:
-            self.extension = Extension(self.config, self.dtype)
-        self.pooler = Pooler(base, self.dtype)
-        self.mlm = MlmHead(base, self.config.vocab_size, self.dtype)
-        self.nsp = NspHead(base, self.dtype)
+            self.extension = Extension(self.config, self.dtype, self.products)
+        self.pooler = Pooler(base, self.dtype, self.products)
+        self.mlm = MlmHead(base, self.config.vocab_size, self.dtype, self.products)
+        self.nsp = NspHead(base, self.dtype, self.products)
 
     def encode(
         self,

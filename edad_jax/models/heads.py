@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from edad_jax.models.bert import BertConfig, dense, layer_norm
+from edad_jax.models.product import tied_product
 
 
 class Pooler(nn.Module):
@@ -15,12 +16,15 @@ class Pooler(nn.Module):
 
     config: BertConfig
     dtype: jnp.dtype
+    products: jnp.dtype | None = None
 
     @nn.compact
     def __call__(self, hidden_btd: jax.Array) -> jax.Array:
         """Returns pooled_bd."""
         return jnp.tanh(
-            dense(self.config.hidden_size, self.config, self.dtype, name="dense")(hidden_btd[:, 0])
+            dense(self.config.hidden_size, self.config, self.dtype, self.products, name="dense")(
+                hidden_btd[:, 0]
+            )
         )
 
 
@@ -39,22 +43,19 @@ class MlmHead(nn.Module):
     config: BertConfig
     vocab_size: int  # rows of all tables together
     dtype: jnp.dtype
+    products: jnp.dtype | None = None
 
     @nn.compact
     def __call__(self, hidden_bmd: jax.Array, tables_vd: Sequence[jax.Array]) -> jax.Array:
         """Returns float32 logits_bmv over the tables' rows, one table after the other."""
         config = self.config
-        hidden_bmd = dense(config.hidden_size, config, self.dtype, name="transform")(hidden_bmd)
+        hidden_bmd = dense(config.hidden_size, config, self.dtype, self.products, name="transform")(
+            hidden_bmd
+        )
         hidden_bmd = jax.nn.gelu(hidden_bmd, approximate=False)
         hidden_bmd = layer_norm(config, self.dtype, name="norm")(hidden_bmd)
         logits = [
-            jnp.einsum(
-                "bmd,vd->bmv",
-                hidden_bmd,
-                table_vd.astype(self.dtype),
-                preferred_element_type=jnp.float32,
-            )
-            for table_vd in tables_vd
+            tied_product(hidden_bmd, table_vd, self.dtype, self.products) for table_vd in tables_vd
         ]
         bias_v = self.param("bias", nn.initializers.zeros, (self.vocab_size,))
         return jnp.concatenate(logits, axis=-1) + bias_v[None, None, :]
@@ -65,11 +66,14 @@ class NspHead(nn.Module):
 
     config: BertConfig
     dtype: jnp.dtype
+    products: jnp.dtype | None = None
 
     @nn.compact
     def __call__(self, pooled_bd: jax.Array) -> jax.Array:
         """Returns float32 logits_bc."""
-        return dense(2, self.config, self.dtype, name="dense")(pooled_bd).astype(jnp.float32)
+        return dense(2, self.config, self.dtype, self.products, name="dense")(pooled_bd).astype(
+            jnp.float32
+        )
 
 
 class WidthProjection(nn.Module):
@@ -81,8 +85,11 @@ class WidthProjection(nn.Module):
     teacher_width: int
     config: BertConfig
     dtype: jnp.dtype
+    products: jnp.dtype | None = None
 
     @nn.compact
     def __call__(self, hidden_btd: jax.Array) -> jax.Array:
         """Returns hidden_bte."""
-        return dense(self.teacher_width, self.config, self.dtype, name="dense")(hidden_btd)
+        return dense(self.teacher_width, self.config, self.dtype, self.products, name="dense")(
+            hidden_btd
+        )
