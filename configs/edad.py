@@ -32,6 +32,7 @@ def get_config() -> ConfigDict:
     config.vocabulary = ConfigDict()
     config.vocabulary.base = ""  # tokenizer to extend; empty: the teacher's
     config.vocabulary.size = 17_658  # words added (section 3.1)
+    config.vocabulary.from_scratch = False  # in place of the base's words, not added (SciBERT)
     config.vocabulary.max_megabytes = 1_000  # of text that the words are learned from
 
     config.rows = ConfigDict()
@@ -51,6 +52,7 @@ def get_config() -> ConfigDict:
 
     config.teacher = ConfigDict()
     config.teacher.checkpoint = "bert-base-uncased"  # hub id or folder in Hugging Face layout
+    config.teacher.from_scratch = False  # random weights, in the checkpoint's sizes (SciBERT)
     config.teacher.fresh = ()  # heads that start from random: "mlm", "nsp", "pooler"
     config.teacher.frozen = ("base", "pooler")  # parts that never change
     config.teacher.extension = ConfigDict()

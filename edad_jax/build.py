@@ -132,6 +132,11 @@ def check_settings(config: ConfigDict) -> None:
             value = value[part]
         if value < 0:
             raise ValueError(f"config.{key}={value}, expected 0 (never, or no limit) or more")
+    if config.vocabulary.from_scratch and not config.teacher.from_scratch:
+        raise ValueError(
+            "config.vocabulary.from_scratch drops the words that the teacher's checkpoint knows; "
+            "set config.teacher.from_scratch too, or extend the vocabulary instead"
+        )
     if config.student.init not in STUDENT_INITS:
         raise ValueError(
             f"config.student.init={config.student.init!r} is not one of {', '.join(STUDENT_INITS)}"
@@ -225,12 +230,16 @@ def build_teacher(
         hidden_dropout_prob=section.hidden_dropout_prob,
         attention_probs_dropout_prob=section.attention_probs_dropout_prob,
     )
+    if section.from_scratch:
+        base = dataclasses.replace(base, vocab_size=vocabulary.base_size)
     convert.check_vocabulary(vocabulary.base_size, base)
     model = ExBert(
         ExBertConfig(base, extension_config(section.extension), vocabulary.added_size), *precision
     )
-    loaded = convert.bert_params(checkpoint, base, fresh=section.fresh)
     params = state.init_params(model, seed, gate_bias=section.gate_bias)
+    if section.from_scratch:
+        return model, params, tuple(params)  # SciBERT's way: only the sizes are the checkpoint's
+    loaded = convert.bert_params(checkpoint, base, fresh=section.fresh)
     return model, state.load_over(params, loaded), tuple(section.fresh)
 
 

@@ -11,23 +11,27 @@ from absl import logging as absl_logging
 from edad_jax.allocator import restart_with_large_pages
 
 
-def run_command(work: Callable[[], None], *, required: Sequence[str]) -> None:
+def run_command(
+    work: Callable[..., None], *, required: Sequence[str], positional: bool = False
+) -> None:
     """Parses the flags and calls work(), and turns what a user can mend into one message.
 
     Args:
       work: imports what it needs, so that --help need not wait for jax.
       required: names of flags that must be given.
+      positional: whether work takes the arguments that are no flags, as one list; they are an
+        error otherwise.
     """
     restart_with_large_pages()
     flags.mark_flags_as_required(list(required))
 
     def main(arguments):
-        if len(arguments) > 1:
+        if len(arguments) > 1 and not positional:
             raise app.UsageError(f"unexpected arguments: {' '.join(arguments[1:])}")
         absl_logging.set_verbosity(absl_logging.WARNING)  # orbax tells much
         logging.getLogger("edad_jax").setLevel(logging.INFO)
         try:
-            work()
+            work(*([arguments[1:]] if positional else []))
         except (ValueError, FloatingPointError, OSError) as error:
             sys.exit(f"{type(error).__name__}: {error}")
 

@@ -63,7 +63,8 @@ def prepare(config: ConfigDict, workdir: str | Path) -> Prepared:
                 "base_sha256": _vocabulary_checksum(_pieces(_load_base(config))),
                 "size": config.vocabulary.size,
                 "max_megabytes": config.vocabulary.max_megabytes,
-            },
+            }
+            | ({"from_scratch": True} if config.vocabulary.from_scratch else {}),
             lambda out: _learn_vocabulary(config, base, out),
         )
         rows_facts = run_stage(
@@ -87,7 +88,9 @@ def prepare(config: ConfigDict, workdir: str | Path) -> Prepared:
     return Prepared(
         tokenizer_dir=vocabulary_dir,
         vocabulary=Vocabulary(
-            base_size=vocabulary_facts["base_size"],
+            base_size=len(tokenizer)
+            if config.vocabulary.from_scratch
+            else vocabulary_facts["base_size"],
             size=len(tokenizer),
             mask_id=tokenizer.mask_token_id,
             cls_id=tokenizer.cls_token_id,
@@ -169,6 +172,8 @@ def _check_prepared(config, tokenizer, rows, folder):
             f"config.rows.max_length={config.rows.max_length}, but the rows in {folder} have "
             f"{rows.max_length} pieces; give --config.rows.max_length={rows.max_length}"
         )
+    if config.vocabulary.from_scratch:
+        return  # of the teacher's vocabulary nothing is kept
     expected = _pieces(_load_base(config))
     if _pieces(tokenizer)[: len(expected)] != expected:
         raise ValueError(
@@ -196,12 +201,18 @@ def _vocabulary_checksum(pieces):
 
 def _learn_vocabulary(config, base, out):
     report = ReadReport()
-    LOG.info("Learning %d words on top of the vocabulary of %s.", config.vocabulary.size, base)
+    LOG.info(
+        "Learning %d words %s the vocabulary of %s.",
+        config.vocabulary.size,
+        "in place of" if config.vocabulary.from_scratch else "on top of",
+        base,
+    )
     learned = extend_vocabulary(
         base,
         _first_megabytes(read_text(config.corpus, report), config.vocabulary.max_megabytes),
         size=config.vocabulary.size,
         out=out,
+        keep_base=not config.vocabulary.from_scratch,
         progress=config.progress,
     )
     LOG.info("%s", learned.summary())

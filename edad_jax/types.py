@@ -9,7 +9,8 @@ Arrays carry their axes as a lower-case suffix, which is also their einsum strin
     s  position attended to (key)   f  width of the feed-forward layer
     m  masked slot (at most 20)     v  vocabulary entry
     d  width of the model           c  class
-    e  width of the teacher         1  an axis of size one, to broadcast
+    e  width of the teacher         n  slot of a task, where a class is asked for
+                                    1  an axis of size one, to broadcast
 
 This file imports no jax, so that the processes that prepare text stay small.
 """
@@ -54,6 +55,15 @@ class MaskedBatch(NamedTuple):
     masked_labels_bm: Array  # int32 [b, m]; the original pieces there
     masked_weights_bm: Array  # float32 [b, m]; 1 in used slots, 0 in unused ones
     next_sentence_b: Array  # int32 [b]
+
+
+class TaskBatch(NamedTuple):
+    """Rows to fine-tune on. A slot (axis n) is where a class is asked for: see `tasks.rows`."""
+
+    ids_bt: Array  # int32 [b, t]
+    mask_bt: Array  # bool [b, t]; True at real pieces
+    labels_bn: Array  # int32 [b, n]; -1 at slots without a label
+    teacher_bnc: Array | None  # float32 [b, n, c]; a teacher's logits there
 
 
 class EncoderOutput(NamedTuple):

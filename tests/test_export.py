@@ -311,7 +311,7 @@ def test_the_old_model_stays_whole_whatever_stops_the_new_one(
     place = {
         "tensors": (huggingface, "save_file"),
         "tokenizer": (huggingface.shutil, "copyfile"),
-        "card": (huggingface, "_readme"),
+        "card": (huggingface, "readme"),
         "flush": (huggingface.os, "fsync"),
     }.get(step, (huggingface.os, "rename"))
     with monkeypatch.context() as patch:

@@ -116,9 +116,9 @@ def write_config_file(path: Path, inputs: Path, **changes: Any) -> Path:
     return path
 
 
-def command(*arguments: str) -> list[str]:
+def command(*arguments: str, script: str = "train.py") -> list[str]:
     """Returns the words of the real command."""
-    return [sys.executable, str(ROOT / "launch" / "train.py"), *arguments]
+    return [sys.executable, str(ROOT / "launch" / script), *arguments]
 
 
 def environment(*, devices: int = 1, **more: str) -> dict[str, str]:
@@ -141,9 +141,11 @@ def environment(*, devices: int = 1, **more: str) -> dict[str, str]:
     )
 
 
-def run_command(*arguments: str, **settings: Any) -> subprocess.CompletedProcess:
+def run_command(
+    *arguments: str, script: str = "train.py", **settings: Any
+) -> subprocess.CompletedProcess:
     """Returns what the real command left: exit status and text; it has five minutes."""
     return subprocess.run(
-        command(*arguments), env=environment(**settings), cwd=ROOT, text=True,
+        command(*arguments, script=script), env=environment(**settings), cwd=ROOT, text=True,
         capture_output=True, timeout=300,
     )  # fmt: skip

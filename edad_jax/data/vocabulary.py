@@ -95,6 +95,9 @@ def load_tokenizer(
             f"{source} has neither vocab.txt nor tokenizer.json; give a tokenizer: {option}"
         )
     load = transformers.AutoTokenizer.from_pretrained
+    if is_folder and _names_bert_tokenizer(source):
+        # AutoTokenizer would ask whether to run the torch code that lies beside our models.
+        load = transformers.BertTokenizer.from_pretrained
     try:
         tokenizer = load(source, local_files_only=True)
     except Exception as error:
@@ -114,6 +117,16 @@ def load_tokenizer(
             ) from second
     _check_kind(tokenizer, source)
     return tokenizer
+
+
+def _names_bert_tokenizer(folder: str) -> bool:
+    """Returns whether the folder's tokenizer_config.json says that it is a BERT tokenizer."""
+    try:
+        with open(os.path.join(folder, "tokenizer_config.json"), encoding="utf-8") as file:
+            name = json.load(file).get("tokenizer_class")
+    except (OSError, ValueError, AttributeError):
+        return False
+    return name in ("BertTokenizer", "BertTokenizerFast")
 
 
 def _check_kind(tokenizer: PreTrainedTokenizerFast, source: str) -> None:
@@ -157,6 +170,7 @@ def extend_vocabulary(
     *,
     size: int,
     out: str | Path,
+    keep_base: bool = True,
     progress: bool = True,
 ) -> VocabularyReport:
     """Returns a report on the tokenizer it writes: the base's pieces, then `size` new ones.
@@ -167,6 +181,8 @@ def extend_vocabulary(
       size: how many pieces to append; 0 writes the base tokenizer itself.
       out: folder of the new tokenizer, in Hugging Face layout with vocab.txt. It is written beside
         and renamed; what was there before is replaced.
+      keep_base: False for a vocabulary of the domain's own (SciBERT's way): of the base's pieces
+        only those up to the last special one stay, so that the special ids do not change.
       progress: whether to show a bar on standard error.
 
     Raises:
@@ -176,14 +192,15 @@ def extend_vocabulary(
     start = time.monotonic()
     tokenizer = load_tokenizer(base)
     backend = tokenizer.backend_tokenizer
-    vocabulary = _pieces_in_order(backend)
+    base_pieces = _pieces_in_order(backend)
+    vocabulary = base_pieces if keep_base else base_pieces[: max(tokenizer.all_special_ids) + 1]
     counts, heldout, text_bytes = Counter(), Counter(), 0
     if size:
         chunks, heldout_chunks, text_bytes = _count_chunks(texts, progress)
         counts, heldout = _count_words(backend, chunks), _count_words(backend, heldout_chunks)
     new = _learn(backend, vocabulary, counts, size, text_bytes) if size else []
     _save(tokenizer, vocabulary + new, Path(out))
-    before, unknown_before = _pieces_per_word(_bare_model(backend, vocabulary), heldout)
+    before, unknown_before = _pieces_per_word(_bare_model(backend, base_pieces), heldout)
     after, unknown_after = _pieces_per_word(_bare_model(backend, vocabulary + new), heldout)
     return VocabularyReport(
         base_size=len(vocabulary),

@@ -19,15 +19,20 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
+from edad_jax.export.card import ModelCard, readme
+from edad_jax.export.task import KINDS, Task, read_task, write_task
 from edad_jax.models.bert import BertConfig
 from edad_jax.models.convert import (
-    HEADS,
+    bert_config,
     check_vocabulary,
+    encoder_params,
     from_torch_names,
     load_checkpoint,
+    local_folder,
     to_torch_names,
 )
 from edad_jax.models.exbert import ExBertConfig, ExtensionConfig
+from edad_jax.models.names import HEADS
 
 _TOKENIZER_FILES = (
     "vocab.txt",
@@ -47,19 +52,6 @@ _AUTO_MAP = {
 _MODELLING_FILE = "modeling_exbert.py"
 
 
-@dataclasses.dataclass(frozen=True)
-class ModelCard:
-    """What the README.md beside the weights says; values are printed as they are given."""
-
-    title: str
-    summary: str  # a paragraph: what the model is and how it came about
-    data: Mapping[str, Any]  # name -> what it is: corpus, vocabulary, teacher
-    settings: Mapping[str, Any]  # the configuration that made it
-    measured: Mapping[str, Any]  # figures of this very model
-    license: str | None = None  # of the weights; it depends on data and teacher
-    language: str | None = None  # a code such as "en"
-
-
 def save_model(
     directory: str | Path,
     params: Mapping[str, Any],
@@ -67,6 +59,7 @@ def save_model(
     tokenizer_dir: str | Path,
     *,
     card: ModelCard,
+    task: Task | None = None,
 ) -> Path:
     """Returns the directory, now holding the model in Hugging Face layout.
 
@@ -76,28 +69,37 @@ def save_model(
 
     Args:
       directory: where to; what was there is replaced.
-      params: {"base", "extension", "pooler", "mlm", "nsp"}; heads may be left out.
+      params: {"base", "extension", "pooler", "mlm", "nsp"}; heads may be left out. With a task
+        the only heads are "classifier" and, where it reads the pooled vector, "pooler".
       config: the model's sizes.
       tokenizer_dir: with vocab.txt or tokenizer.json for exactly these words.
       card: what README.md says.
+      task: what the model was fine-tuned for; None after pretraining.
 
     Raises:
-      ValueError: the parameters or the tokenizer do not fit the sizes.
+      ValueError: the parameters or the tokenizer do not fit the sizes or the task.
       OSError: the files cannot be written.
     """
     directory = Path(directory).resolve()
     tokenizer_dir = Path(tokenizer_dir)
     pad_token_id = _check_tokenizer(tokenizer_dir, config)
-    tensors = to_torch_names(params, config)
-    heads = [head for head in HEADS if head in params]
+    heads = tuple(head for head in HEADS if head in params)
+    classes = write_task(task) if task else {}
+    if task and heads != KINDS[task.kind].heads:
+        raise ValueError(
+            f"got a {task.kind} model with heads {list(heads)}, expected "
+            f"{list(KINDS[task.kind].heads)} beside the classifier"
+        )
+    tensors = to_torch_names(params, config, labels=len(task.labels) if task else 0)
+    values = _config_json(config, _architecture(heads, task), pad_token_id) | classes
     beside = directory.with_name(f".{directory.name}.new")
     try:
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
-        _write_json(beside / "config.json", _config_json(config, heads, pad_token_id))
+        _write_json(beside / "config.json", values)
         _write_tensors(beside / "model.safetensors", tensors)
         _copy_tokenizer(tokenizer_dir, beside)
-        (beside / "README.md").write_text(_readme(card, config), encoding="utf-8")
+        (beside / "README.md").write_text(readme(card, config, task), encoding="utf-8")
         if config.extension:
             code = importlib.resources.files("edad_jax.export") / _MODELLING_FILE
             (beside / _MODELLING_FILE).write_bytes(code.read_bytes())
@@ -137,6 +139,80 @@ def load_model(
     return config, from_torch_names(checkpoint.tensors, config, without=without)
 
 
+def load_task_model(
+    path_or_hub_id: str | Path, *, option: str = "--config.teacher=DIR"
+) -> tuple[ExBertConfig, dict[str, Any], Task]:
+    """Returns (sizes, parameters, task) of a fine-tuned model.
+
+    What `save_model` wrote with a task comes back bit for bit; a BertForTokenClassification or
+    BertForSequenceClassification that others trained is read too.
+
+    Args:
+      path_or_hub_id: the model.
+      option: how an error says where the user named it.
+
+    Raises:
+      ValueError: no such model, not a fine-tuned one, or a tensor is missing, left over or of
+        another shape.
+    """
+    checkpoint = _load(path_or_hub_id, option)
+    config = _sizes(checkpoint.config)
+    bias = checkpoint.tensors.get("classifier.bias", ())
+    task = read_task(checkpoint.config, classes=len(bias))
+    params = from_torch_names(
+        checkpoint.tensors,
+        config,
+        without=[head for head in HEADS if head not in KINDS[task.kind].heads],
+        labels=len(task.labels),
+        source=str(checkpoint.directory),
+    )
+    return config, params, task
+
+
+def load_encoder(
+    path_or_hub_id: str,
+    *,
+    with_pooler: bool,
+    hidden_dropout_prob: float | None = None,
+    attention_probs_dropout_prob: float | None = None,
+    option: str = "--config.model=DIR",
+) -> tuple[ExBertConfig, dict[str, Any], bool]:
+    """Returns (sizes, parameters, whether the pooler must start afresh) of an encoder.
+
+    Takes what this project exported and any BERT in Hugging Face layout, pretrained or
+    fine-tuned; their other heads are left behind.
+
+    Args:
+      path_or_hub_id: the model.
+      with_pooler: whether "pooler" is wanted beside "base" and "extension". Where the model has
+        none it is left out, and the third value is True.
+      hidden_dropout_prob: instead of the model's own; None keeps that.
+      attention_probs_dropout_prob: likewise.
+      option: how an error says where the user named the model.
+
+    Raises:
+      ValueError: no such model, or a tensor of the encoder is missing, left over or of another
+        shape.
+    """
+    checkpoint = _load(path_or_hub_id, option)
+    config = _sizes(
+        checkpoint.config,
+        hidden_dropout_prob=hidden_dropout_prob,
+        attention_probs_dropout_prob=attention_probs_dropout_prob,
+    )
+    params = encoder_params(checkpoint, config, with_pooler=with_pooler)
+    return config, params, with_pooler and "pooler" not in params
+
+
+def tokenizer_folder(path_or_hub_id: str, *, option: str = "--config.model=DIR") -> Path:
+    """Returns the local directory that holds a model's tokenizer, as `save_model` wants it.
+
+    Raises:
+      ValueError: no such model; tells to use `option`.
+    """
+    return local_folder(path_or_hub_id, option=option)
+
+
 def exbert_config(config_json: Mapping[str, Any]) -> ExBertConfig:
     """Returns the sizes that the config.json of an exported model gives.
 
@@ -165,10 +241,30 @@ def exbert_config(config_json: Mapping[str, Any]) -> ExBertConfig:
     return ExBertConfig(BertConfig(**sizes), extension, added_words)
 
 
-def _config_json(config, heads, pad_token_id):
+def _load(path_or_hub_id, option):
+    _recover(Path(path_or_hub_id).expanduser().resolve())
+    return load_checkpoint(str(path_or_hub_id), option=option)
+
+
+def _sizes(config_json, **rates):
+    """Returns the sizes of one of our models or of a plain BERT, with these dropout rates."""
+    if "extension_vocab_size" not in config_json:
+        return ExBertConfig(bert_config(config_json, **rates), None, 0)
+    config = exbert_config(config_json)
+    rates = {name: rate for name, rate in rates.items() if rate is not None}
+    return dataclasses.replace(config, base=dataclasses.replace(config.base, **rates))
+
+
+def _architecture(heads, task):
+    if task:
+        return KINDS[task.kind].architecture
+    return "ForPreTraining" if "mlm" in heads else "Model"
+
+
+def _config_json(config, architecture, pad_token_id):
     family = "ExBert" if config.extension else "Bert"
     values = {
-        "architectures": [f"{family}{'ForPreTraining' if 'mlm' in heads else 'Model'}"],
+        "architectures": [f"{family}{architecture}"],
         "model_type": family.lower(),
         "dtype": "float32",
         "hidden_act": "gelu",
@@ -212,51 +308,6 @@ def _copy_tokenizer(tokenizer_dir, directory):
     values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if "tokenizer_class" not in values:
         _write_json(path, {**values, "tokenizer_class": "BertTokenizer"})
-
-
-def _readme(card, config):
-    front = {
-        "library_name": "transformers",
-        "pipeline_tag": "fill-mask",
-        "tags": ["bert", "exbert", "distillation", "domain-adaptation", "edad-jax"],
-        "license": card.license,
-        "language": card.language,
-    }
-    code = ", trust_remote_code=True" if config.extension else ""
-    lines = ["---"]
-    lines += [f"{key}: {json.dumps(value)}" for key, value in front.items() if value is not None]
-    lines += ["---", "", f"# {card.title}", "", card.summary, ""]
-    lines += [
-        "```python",
-        "from transformers import AutoModelForMaskedLM, AutoTokenizer",
-        "",
-        f'tokenizer = AutoTokenizer.from_pretrained("DIRECTORY"{code})',
-        f'model = AutoModelForMaskedLM.from_pretrained("DIRECTORY"{code})',
-        "```",
-    ]
-    sizes = dataclasses.asdict(config)
-    for title, table in (
-        ("Measured", card.measured),
-        ("Data", card.data),
-        ("Settings", card.settings),
-        ("Sizes", sizes),
-    ):
-        lines += ["", f"## {title}", "", "| | |", "|---|---|"]
-        lines += [f"| {_cell(name)} | {_cell(value)} |" for name, value in _rows(table)]
-    return "\n".join(lines) + "\n"
-
-
-def _rows(table, prefix=""):
-    for name, value in table.items():
-        if isinstance(value, Mapping):
-            yield from _rows(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
-def _cell(value):
-    text = f"{value:.6g}" if isinstance(value, float) else str(value)
-    return text.replace("|", "\\|").replace("\n", " ")
 
 
 def _write_tensors(path, tensors):

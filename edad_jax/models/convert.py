@@ -3,7 +3,7 @@
 
 A checkpoint and a parameter tree differ in names and in the orientation of kernels (torch
 keeps `[out, in]`, flax `[in, out]`). What differs between families of checkpoints is the
-names only, so each family is one `NameTable`; the code that walks it is shared.
+names only, so each family is one table in `names`; the code that walks it is shared.
 
 Nothing is guessed: a tensor that is missing, left over or of another shape is an error that
 lists every such tensor. Heads that a config lets start from random are named in `fresh`.
@@ -24,10 +24,17 @@ from safetensors.numpy import load_file
 
 from edad_jax.models.bert import BertConfig
 from edad_jax.models.exbert import ExBert, ExBertConfig
+from edad_jax.models.names import (
+    BERT,
+    EXBERT,
+    HEADS,
+    LEAVES,
+    TASK_HEADS,
+    bare_names,
+    modules_of,
+    prefixed,
+)
 from edad_jax.types import MaskedBatch
-
-# What a checkpoint may lack where the config says so, and how its tensors' names begin.
-HEADS = {"pooler": "pooler.", "mlm": "cls.predictions.", "nsp": "cls.seq_relationship."}
 
 _SAFETENSORS, _TORCH_FILE = "model.safetensors", "pytorch_model.bin"
 _SIDE_FILES = ["*.json", "vocab.txt"]  # config.json and the tokenizer
@@ -46,73 +53,38 @@ class Checkpoint(NamedTuple):
     directory: Path
 
 
-@dataclasses.dataclass(frozen=True)
-class NameTable:
-    """How one family of checkpoints names what we have: our module -> torch's module.
-
-    Names are those of the bare encoder (no `bert.` in front). `{}` is the layer's number.
-    """
-
-    modules: Mapping[str, str]  # once in the model
-    layers: Mapping[str, str]  # once in each layer
-
-
-_BLOCK = {
-    "attention/query": "attention.self.query",
-    "attention/key": "attention.self.key",
-    "attention/value": "attention.self.value",
-    "attention/output": "attention.output.dense",
-    "attention_norm": "attention.output.LayerNorm",
-    "intermediate": "intermediate.dense",
-    "output": "output.dense",
-    "output_norm": "output.LayerNorm",
-}
-BERT = NameTable(
-    modules={
-        "base/embeddings/word": "embeddings.word_embeddings",
-        "base/embeddings/position": "embeddings.position_embeddings",
-        "base/embeddings/token_type": "embeddings.token_type_embeddings",
-        "base/embeddings/norm": "embeddings.LayerNorm",
-        "pooler/dense": "pooler.dense",
-        "mlm/transform": "cls.predictions.transform.dense",
-        "mlm/norm": "cls.predictions.transform.LayerNorm",
-        "mlm": "cls.predictions",  # its own bias, one number for each word
-        "nsp/dense": "cls.seq_relationship",
-    },
-    layers={f"base/layers_{{}}/{ours}": f"encoder.layer.{{}}.{it}" for ours, it in _BLOCK.items()},
-)
-EXBERT = NameTable(
-    modules=BERT.modules,
-    layers={
-        **BERT.layers,
-        **{
-            f"extension/layers_{{}}/{ours}": f"encoder.extension_layer.{{}}.{it}"
-            for ours, it in _BLOCK.items()
-        },
-        "extension/gates_{}": "encoder.gate.{}",
-    },
-)
-_LEAVES = {"kernel": "weight", "embedding": "weight", "scale": "weight", "bias": "bias"}
-
-
-def load_checkpoint(path_or_hub_id: str) -> Checkpoint:
+def load_checkpoint(
+    path_or_hub_id: str, *, option: str = "--config.teacher.checkpoint=DIR"
+) -> Checkpoint:
     """Returns the checkpoint in a local directory, or of a model on the Hugging Face hub.
 
     Reads config.json with model.safetensors, its sharded form, or pytorch_model.bin (with
     torch, tensors only: no code in the file is run). Half-precision tensors become float32.
 
+    Args:
+      path_or_hub_id: the model.
+      option: how an error says where the user named it.
+
     Raises:
       ValueError: no such directory and the hub does not answer; no weights; unreadable weights.
     """
-    directory = Path(path_or_hub_id).expanduser()
-    if not directory.is_dir():
-        directory = _download(path_or_hub_id)
+    directory = local_folder(path_or_hub_id, option=option)
     config = _read_json(directory / "config.json")
     tensors = {
         name: tensor.astype(np.float32) if _is_floating(tensor) else tensor
         for name, tensor in _read_tensors(directory).items()
     }
     return Checkpoint(config, tensors, directory)
+
+
+def local_folder(path_or_hub_id: str, *, option: str) -> Path:
+    """Returns the local directory of a model, fetched from the hub where it is not one yet.
+
+    Raises:
+      ValueError: no such directory and the hub does not answer; tells to use `option`.
+    """
+    directory = Path(path_or_hub_id).expanduser()
+    return directory if directory.is_dir() else _download(path_or_hub_id, option)
 
 
 def bert_config(
@@ -187,30 +159,65 @@ def bert_params(
     if unknown:
         raise ValueError(f"fresh names {sorted(unknown)}; it may name {', '.join(HEADS)}")
     plain = ExBertConfig(base=config, extension=None, extension_vocab_size=0)
-    tensors = _bare_names(checkpoint.tensors)
-    return _from_bare_names(tensors, plain, without=fresh, source=str(checkpoint.directory))
+    tensors = bare_names(checkpoint.tensors)
+    return _from_bare_names(
+        tensors, plain, without=fresh, source=str(checkpoint.directory), advise_fresh=True
+    )
 
 
-def to_torch_names(params: Mapping[str, Any], config: ExBertConfig) -> dict[str, np.ndarray]:
+def encoder_params(
+    checkpoint: Checkpoint, config: ExBertConfig, *, with_pooler: bool
+) -> dict[str, Any]:
+    """Returns {"base", "extension", "pooler"}; heads that sit on the encoder are left behind.
+
+    Args:
+      checkpoint: of the BERT family, or of a model that this project exported.
+      config: its sizes.
+      with_pooler: whether to take the pooler; where the checkpoint has none there is none in
+        the result either.
+
+    Raises:
+      ValueError: lists every missing, left-over and wrongly shaped tensor of the encoder.
+    """
+    tensors = {
+        name: tensor
+        for name, tensor in bare_names(checkpoint.tensors).items()
+        if not name.startswith(("cls.", *TASK_HEADS))
+    }
+    pooled = with_pooler and any(name.startswith(HEADS["pooler"]) for name in tensors)
+    without = [head for head in HEADS if head != "pooler" or not pooled]
+    return _from_bare_names(tensors, config, without=without, source=str(checkpoint.directory))
+
+
+def to_torch_names(
+    params: Mapping[str, Any], config: ExBertConfig, *, labels: int = 0
+) -> dict[str, np.ndarray]:
     """Returns the tensors of an exBERT under torch's names, in torch's orientation.
 
     The word table is the base's rows and then the added ones. Without extension blocks the
     result is an ordinary BERT (`bert.*`, `cls.*`; BertForPreTraining without the tied decoder).
     With them, `bert.encoder.extension_layer.*` and `bert.encoder.gate.*` stand beside it, as
-    `export/modeling_exbert.py` reads them. Heads that `params` lacks are left out.
+    `export/modeling_exbert.py` reads them. Heads that `params` lacks are left out; with `labels`
+    there must be a classifier of so many classes.
     """
     leaves = {path: np.asarray(leaf) for path, leaf in _flatten(params).items()}
     if _WORDS in leaves and _ADDED_WORDS in leaves:
         leaves[_WORDS] = np.concatenate([leaves[_WORDS], leaves.pop(_ADDED_WORDS)])
-    expected = _expected(config, without=[head for head in HEADS if head not in params])
+    without = [head for head in HEADS if head not in params]
+    expected = _expected(config, without=without, labels=labels)
     names = {path: name for path, (name, _) in expected.items()}
     tensors = {names.get(path, path): _turned(path, leaf) for path, leaf in leaves.items()}
     _check(tensors, expected, source="the parameters")
-    return {_prefixed(name): tensor for name, tensor in tensors.items()}
+    return {prefixed(name): tensor for name, tensor in tensors.items()}
 
 
 def from_torch_names(
-    tensors: Mapping[str, np.ndarray], config: ExBertConfig, *, without: Collection[str] = ()
+    tensors: Mapping[str, np.ndarray],
+    config: ExBertConfig,
+    *,
+    without: Collection[str] = (),
+    labels: int = 0,
+    source: str = "the file",
 ) -> dict[str, Any]:
     """Returns the parameters that `to_torch_names` wrote, bit for bit.
 
@@ -218,14 +225,18 @@ def from_torch_names(
       tensors: a whole file.
       config: the sizes of that model.
       without: heads out of "pooler", "mlm", "nsp" to leave out.
+      labels: classes of its classifier; 0 for a model that has none.
+      source: what an error calls the file.
 
     Raises:
       ValueError: lists every missing, left-over and wrongly shaped tensor.
     """
-    return _from_bare_names(_bare_names(tensors), config, without=without, source="the file")
+    return _from_bare_names(
+        bare_names(tensors), config, without=without, labels=labels, source=source
+    )
 
 
-def _from_bare_names(tensors, config, *, without, source):
+def _from_bare_names(tensors, config, *, without, source, labels=0, advise_fresh=False):
     tensors = _without_tied_decoder(tensors, check="mlm" not in without)
     ignored = tuple(HEADS[head] for head in without)
     tensors = {
@@ -233,8 +244,8 @@ def _from_bare_names(tensors, config, *, without, source):
         for name, tensor in tensors.items()
         if not (ignored and name.startswith(ignored))
     }
-    expected = _expected(config, without=without)
-    _check(tensors, expected, source=source)
+    expected = _expected(config, without=without, labels=labels)
+    _check(tensors, expected, source=source, advise_fresh=advise_fresh)
     leaves = {path: _turned(path, tensors[name]) for path, (name, _) in expected.items()}
     if config.extension_vocab_size:
         base_rows = config.base.vocab_size
@@ -243,7 +254,7 @@ def _from_bare_names(tensors, config, *, without, source):
     return _unflatten(leaves)
 
 
-def _check(tensors, expected, *, source):
+def _check(tensors, expected, *, source, advise_fresh=False):
     shapes = dict(expected.values())
     problems = {
         "missing": sorted(set(shapes) - set(tensors)),
@@ -256,10 +267,10 @@ def _check(tensors, expected, *, source):
         ],
     }
     if any(problems.values()):
-        raise ValueError(_mismatch(source, problems))
+        raise ValueError(_mismatch(source, problems, advise_fresh))
 
 
-def _mismatch(source, problems):
+def _mismatch(source, problems, advise_fresh):
     lines = [f"{source}: the tensors are not those that the model's sizes and heads call for"]
     for title, names in problems.items():
         if names:
@@ -267,29 +278,35 @@ def _mismatch(source, problems):
             lines += [f"  {name}" for name in names]
     missing = problems["missing"]
     heads = [head for head, prefix in HEADS.items() if any(n.startswith(prefix) for n in missing)]
-    if heads:
+    if heads and advise_fresh:
         option = "".join(f"'{head}'," for head in heads)
         lines.append(
             f"Should {' and '.join(heads)} start from random values? Then say so: "
             f'--config.teacher.fresh="({option})"'
         )
     else:
-        lines.append("Pass a BERT whose config.json gives its own sizes, without other heads.")
+        lines.append(
+            "Pass a BERT whose config.json gives its own sizes, with no heads but those expected."
+        )
     return "\n".join(lines)
 
 
-def _expected(config, *, without):
+def _expected(config, *, without, labels):
     """Returns our path -> (torch's bare name, shape in torch's orientation).
 
     The word table is the joint one, as in torch.
     """
-    modules = _modules(EXBERT if config.extension else BERT, config.base.num_hidden_layers)
+    modules = modules_of(EXBERT if config.extension else BERT, config.base.num_hidden_layers)
+    shapes = dict(_shapes(config))
+    if labels:
+        shapes["classifier/dense/kernel"] = (config.base.hidden_size, labels)
+        shapes["classifier/dense/bias"] = (labels,)
     expected = {}
-    for path, shape in _shapes(config).items():
+    for path, shape in shapes.items():
         module, leaf = path.rsplit("/", 1)
         if module in modules and path.split("/")[0] not in without:
             shape = shape[::-1] if leaf == "kernel" else shape
-            expected[path] = (f"{modules[module]}.{_LEAVES[leaf]}", shape)
+            expected[path] = (f"{modules[module]}.{LEAVES[leaf]}", shape)
     word_name, _ = expected[_WORDS]
     expected[_WORDS] = (word_name, (config.vocab_size, config.base.hidden_size))
     return expected
@@ -304,28 +321,6 @@ def _shapes(config):
     batch = MaskedBatch(ids_bt, ids_bt, mask_bt, ids_bt, ids_bt, mask_bt, per_row_b)
     shapes = jax.eval_shape(ExBert(config, jnp.float32).init, jax.random.key(0), batch)
     return {path: leaf.shape for path, leaf in _flatten(shapes["params"]).items()}
-
-
-def _modules(table, num_layers):
-    modules = dict(table.modules)
-    for layer in range(num_layers):
-        modules |= {ours.format(layer): it.format(layer) for ours, it in table.layers.items()}
-    return modules
-
-
-def _bare_names(tensors):
-    """Returns the tensors without `bert.`, old LayerNorm names and position buffers."""
-    bare = {}
-    for name, tensor in tensors.items():
-        short = name.removeprefix("bert.")
-        if short in ("embeddings.position_ids", "embeddings.token_type_ids"):
-            continue  # counters that old versions of transformers stored
-        short = short.replace("LayerNorm.gamma", "LayerNorm.weight")
-        short = short.replace("LayerNorm.beta", "LayerNorm.bias")
-        if short in bare:
-            raise ValueError(f"the checkpoint holds {short} twice, with and without a prefix")
-        bare[short] = tensor
-    return bare
 
 
 def _without_tied_decoder(tensors, *, check):
@@ -345,10 +340,6 @@ def _without_tied_decoder(tensors, *, check):
                 "--config.teacher.fresh=\"('mlm',)\""
             )
     return tensors
-
-
-def _prefixed(name):
-    return name if name.startswith("cls.") else f"bert.{name}"
 
 
 def _turned(path, array):
@@ -433,7 +424,7 @@ def _read_torch_file(path):
     }
 
 
-def _download(hub_id):
+def _download(hub_id, option):
     """Returns the local directory of a model from the hub, or from its cache where offline."""
     import huggingface_hub
 
@@ -454,6 +445,6 @@ def _download(hub_id):
             raise ValueError(
                 f"{hub_id!r} is neither a directory here nor a model that the Hugging Face hub "
                 f"hands out ({type(error).__name__}: {reason}); pass a local directory: "
-                "--config.teacher.checkpoint=DIR"
+                f"{option}"
             ) from error
     return Path(directory)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything that sits on an encoder: pooler, MLM and NSP heads, width projection."""
+"""Everything that sits on an encoder: pooler, MLM and NSP heads, classifier, width projection."""
 
 from collections.abc import Sequence
 
@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from edad_jax.models.bert import BertConfig, dense, layer_norm
+from edad_jax.models.dropout import Dropout
 from edad_jax.models.product import tied_product
 
 
@@ -74,6 +75,26 @@ class NspHead(nn.Module):
         return dense(2, self.config, self.dtype, self.products, name="dense")(pooled_bd).astype(
             jnp.float32
         )
+
+
+class Classifier(nn.Module):
+    """Dropout and a linear layer: on every piece for tagging, else on the pooled vector.
+
+    Devlin et al. 2019, section 4; as in the reference code, dropout is the encoder's.
+    """
+
+    config: BertConfig
+    labels: int
+    dtype: jnp.dtype
+    products: jnp.dtype | None = None
+
+    @nn.compact
+    def __call__(self, hidden: jax.Array, *, deterministic: bool) -> jax.Array:
+        """Returns float32 logits [..., labels] from hidden [..., d]."""
+        hidden = Dropout(self.config.hidden_dropout_prob)(hidden, deterministic=deterministic)
+        return dense(self.labels, self.config, self.dtype, self.products, name="dense")(
+            hidden
+        ).astype(jnp.float32)
 
 
 class WidthProjection(nn.Module):

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""Named-entity recognition: fine-tunes an encoder on tagged sentences.
+
+    python launch/finetune.py --config configs/ner.py --config.model=runs/pmc/student \
+        --config.data=/data/NCBI-disease-IOB --workdir runs/ncbi
+
+`model` is a student or a teacher of launch/train.py, or any BERT in Hugging Face layout (folder or
+hub id); `data` a folder with train, devel and test files of two columns, or a `datasets` data set.
+The paper: 3 epochs for teachers, 15 for students, five seeds. A student needs a learning rate of
+1e-4 or more, and more epochs than a BERT-base (5e-5, 3 epochs).
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+
+def get_config() -> ConfigDict:
+    """Returns every setting of a fine-tuning run."""
+    config = ConfigDict()
+    config.task = "tagging"  # tagging | classification
+    config.model = ""  # folder or hub id
+    config.data = ""  # folder, file or data set
+    config.text_key = ""  # column of the words or texts; empty: the obvious one
+    config.label_key = ""  # column of the tags or labels, likewise
+    config.dataset_config = ""
+    config.encoding = "utf-8"
+    config.split_seed = 0  # of the split, where the data has none
+    config.max_train = 0  # examples to train on, a random choice; 0: all
+    config.max_devel = 0  # examples to select by, likewise
+
+    config.seed = 0
+    config.seeds = 1  # runs, with seeds seed, seed + 1, ...; they share one program
+    config.over_seeds = "auto"  # vmap: all at once; loop: in turn; auto: loop on CPUs
+    config.dtype = "auto"  # bfloat16 on GPU and TPU, float32 on CPU; mixed: CPUs with AMX
+    config.max_length = 128  # pieces; a longer sentence is cut into several rows
+    config.epochs = 15
+    config.batch_size = 32  # rows per update and seed
+    config.hidden_dropout_prob = config_dict.placeholder(float)  # None: the checkpoint's
+    config.attention_probs_dropout_prob = config_dict.placeholder(float)
+
+    config.teacher = ""  # task distillation: folder of a model fine-tuned on the same labels
+    config.temperature = 1.0  # of the soft labels
+    config.soft_weight = 0.5  # of the soft labels against the true ones; TinyBERT's has 1
+
+    config.optimizer = ConfigDict()
+    config.optimizer.name = "adamw"  # adamw | bert_adam
+    config.optimizer.learning_rate = 5e-5
+    config.optimizer.schedule = "warmup_linear"  # constant | linear | warmup_linear
+    config.optimizer.warmup_share = 0.1
+    config.optimizer.b1 = 0.9
+    config.optimizer.b2 = 0.999
+    config.optimizer.eps = 1e-6
+    config.optimizer.weight_decay = 0.01
+    config.optimizer.clip_norm = 1.0
+    config.optimizer.clip_by = "net"
+
+    config.parallel = ConfigDict()
+    config.parallel.engine = "auto"
+    config.checkpoint = ConfigDict()
+    config.checkpoint.every_minutes = 10.0  # at the end of an epoch; 0: never
+    config.progress = True
+    return config

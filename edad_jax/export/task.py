@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a fine-tuned model is for, as config.json says it."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+
+class Task(NamedTuple):
+    """A kind of task and the names of its classes."""
+
+    kind: str  # a key of KINDS
+    labels: tuple[str, ...]  # by class number
+
+
+class Kind(NamedTuple):
+    """How Hugging Face calls a kind of model."""
+
+    architecture: str  # the end of its class's name
+    pipeline: str  # the model card's pipeline_tag
+    heads: tuple[str, ...]  # what sits between encoder and classifier
+
+
+KINDS = {
+    "tagging": Kind("ForTokenClassification", "token-classification", ()),
+    "classification": Kind("ForSequenceClassification", "text-classification", ("pooler",)),
+}
+
+
+def write_task(task: Task) -> dict[str, Any]:
+    """Returns what config.json says of the classes.
+
+    Raises:
+      ValueError: another kind of task; no class, or two of one name.
+    """
+    if task.kind not in KINDS:
+        raise ValueError(f"got a task of kind {task.kind!r}, expected {' or '.join(KINDS)}")
+    if not task.labels or len(set(task.labels)) < len(task.labels):
+        raise ValueError(f"got labels {list(task.labels)}, expected at least one, each once")
+    return {
+        "id2label": {str(number): label for number, label in enumerate(task.labels)},
+        "label2id": {label: number for number, label in enumerate(task.labels)},
+    }
+
+
+def read_task(config_json: Mapping[str, Any], classes: int) -> Task:
+    """Returns the task of a fine-tuned BERT or exBERT.
+
+    Args:
+      config_json: its config.json. Without id2label the labels are LABEL_0, LABEL_1 and so on,
+        as in transformers.
+      classes: rows of its classifier.
+
+    Raises:
+      ValueError: not a fine-tuned model, or one whose classes do not exclude each other; the
+        labels are not one for each class.
+    """
+    architectures = config_json.get("architectures") or ()
+    kinds = [
+        kind
+        for kind, names in KINDS.items()
+        if any(architecture.endswith(names.architecture) for architecture in architectures)
+    ]
+    if len(kinds) != 1:
+        raise ValueError(
+            f"config.json says architectures={list(architectures)}, expected one that ends in "
+            f"{' or '.join(names.architecture for names in KINDS.values())}: "
+            "pass a fine-tuned model"
+        )
+    problem = config_json.get("problem_type")
+    if problem not in (None, "single_label_classification"):
+        raise ValueError(
+            f"config.json says problem_type={problem!r}, expected 'single_label_classification': "
+            "pass a model that gives each text or word one of its classes"
+        )
+    default = {number: f"LABEL_{number}" for number in range(classes)}
+    named = config_json.get("id2label") or default
+    labels = {int(number): label for number, label in named.items()}
+    numbers = list(range(classes))
+    if not numbers or sorted(labels) != numbers or len(set(labels.values())) < classes:
+        raise ValueError(
+            f"config.json says id2label={labels}, the classifier has {classes} classes; expected "
+            "a name of its own for each of them, from number 0 on: correct id2label"
+        )
+    return Task(kinds[0], tuple(labels[number] for number in numbers))

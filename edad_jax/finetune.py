@@ -1,0 +1,392 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fine-tuning, from a model and labelled examples to scores, top to bottom."""
+
+import json
+import logging
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from edad_jax import build, optimizer, schedules, state
+from edad_jax.checkpoint import Checkpointer
+from edad_jax.data.vocabulary import load_tokenizer
+from edad_jax.export import huggingface
+from edad_jax.metrics import MetricsWriter, read_metrics
+from edad_jax.models.exbert import ExBert
+from edad_jax.models.heads import Classifier, Pooler
+from edad_jax.parallel import Parallel
+from edad_jax.progress import TIME_COSTS
+from edad_jax.tasks import rows as task_rows
+from edad_jax.tasks import tuning
+from edad_jax.tasks.classification import Classification
+from edad_jax.tasks.outcome import average, describe, leave_outcome
+from edad_jax.tasks.prediction import make_predictor, name_labels, teacher_logits
+from edad_jax.tasks.tagging import Tagging
+from edad_jax.workdir import open_workdir
+
+LOG = logging.getLogger(__name__)
+TASKS = {task.name: task for task in (Tagging(), Classification())}
+
+
+class Prepared(NamedTuple):
+    """The examples of a run, and their rows, by split."""
+
+    task: Any
+    labels: tuple[str, ...]
+    examples: dict[str, list]
+    rows: dict[str, task_rows.TaskRows]
+    notes: dict[str, Any]  # what the readers had to say, as JSON
+
+
+def finetune(config: ConfigDict, workdir: str) -> dict:
+    """Returns the summary of a run: a model and labelled examples -> scores of every seed.
+
+    The epoch that does best on the development split is kept, for each seed; the test split is
+    scored once, with it. A finished run is not run again: its summary is returned. A seed whose
+    loss stops being finite is reported and left out of the means; the others go on.
+
+    Raises:
+      ValueError: settings, examples or models that cannot be used; says which option to change.
+      FloatingPointError: no seed's loss is finite any more.
+    """
+    check_settings(config)
+    workdir = open_workdir(
+        workdir, config.to_dict() | {"dtype": build.resolve_precision(config.dtype).name}
+    )
+    if (workdir / "summary.json").exists():
+        LOG.info("%s is finished; its scores stand in summary.json.", workdir)
+        return json.loads((workdir / "summary.json").read_text(encoding="utf-8"))
+
+    tokenizer = load_tokenizer(config.model, option="--config.model=/a/local/folder")
+    prepared = _prepare(config, tokenizer)
+    net, params = _build(config, prepared)
+    if config.teacher:
+        prepared.rows["train"] = _ask_teacher(config, prepared)
+    predict = make_predictor(
+        net,
+        over=_over_seeds(config),
+        batch_size=config.batch_size,
+        max_length=config.max_length,
+    )
+    trained = _train(config, workdir, prepared, net, params, predict)
+    predictions = {
+        split: [
+            name_labels(prepared.rows[split], logits, prepared.labels)
+            for logits in predict(trained.best, prepared.rows[split])
+        ]
+        for split in ("devel", "test")
+        if split in prepared.examples
+    }
+    summary = _summarise(config, prepared, trained, predictions)
+    leave_outcome(
+        config, workdir, prepared.task, prepared.examples, predictions, summary, trained.best,
+        net.encoder.config,
+    )  # fmt: skip
+    print(describe(summary), flush=True)
+    return summary
+
+
+def check_settings(config: ConfigDict) -> None:
+    """Raises ValueError on what is wrong at first sight, before reading anything."""
+    if config.task not in TASKS:
+        raise ValueError(f"config.task={config.task!r} is not one of {', '.join(TASKS)}")
+    for key, meaning in (
+        ("model", "a folder in Hugging Face layout or a hub id"),
+        ("data", "a folder with train, devel and test files, or a data set"),
+    ):
+        if not config[key]:
+            raise ValueError(f"config.{key} is empty, expected {meaning}: give --config.{key}=...")
+    for key in ("seeds", "epochs", "batch_size"):
+        if config[key] < 1:
+            raise ValueError(f"config.{key}={config[key]}, expected at least 1")
+    if config.max_length < 8:
+        raise ValueError(f"config.max_length={config.max_length}, expected at least 8 pieces")
+    if config.over_seeds not in ("auto", *tuning.OVER_SEEDS):
+        raise ValueError(
+            f"config.over_seeds={config.over_seeds!r} is not one of auto, "
+            f"{', '.join(tuning.OVER_SEEDS)}"
+        )
+    if not 0 <= config.soft_weight <= 1 or config.temperature <= 0:
+        raise ValueError(
+            f"config.soft_weight={config.soft_weight} and temperature={config.temperature}: "
+            "expected a weight between 0 and 1, and a temperature above 0"
+        )
+    build.resolve_precision(config.dtype)
+
+
+class _Trained(NamedTuple):
+    best: dict  # parameters of each seed's best epoch, seeds in front
+    devel: list[list[float]]  # headline on the development split, by epoch and seed
+    failed: np.ndarray  # bool [s]
+    costs: dict[str, float]
+
+
+def _prepare(config, tokenizer):
+    task = TASKS[config.task]
+    examples, notes = task.read(config)
+    LOG.info("%s", notes)
+    random = np.random.default_rng(config.split_seed)
+    for split, most in (("train", config.max_train), ("devel", config.max_devel)):
+        if 0 < most < len(examples[split]):
+            chosen = np.sort(random.permutation(len(examples[split]))[:most])
+            examples[split] = [examples[split][index] for index in chosen]
+    labels = task.label_names(examples["train"])
+    if len(labels) < 2:
+        raise ValueError(
+            f"{config.data}: got only one label to train on, {labels}; expected at least two"
+        )
+    rows = {
+        split: task.rows(each, tokenizer, labels, max_length=config.max_length)
+        for split, each in examples.items()
+    }
+    for split, each in rows.items():
+        LOG.info(
+            "%s: %s %s in %s rows%s", split, f"{len(examples[split]):,}", task.example,
+            f"{len(each):,}", "".join(f"; {count:,} {note}" for note, count in each.notes.items()),
+        )  # fmt: skip
+    said = {"reader": notes.splitlines(), "rows": {split: r.notes for split, r in rows.items()}}
+    return Prepared(task, labels, examples, rows, said)
+
+
+def _ask_teacher(config, prepared):
+    """Returns the training rows with the soft labels of config.teacher."""
+    logits = teacher_logits(
+        config.teacher,
+        prepared.examples["train"],
+        prepared.task.rows,
+        load_tokenizer(config.teacher, option="--config.teacher=/a/local/folder"),
+        kind=config.task,
+        labels=prepared.labels,
+        precision=build.resolve_precision(config.dtype),
+        batch_size=config.batch_size,
+        max_length=config.max_length,
+    )
+    return task_rows.with_teacher(prepared.rows["train"], logits)
+
+
+def _build(config, prepared):
+    """Returns the net and its parameters, with an axis for the seeds in front."""
+    precision = build.resolve_precision(config.dtype)
+    needs_pooler = config.task == "classification"
+    sizes, loaded, _ = huggingface.load_encoder(
+        config.model,
+        with_pooler=needs_pooler,
+        hidden_dropout_prob=config.hidden_dropout_prob,
+        attention_probs_dropout_prob=config.attention_probs_dropout_prob,
+    )
+    if config.max_length > sizes.base.max_position_embeddings:
+        raise ValueError(
+            f"config.max_length={config.max_length}: the model has only "
+            f"{sizes.base.max_position_embeddings} positions; choose at most that"
+        )
+    net = tuning.TaskNet(
+        config.task,
+        ExBert(sizes, *precision),
+        Classifier(sizes.base, len(prepared.labels), *precision),
+    )
+
+    def fresh(module, seed, example):
+        shapes = jax.eval_shape(
+            lambda x: module.init(jax.random.key(0), x, **_deterministic(module)), example
+        )
+        deviation = sizes.base.initializer_range
+        return state.draw(shapes["params"], (seed,), deviation=deviation)
+
+    hidden_btd = jnp.zeros((1, 1, sizes.base.hidden_size))
+    params = []
+    for seed in _seeds(config):
+        mine = loaded | {"classifier": fresh(net.classifier, seed, hidden_btd)}
+        if needs_pooler and "pooler" not in mine:
+            mine["pooler"] = fresh(Pooler(sizes.base, *precision), seed, hidden_btd)
+        params.append({part: mine[part] for part in (*net.parts, "classifier") if part in mine})
+    return net, jax.tree.map(lambda *leaves: np.stack(leaves), *params)
+
+
+def _train(config, workdir, prepared, net, params, predict):
+    parallel = Parallel(config.parallel.engine)
+    parallel.check_batch_size(config.batch_size, 1)
+    seeds = _seeds(config)
+    train_rows, devel_rows = prepared.rows["train"], prepared.rows["devel"]
+    steps_per_epoch = task_rows.count_batches(train_rows, config.batch_size)
+    total_steps = config.epochs * steps_per_epoch
+    settings = tuning.TuningSettings(
+        optimizer=make_optimizer(config.optimizer, total_steps),
+        over_seeds=_over_seeds(config),
+        temperature=config.temperature,
+        soft_weight=config.soft_weight if config.teacher else 0.0,
+    )
+    step = parallel.compile(
+        tuning.make_tuning_step(net, settings), replicated_arguments=1, donate=True
+    )
+    carried = parallel.replicate(
+        {
+            "state": tuning.begin_tuning(params, seeds, settings),
+            "best": params,
+            "best_score": np.full(len(seeds), -1.0, np.float32),
+            "failed": np.zeros(len(seeds), bool),
+        }
+    )
+    LOG.info(
+        "%s: %d seed(s) by %s, %d epochs of %d steps of %d rows, products in %s",
+        *(
+            config.task,
+            len(seeds),
+            settings.over_seeds,
+            config.epochs,
+            steps_per_epoch,
+            config.batch_size,
+        ),
+        build.resolve_precision(config.dtype).name,
+    )
+    with Checkpointer(workdir / "checkpoints", keep=1) as checkpoints:
+        restored = checkpoints.restore(carried)
+        first_epoch = 0
+        if restored is not None:
+            first_epoch, carried = restored
+            LOG.info("Going on after epoch %d.", first_epoch)
+        with (
+            MetricsWriter(workdir, resume_step=first_epoch * steps_per_epoch or None) as writer,
+            tqdm(
+                total=total_steps, initial=first_epoch * steps_per_epoch, unit="step",
+                desc=config.task, disable=not config.progress,
+            ) as bar,
+        ):  # fmt: skip
+            costs = {name: writer.last_values.get(name, 0.0) for name in TIME_COSTS}
+            saved_at = time.perf_counter()
+            for epoch in range(first_epoch, config.epochs):
+                mark = time.perf_counter(), time.process_time()
+                losses = []
+                for batch in task_rows.epoch_batches(
+                    train_rows, batch_size=config.batch_size, max_length=config.max_length,
+                    seeds=seeds, epoch=epoch,
+                ):  # fmt: skip
+                    carried["state"], metrics = step(carried["state"], parallel.shard_batch(batch))
+                    losses.append(metrics["loss"])
+                    bar.update()
+                losses = np.stack(jax.device_get(losses))
+                until = time.perf_counter(), time.process_time()
+                for name, then, now in zip(TIME_COSTS, mark, until, strict=True):
+                    costs[name] += now - then
+
+                failed = np.asarray(carried["failed"]) | ~np.isfinite(losses).all(axis=0)
+                if failed.all():
+                    raise FloatingPointError(
+                        f"epoch {epoch + 1}: no seed's loss is finite; try a smaller "
+                        "--config.optimizer.learning_rate or --config.dtype=float32 in a new "
+                        "--workdir"
+                    )
+                scores = [
+                    prepared.task.quick_score(
+                        prepared.examples["devel"], name_labels(devel_rows, each, prepared.labels)
+                    )
+                    for each in predict(carried["state"].params, devel_rows)
+                ]
+                carried = _keep_best(carried, np.array(scores, np.float32), failed)
+                writer.write(
+                    (epoch + 1) * steps_per_epoch,
+                    {"epoch": epoch + 1}
+                    | costs
+                    | {
+                        f"loss/seed-{seed}": loss
+                        for seed, loss in zip(seeds, losses.mean(axis=0), strict=True)
+                    }
+                    | {
+                        f"devel/{prepared.task.headline}/seed-{seed}": score
+                        for seed, score in zip(seeds, scores, strict=True)
+                    },
+                )
+                bar.set_postfix(
+                    loss=f"{np.nanmean(losses[-50:]):.3g}",
+                    devel=f"{np.mean(np.array(scores)[~failed]):.4f}",
+                )
+                minutes = (time.perf_counter() - saved_at) / 60
+                if 0 < config.checkpoint.every_minutes <= minutes and epoch + 1 < config.epochs:
+                    checkpoints.save(epoch + 1, carried)
+                    saved_at = time.perf_counter()
+    history = [
+        [line[f"devel/{prepared.task.headline}/seed-{seed}"] for seed in seeds]
+        for line in read_metrics(workdir / "metrics.jsonl")
+    ]
+    return _Trained(
+        jax.device_get(carried["best"]), history, np.asarray(carried["failed"]), dict(costs)
+    )
+
+
+def make_optimizer(section: ConfigDict, total_steps: int) -> Any:
+    """Returns the optimiser of a run of so many steps."""
+    return optimizer.make_optimizer(
+        section.name,
+        learning_rate=schedules.learning_rate(
+            section.schedule,
+            peak=section.learning_rate,
+            warmup_steps=max(1, round(section.warmup_share * total_steps)),
+            total_steps=total_steps,
+        ),
+        **{
+            name: section[name]
+            for name in ("b1", "b2", "eps", "weight_decay", "clip_norm", "clip_by")
+        },
+    )
+
+
+def _summarise(config, prepared, trained, predictions):
+    """Returns all figures: every seed on the development split, and once on the test split."""
+    devel = np.array(trained.devel)  # [epochs, s]
+    seeds = {}
+    for number, seed in enumerate(_seeds(config)):
+        seeds[str(seed)] = {"failed": bool(trained.failed[number])}
+        if trained.failed[number]:
+            continue
+        seeds[str(seed)]["best_epoch"] = int(devel[:, number].argmax()) + 1
+        for split, each in predictions.items():
+            seeds[str(seed)][split] = prepared.task.score(
+                prepared.examples[split], each[number], prepared.rows[split], prepared.labels
+            )
+    return {
+        "task": config.task,
+        "model": config.model,
+        "teacher": config.teacher,
+        "data": Path(config.data).name,
+        "headline": prepared.task.headline,
+        "labels": list(prepared.labels),
+        "examples": {split: len(each) for split, each in prepared.examples.items()},
+        "notes": prepared.notes,
+        "time_cost": trained.costs,
+        "epochs": config.epochs,
+        "devel_by_epoch": trained.devel,
+        "seeds": seeds,
+        "means": average(seeds),
+    }
+
+
+def _keep_best(carried, scores, failed):
+    is_better = (scores > np.asarray(carried["best_score"])) & ~failed
+
+    def choose(new, old):
+        return jnp.where(is_better.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+    return carried | {
+        "best": jax.tree.map(choose, carried["state"].params, carried["best"]),
+        "best_score": jnp.where(is_better, scores, carried["best_score"]),
+        "failed": jnp.asarray(failed),
+    }
+
+
+def _seeds(config):
+    return list(range(config.seed, config.seed + config.seeds))
+
+
+def _over_seeds(config):
+    if config.over_seeds != "auto":
+        return config.over_seeds
+    return "loop" if jax.default_backend() == "cpu" else "vmap"
+
+
+def _deterministic(module):
+    return {"deterministic": True} if isinstance(module, Classifier) else {}

@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs a table of the paper cell by cell, and writes down what came out.
+
+Each cell is a command of launch/ in a process of its own, with a folder of its own: what is
+finished is not run again, and what was killed goes on where it stopped.
+"""
+
+import json
+import logging
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from edad_jax import figures, report
+from edad_jax.tables import (
+    DATASETS,
+    TITLES,
+    Cell,
+    Inputs,
+    Row,
+    Scale,
+    paper_rows,
+    plan_table,
+    tuning_cell,
+)
+from edad_jax.tasks.outcome import show_interval
+from edad_jax.tasks.scores import mean_interval
+from edad_jax.workdir import write_json
+
+LOG = logging.getLogger(__name__)
+METRICS = {"f1": "entity F1", "paper_metric": "the paper's metric"}
+
+
+def reproduce(
+    number: int,
+    scale_name: str,
+    scale: Scale,
+    inputs: Inputs,
+    *,
+    root: Path,
+    workdir: Path,
+    out: Path,
+    train: Sequence[str] = (),
+    tune: Sequence[str] = (),
+    only_report: bool = False,
+) -> list[dict]:
+    """Returns the rows of a table, after running what had not been run.
+
+    Writes out/table-N.md, table-N.json with every seed of every run, and table-N.png.
+
+    Args:
+      number: of the table, 1 to 4.
+      scale_name: "small" or "paper", for the title.
+      scale: what the runs are like.
+      inputs: what only the user has.
+      root: folder of the project, which has launch/ and configs/.
+      workdir: where the cells are.
+      out: where the table goes.
+      train: more flags for every training run.
+      tune: more flags for every fine-tuning run.
+      only_report: write down what there is, and run nothing.
+
+    Raises:
+      ValueError: a cell failed; says which, and its command.
+    """
+    cells_folder = workdir / scale_name / "cells"
+    plan = plan_table(number, scale, inputs, str(cells_folder))
+    cells = [cell._replace(words=(*cell.words, *train)) for cell in plan.cells.values()]
+    by_row = {}
+    for row in plan.rows:
+        if row.model:
+            by_row[row.name] = {
+                dataset: tuning_cell(row, dataset, scale, inputs, str(cells_folder), tune)
+                for dataset in DATASETS
+            }
+            known = {cell.name for cell in cells}
+            cells += [cell for cell in by_row[row.name].values() if cell.name not in known]
+    if not only_report:
+        for place, cell in enumerate(cells, start=1):
+            run_cell(cell, cells_folder, root, f"{place}/{len(cells)}")
+
+    rows = [read_row(row, by_row.get(row.name, {}), cells_folder) for row in plan.rows]
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(
+        out / f"table-{number}.json",
+        {"table": number, "scale": scale_name, "rows": rows},
+    )
+    _draw(number, rows, out / f"table-{number}.png")
+    text = _markdown(number, scale_name, plan.rows, rows, cells, cells_folder)
+    beside = out / f"table-{number}.md.new"
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(out / f"table-{number}.md")
+    return rows
+
+
+def run_cell(cell: Cell, cells_folder: Path, root: Path, place: str) -> None:
+    """Runs one command, if it has not been finished before; its output goes to the terminal.
+
+    Raises:
+      ValueError: it failed.
+    """
+    folder = cells_folder / cell.name
+    if (folder / cell.marker).exists():
+        LOG.info("[%s] %s: finished before", place, cell.name)
+        return
+    words = command(cell, cells_folder)
+    LOG.info("[%s] %s: python %s", place, cell.name, shlex.join(words))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run([sys.executable, *words], cwd=root, check=False)
+    if done.returncode:
+        raise ValueError(
+            f"{cell.name} ended with status {done.returncode}; what it said stands above. The "
+            f"same command goes on from here. By hand: python {shlex.join(words)}"
+        )
+
+
+def command(cell: Cell, cells_folder: Path) -> list[str]:
+    """Returns the words of a cell's command, after `python`."""
+    return [*cell.words, cell.folder_flag, str(cells_folder / cell.name)]
+
+
+def read_row(row: Row, tuning: Mapping[str, Cell], cells_folder: Path) -> dict[str, Any]:
+    """Returns the scores and costs of one row, from its cells' summaries; None where none are.
+
+    Scores are of the test split: mean and 95% interval over the seeds; their average over the
+    data sets is taken seed by seed first.
+    """
+    result = {"name": row.name, "kind": row.kind, "note": row.note, "runs": {}}
+    result["model"] = row.model
+    by_dataset = {}
+    for dataset, cell in tuning.items():
+        summary = _read(cells_folder / cell.name / "summary.json")
+        if summary is None:
+            continue
+        result["runs"][dataset] = {
+            key: summary[key] for key in ("seeds", "time_cost", "examples", "epochs", "notes")
+        }
+        by_dataset[dataset] = {
+            seed: values["test"] for seed, values in summary["seeds"].items()
+            if not values["failed"]
+        }  # fmt: skip
+    for metric in METRICS:
+        columns = {
+            dataset: [scores[metric] for scores in seeds.values()]
+            for dataset, seeds in by_dataset.items()
+        }
+        if len(columns) == len(DATASETS):
+            shared = set.intersection(*(set(seeds) for seeds in by_dataset.values()))
+            columns["average"] = [
+                sum(by_dataset[dataset][seed][metric] for dataset in DATASETS) / len(DATASETS)
+                for seed in sorted(shared)
+            ]
+        result[metric] = {
+            name: mean_interval(values)._asdict() for name, values in columns.items() if values
+        }
+    costs = [_read(cells_folder / name / "summary.json") for name in row.trained_by]
+    if row.model and all(cost is not None for cost in costs):
+        result["seconds"] = sum(cost["time_cost"]["train/seconds"] for cost in costs)
+        result["cpu_seconds"] = sum(cost["time_cost"]["train/cpu_seconds"] for cost in costs)
+        if costs:
+            result["parameters"] = costs[-1]["nets"][row.kind]["parameters"]
+    return result
+
+
+def _read(path: Path) -> dict | None:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def _draw(number: int, rows: Sequence[Mapping], path: Path) -> None:
+    drawn = [row for row in rows if "average" in row.get("f1", {})]
+    if not drawn:
+        return
+    points = [
+        {
+            "name": row["name"],
+            "score": 100 * row["f1"]["average"]["mean"],
+            "half": None if (half := row["f1"]["average"]["half"]) is None else 100 * half,
+            "cost": row.get("cpu_seconds", 0.0) / 60,
+        }
+        for row in drawn
+    ]
+    score = "entity F1, average of three data sets (%)"
+    if number == 4:
+        figures.plot_bars(path, points, TITLES[4], score)
+    else:
+        cost = "training before the task (minutes of all cores)"
+        figures.plot_costs(path, points, TITLES[number], cost, score)
+
+
+def _markdown(number, scale_name, plan_rows, rows, cells, cells_folder) -> str:
+    lines = [f"# Table {number}: {TITLES[number]} ({scale_name})", ""]
+    seeds = {len(run["seeds"]) for row in rows for run in row["runs"].values()}
+    lines += [
+        "Test scores in percent: mean ± half the 95% interval (Student's t) over "
+        f"{', '.join(map(str, sorted(seeds))) or 'no'} fine-tuning seeds. Time cost is training "
+        "before fine-tuning, steps only: wall minutes, and minutes of all cores together, which "
+        "other work on the machine hardly changes.",
+    ]
+    for metric, title in METRICS.items():
+        shown = [
+            {
+                "model": row["name"],
+                "parameters": f"{row['parameters'] / 1e6:.1f}M" if "parameters" in row else None,
+                "minutes": _minutes(row, "seconds"),
+                "CPU minutes": _minutes(row, "cpu_seconds"),
+            }
+            | {
+                column: show_interval(row[metric][column]) if column in row[metric] else None
+                for column in (*DATASETS, "average")
+            }
+            | {"": row["note"] or " "}
+            for row in rows
+        ]
+        lines += ["", f"## {title[0].upper()}{title[1:]}", ""]
+        lines += [report.markdown_table(shown, list(shown[0]))]
+    failed = [
+        f"{row['name']}, {dataset}, seed {seed}"
+        for row in rows
+        for dataset, run in row["runs"].items()
+        for seed, values in run["seeds"].items()
+        if values["failed"]
+    ]
+    if failed:
+        lines += ["", f"Not in the means, since their loss was not finite: {'; '.join(failed)}."]
+    lines += ["", f"![scores](table-{number}.png)"]
+    papers = paper_rows(plan_rows)
+    if papers:
+        lines += ["", "## The paper's figures", ""]
+        lines += ["Its metric, its sizes: BERT-base, 500M tokens, four RTX 3090, five seeds.", ""]
+        lines += [report.markdown_table(papers, list(papers[0]))]
+    lines += ["", "## Every command", "", "```"]
+    for cell in cells:
+        words = shlex.join(command(cell, Path("CELLS")))
+        lines.append("python " + words.replace(str(cells_folder), "CELLS"))
+    return "\n".join([*lines, "```", ""])
+
+
+def _minutes(row, key):
+    return f"{row[key] / 60:.1f}" if key in row else None

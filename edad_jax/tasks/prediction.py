@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a fine-tuned net says of every example: its logits, and the labels they name."""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+from transformers import PreTrainedTokenizerFast
+
+from edad_jax.export import huggingface
+from edad_jax.models.exbert import ExBert
+from edad_jax.models.heads import Classifier
+from edad_jax.tasks import rows as task_rows
+from edad_jax.tasks import tuning
+
+
+def make_predictor(net: tuning.TaskNet, *, over: str, batch_size: int, max_length: int) -> Callable:
+    """Returns predict(params, rows) -> for each seed and row, float32 logits [slots, classes].
+
+    `params` have the seeds in front; `over` is how these are gone through, see `tuning`.
+    """
+    step = jax.jit(tuning.make_prediction_step(net, over=over))
+
+    def predict(params: dict, rows: task_rows.TaskRows) -> list[list[np.ndarray]]:
+        seeds = jax.tree.leaves(params)[0].shape[0]
+        found = [[None] * len(rows) for _ in range(seeds)]
+        for numbers, batch in task_rows.ordered_batches(
+            rows, batch_size=batch_size, max_length=max_length
+        ):
+            logits_sbnc = np.asarray(step(params, batch._replace(teacher_bnc=None)))
+            for place, number in enumerate(numbers):
+                for seed in range(seeds):
+                    slots = len(rows.labels[number])
+                    found[seed][number] = logits_sbnc[seed, place, :slots]
+        return found
+
+    return predict
+
+
+def name_labels(
+    rows: task_rows.TaskRows, logits: Sequence[np.ndarray], labels: Sequence[str]
+) -> list[list[str]]:
+    """Returns the likeliest label of every word of every example."""
+    guesses = task_rows.gather_words(rows, [row.argmax(axis=-1) for row in logits], 0)
+    return [[labels[index] for index in guess] for guess in guesses]
+
+
+def teacher_logits(
+    directory: str,
+    examples: Sequence,
+    make_rows: Callable[..., task_rows.TaskRows],
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    kind: str,
+    labels: Sequence[str],
+    precision: Sequence,
+    batch_size: int,
+    max_length: int,
+) -> list[np.ndarray]:
+    """Returns a fine-tuned teacher's logits for the words of each example, [words, classes].
+
+    The teacher reads each example once, without dropout. It may have another vocabulary than the
+    student, and its labels another order.
+
+    Args:
+      directory: of the teacher: a folder of launch/finetune.py, or a fine-tuned BERT.
+      examples: of the training split.
+      make_rows: (examples, tokenizer, labels, max_length=) -> rows, of the task.
+      tokenizer: the teacher's.
+      kind: name of the task.
+      labels: of the student, in its order.
+      precision: types of activations and of products.
+      batch_size: rows that the teacher reads at once.
+      max_length: pieces of a row at most.
+
+    Raises:
+      ValueError: the teacher does another task, or knows other labels.
+    """
+    sizes, params, task = huggingface.load_task_model(directory)
+    if task.kind != kind or set(task.labels) != set(labels):
+        raise ValueError(
+            f"config.teacher={directory} is a {task.kind} model of {sorted(task.labels)}, "
+            f"expected {kind} of {sorted(labels)}; fine-tune it on the same data"
+        )
+    net = tuning.TaskNet(
+        kind, ExBert(sizes, *precision), Classifier(sizes.base, len(task.labels), *precision)
+    )
+    rows = make_rows(examples, tokenizer, task.labels, max_length=max_length)
+    predict = make_predictor(net, over="loop", batch_size=batch_size, max_length=max_length)
+    (logits,) = predict(jax.tree.map(lambda x: x[None], params), rows)
+    order = [task.labels.index(label) for label in labels]
+    return [words[:, order] for words in task_rows.gather_words(rows, logits, 0.0)]

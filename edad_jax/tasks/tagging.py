@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tagging: a label for each word, scored by entities found. The other task has the same methods."""
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+from ml_collections import ConfigDict
+from transformers import PreTrainedTokenizerFast
+
+from edad_jax.tasks import scores
+from edad_jax.tasks.rows import NO_LABEL, TaskRows, tagging_rows
+from edad_jax.tasks.tagged import TaggedSentence, read_tagged, write_predictions
+
+
+class Tagging:
+    """Two-column files or a data set of tagged words; entity-level micro F1 is the headline."""
+
+    name = "tagging"
+    headline = "f1"
+    example = "sentences"
+
+    def read(self, config: ConfigDict) -> tuple[dict[str, list[TaggedSentence]], str]:
+        """Returns {"train", "devel", maybe "test"} and what the reader has to say."""
+        splits, report = read_tagged(
+            config.data, encoding=config.encoding, word_key=config.text_key or "tokens",
+            tag_key=config.label_key or "ner_tags", dataset_config=config.dataset_config,
+        )  # fmt: skip
+        return splits, report.summary()
+
+    def label_names(self, examples: Sequence[TaggedSentence]) -> tuple[str, ...]:
+        """Returns the labels of the training split, O first."""
+        seen = set(itertools.chain.from_iterable(sentence.tags for sentence in examples))
+        return ("O", *sorted(seen - {"O"}, key=lambda tag: (tag[2:], tag)))
+
+    def rows(
+        self,
+        examples: Sequence[TaggedSentence],
+        tokenizer: PreTrainedTokenizerFast,
+        labels: Sequence[str],
+        *,
+        max_length: int,
+    ) -> TaskRows:
+        """Returns the rows; a label that `labels` lacks is asked for nowhere, but scored."""
+        number = {label: index for index, label in enumerate(labels)}
+        return tagging_rows(
+            [sentence.words for sentence in examples],
+            [[number.get(tag, NO_LABEL) for tag in sentence.tags] for sentence in examples],
+            tokenizer,
+            max_length=max_length,
+        )
+
+    def score(
+        self,
+        examples: Sequence[TaggedSentence],
+        predicted: Sequence[Sequence[str]],
+        rows: TaskRows,
+        labels: Sequence[str],
+    ) -> dict:
+        """Returns entity scores by seqeval, and the figure that the paper's code computes."""
+        gold = [sentence.tags for sentence in examples]
+        unseen = set(itertools.chain.from_iterable(gold)) - set(labels)
+        every = [*labels, *sorted(unseen)]
+        return scores.entity_scores(gold, predicted) | {
+            "paper_metric": scores.paper_metric(gold, predicted, rows.pieces_per_word, every)
+        }
+
+    def quick_score(
+        self, examples: Sequence[TaggedSentence], predicted: Sequence[Sequence[str]]
+    ) -> float:
+        """Returns the headline alone."""
+        return scores.entity_scores([each.tags for each in examples], predicted)[self.headline]
+
+    def write_predictions(
+        self, path: Path, examples: Sequence[TaggedSentence], predicted: Sequence[Sequence[str]]
+    ) -> None:
+        """Writes word, true and predicted tag, aligned with the original words."""
+        write_predictions(path, examples, predicted)

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The step of fine-tuning: one net with a classifier, several seeds at once, maybe a teacher.
+
+Seeds are an axis: all parameters, moments and losses have it in front, [s, ...]. They never mix,
+so a seed whose loss is no longer finite leaves the others alone.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import flax
+import jax
+import jax.numpy as jnp
+import optax
+
+from edad_jax.models.exbert import ExBert
+from edad_jax.models.heads import Classifier, Pooler
+from edad_jax.parallel import AXIS
+from edad_jax.types import TaskBatch
+
+TASKS = ("tagging", "classification")
+OVER_SEEDS = ("vmap", "loop")
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskNet:
+    """An encoder and the classifier on it. Params: base, extension, pooler, classifier."""
+
+    task: str  # one of TASKS
+    encoder: ExBert
+    classifier: Classifier
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Returns the names of the encoder's parts that the task uses."""
+        return ("base", "extension", *(("pooler",) if self.task == "classification" else ()))
+
+    def logits(self, params: dict, batch: TaskBatch, key: jax.Array | None) -> jax.Array:
+        """Returns float32 logits_bnc; with a key, dropout is on."""
+        encoder_key, head_key = (None, None) if key is None else jax.random.split(key)
+        hidden = self.encoder.apply(
+            {"params": params}, batch.ids_bt, jnp.zeros_like(batch.ids_bt), batch.mask_bt,
+            deterministic=key is None, method="encode", **_dropout(encoder_key),
+        ).last_hidden_btd  # fmt: skip
+        if self.task == "classification":
+            config = self.encoder.config.base
+            pooler = Pooler(config, self.encoder.dtype, self.encoder.products)
+            hidden = pooler.apply({"params": params["pooler"]}, hidden)[:, None]
+        return self.classifier.apply(
+            {"params": params["classifier"]}, hidden, deterministic=key is None,
+            **_dropout(head_key),
+        )  # fmt: skip
+
+
+@flax.struct.dataclass
+class TuningState:
+    """What fine-tuning carries from step to step; every leaf but `step` has the seeds in front."""
+
+    step: jax.Array  # int32
+    params: dict
+    opt_state: tuple
+    seeds: jax.Array  # int32 [s]
+
+
+@dataclasses.dataclass(frozen=True)
+class TuningSettings:
+    """What a step needs beside the net."""
+
+    optimizer: optax.GradientTransformation
+    over_seeds: str  # one of OVER_SEEDS
+    temperature: float = 1.0  # of the soft labels
+    soft_weight: float = 0.0  # of the teacher's soft labels against the true ones, 0 to 1
+
+
+def begin_tuning(params: dict, seeds: list[int], settings: TuningSettings) -> TuningState:
+    """Returns the state before the first step; params have the seeds in front."""
+    return TuningState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        opt_state=jax.vmap(settings.optimizer.init)(params),
+        seeds=jnp.asarray(seeds, jnp.int32),
+    )
+
+
+def make_tuning_step(net: TaskNet, settings: TuningSettings) -> Callable:
+    """Returns step(state, batch) -> (state, {"loss": loss_s}), per device, for `Parallel`.
+
+    `batch` has the seeds second, [b, s, ...]: each seed has rows of its own. The loss is
+
+        (1 - w) CE(true classes) + w T^2 CE(softmax(teacher / T), student / T)
+
+    as mean over the labelled slots of the whole batch (Hinton et al. 2015; TinyBERT, section 3.2,
+    has w = 1 and T = 1).
+    """
+
+    def loss_fn(params, batch, count, key):
+        logits_bnc = net.logits(params, batch, key)
+        return classification_loss(logits_bnc, batch, settings) / count
+
+    def one_seed(params, opt_state, batch, seed, step):
+        count = jax.lax.psum((batch.labels_bn >= 0).sum(), AXIS).astype(jnp.float32)
+        key = jax.random.fold_in(jax.random.key(seed), step)
+        key = jax.random.fold_in(key, jax.lax.axis_index(AXIS))
+        results = jax.value_and_grad(loss_fn)(params, batch, jnp.maximum(count, 1.0), key)
+        loss, gradients = jax.lax.psum(results, AXIS)
+        updates, opt_state = settings.optimizer.update(gradients, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state, loss
+
+    def step(state: TuningState, batch: TaskBatch) -> tuple[TuningState, dict]:
+        batch = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), batch)
+        params, opt_state, loss_s = over_seeds(
+            lambda *arguments: one_seed(*arguments, state.step), settings.over_seeds
+        )(state.params, state.opt_state, batch, state.seeds)
+        state = state.replace(step=state.step + 1, params=params, opt_state=opt_state)
+        return state, {"loss": loss_s}
+
+    return step
+
+
+def make_prediction_step(net: TaskNet, *, over: str) -> Callable:
+    """Returns step(params, batch) -> logits_sbnc of one device's rows, without dropout."""
+
+    def step(params: dict, batch: TaskBatch) -> jax.Array:
+        return over_seeds(lambda one: net.logits(one, batch, None), over)(params)
+
+    return step
+
+
+def classification_loss(
+    logits_bnc: jax.Array, batch: TaskBatch, settings: TuningSettings
+) -> jax.Array:
+    """Returns the sum over labelled slots of hard and soft cross-entropy, mixed by soft_weight."""
+    labelled_bn = batch.labels_bn >= 0
+    hard_bn = optax.softmax_cross_entropy_with_integer_labels(
+        logits_bnc, jnp.maximum(batch.labels_bn, 0)
+    )
+    loss_bn = hard_bn
+    if settings.soft_weight:
+        heat = settings.temperature
+        soft_bn = optax.softmax_cross_entropy(
+            logits_bnc / heat, jax.nn.softmax(batch.teacher_bnc / heat)
+        )
+        loss_bn = (1 - settings.soft_weight) * hard_bn + settings.soft_weight * heat**2 * soft_bn
+    return jnp.where(labelled_bn, loss_bn, 0.0).sum()
+
+
+def over_seeds(function: Callable, how: str) -> Callable:
+    """Returns the function over a leading axis of all its arguments.
+
+    "vmap" does all seeds at once: for devices that one small net does not fill. "loop" does one
+    after the other in the same program: for CPUs, where batched products are slower, and where
+    memory is short.
+    """
+    if how == "vmap":
+        return jax.vmap(function)
+    return lambda *arguments: jax.lax.map(lambda each: function(*each), arguments)
+
+
+def _dropout(key):
+    return {} if key is None else {"rngs": {"dropout": key}}

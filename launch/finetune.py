@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""Fine-tunes an encoder on a task, with one or several seeds, and scores it.
+
+    python launch/finetune.py --config configs/ner.py --config.model=runs/pmc/student \
+        --config.data=/data/NCBI-disease-IOB --config.seeds=3 --workdir runs/ncbi
+
+Leaves in the workdir: model/ (Hugging Face layout; the seed that did best on the development
+set), predictions/, summary.json with every seed's scores, metrics.jsonl, tuning.png.
+With --config.teacher=FOLDER the net also learns from a fine-tuned teacher (task distillation).
+--config.KEY=VALUE overrides any value of the configuration.
+"""
+
+from absl import flags
+from ml_collections import config_flags
+
+from edad_jax.command import run_command
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Configuration: configs/ner.py tags words, configs/classify.py labels texts.",
+    lock_config=True,
+)  # fmt: skip
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder for everything this run makes; given again, the run is resumed."
+)
+
+
+def main():
+    from edad_jax.finetune import finetune
+
+    finetune(CONFIG.value, WORKDIR.value)
+
+
+if __name__ == "__main__":
+    run_command(main, required=["config", "workdir"])

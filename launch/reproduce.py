@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""Reproduces a table of the paper, cell by cell, beside the paper's own figures.
+
+    python launch/reproduce.py --table 2 --scale small --teacher /models/e5-small \
+        --corpus '/data/medicine/*.txt.zst' --ner /data/ner
+
+Tables: 1, three ways to adapt a BERT, and their students; 2, two stages against one pass; 3, EDAD
+against BioBERT and SciBERT; 4, the schedule of alpha. --scale small takes an hour or two on two
+CPU cores, --scale paper the paper's sizes and days. Kill it and start it again: what is finished
+is kept. Writes table-N.md, .json and .png into --out.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from edad_jax.command import run_command
+
+TABLE = flags.DEFINE_enum("table", None, ["1", "2", "3", "4"], "Which table.")
+SCALE = flags.DEFINE_enum("scale", "small", ["small", "paper"], "Sizes of the runs.")
+TEACHER = flags.DEFINE_string(
+    "teacher", None, "General BERT to begin with: folder or hub id; bert-base-uncased in the paper."
+)
+CORPUS = flags.DEFINE_string("corpus", None, "Domain text: globs or folders, comma-separated.")
+NER = flags.DEFINE_string(
+    "ner", None, "Folder that has BC5CDR-IOB/, BioNLP09-IOB/ and NCBI-disease-IOB/."
+)
+BIOBERT = flags.DEFINE_string("biobert", "", "Folder or hub id of BioBERT, for table 3.")
+SCIBERT = flags.DEFINE_string("scibert", "", "Folder or hub id of SciBERT, for table 3.")
+TRAIN = flags.DEFINE_multi_string(
+    "train", [], "A flag for every training run: --train=--config.dtype=mixed."
+)
+TUNE = flags.DEFINE_multi_string("tune", [], "A flag for every fine-tuning run, likewise.")
+WORKDIR = flags.DEFINE_string("workdir", "runs/reproduce", "Folder for the runs.")
+OUT = flags.DEFINE_string("out", "docs/results", "Folder for the table.")
+ONLY_REPORT = flags.DEFINE_bool("only_report", False, "Write what there is, and run nothing.")
+
+
+def main():
+    from edad_jax.reproduce import reproduce
+    from edad_jax.tables import SCALES, Inputs
+
+    table = int(TABLE.value)
+    reproduce(
+        table,
+        SCALE.value,
+        SCALES[SCALE.value],
+        Inputs(TEACHER.value, CORPUS.value, NER.value, BIOBERT.value, SCIBERT.value),
+        root=Path(__file__).resolve().parents[1],
+        workdir=Path(WORKDIR.value).expanduser().resolve(),
+        out=Path(OUT.value).expanduser().resolve(),
+        train=TRAIN.value,
+        tune=TUNE.value,
+        only_report=ONLY_REPORT.value,
+    )
+    print((Path(OUT.value).expanduser() / f"table-{table}.md").read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    run_command(main, required=["table", "teacher", "corpus", "ner"])

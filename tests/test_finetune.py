@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from edad_jax import finetune as room
+from edad_jax import state
+from edad_jax.export import huggingface
+from edad_jax.finetune import finetune
+from edad_jax.metrics import read_metrics
+from tests.tiny_run import run_command
+from tests.tiny_tasks import (
+    tiny_sentences,
+    tiny_tuning,
+    write_labelled,
+    write_tagged,
+    write_tagging,
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_tagging(tmp_path_factory.mktemp("tagging") / "words")
+
+
+@pytest.fixture(scope="module")
+def tuned(finished, data, tmp_path_factory):
+    """Returns (workdir, summary) of a student tuned with two seeds; tests change nothing there."""
+    workdir = tmp_path_factory.mktemp("tuned") / "run"
+    config = tiny_tuning("tagging", finished.workdir / "student", data, seeds=2, epochs=6)
+    return workdir, finetune(config, str(workdir))
+
+
+def test_a_student_learns_to_tag_and_every_seed_is_scored(tuned):
+    workdir, summary = tuned
+    assert set(summary["seeds"]) == {"0", "1"}
+    assert summary["labels"] == ["O", "B-Vowel", "I-Vowel"]
+    assert summary["means"]["test/f1"]["mean"] > 0.25
+    assert summary["means"]["test/f1"]["half"] is not None
+    for seed in summary["seeds"].values():
+        assert not seed["failed"]
+        assert set(seed["test"]) >= {"f1", "precision", "recall", "types", "paper_metric"}
+        best = np.array(summary["devel_by_epoch"])[seed["best_epoch"] - 1]
+        assert seed["devel"]["f1"] in best.tolist()
+    assert json.loads((workdir / "summary.json").read_text(encoding="utf-8")) == json.loads(
+        json.dumps(summary)
+    )
+    assert (workdir / "tuning.png").stat().st_size > 5_000
+
+
+def test_predictions_are_aligned_with_the_original_words(tuned, data):
+    workdir, summary = tuned
+    text = (workdir / "predictions" / "test-seed-0.tsv").read_text(encoding="utf-8")
+    gold = (data / "test.tsv").read_text(encoding="utf-8")
+    columns = [line.rsplit("\t", 1)[0] for line in text.strip().split("\n")]
+    assert columns == gold.strip().split("\n")
+
+
+def test_the_saved_model_gives_the_scores_of_the_best_seed(tuned):
+    workdir, summary = tuned
+    sizes, params, task = huggingface.load_task_model(str(workdir / "model"))
+    assert task == ("tagging", ("O", "B-Vowel", "I-Vowel"))
+    assert set(params) == {"base", "extension", "classifier"}
+    assert load_file(workdir / "model" / "model.safetensors")["classifier.weight"].shape[0] == 3
+
+
+def test_the_log_has_each_seeds_score_by_epoch_and_the_time_cost(tuned):
+    workdir, summary = tuned
+    lines = read_metrics(workdir / "metrics.jsonl")
+    assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    scores = [[line["devel/f1/seed-0"], line["devel/f1/seed-1"]] for line in lines]
+    assert scores == summary["devel_by_epoch"]
+    assert summary["time_cost"]["train/seconds"] == lines[-1]["train/seconds"] > 0
+
+
+def test_a_finished_run_is_not_run_again(tuned, finished, data, monkeypatch):
+    workdir, summary = tuned
+    monkeypatch.setattr(room, "_train", None)
+    config = tiny_tuning("tagging", finished.workdir / "student", data, seeds=2, epochs=6)
+    assert finetune(config, str(workdir)) == json.loads(json.dumps(summary))
+
+
+def test_a_killed_run_goes_on_after_its_last_saved_epoch_and_ends_the_same(
+    tuned, finished, data, tmp_path, monkeypatch
+):
+    config = tiny_tuning(
+        "tagging", finished.workdir / "student", data, seeds=2, epochs=6,
+        checkpoint__every_minutes=1e-9,
+    )  # fmt: skip
+    score = room.TASKS["tagging"].quick_score
+    calls = []
+
+    def killed(*arguments):
+        calls.append(1)
+        if len(calls) == 7:  # two seeds an epoch: in the fourth
+            raise KeyboardInterrupt
+        return score(*arguments)
+
+    monkeypatch.setattr(room.TASKS["tagging"], "quick_score", killed, raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(config, str(tmp_path / "run"))
+    calls.clear()
+    calls.extend([1] * 100)
+    summary = finetune(config, str(tmp_path / "run"))
+    assert len(calls) == 106  # three more epochs
+    assert summary["devel_by_epoch"] == tuned[1]["devel_by_epoch"]
+    assert summary["seeds"] == tuned[1]["seeds"]
+
+
+def test_a_seed_that_fails_is_named_and_the_others_count(
+    finished, data, tmp_path, monkeypatch, capsys
+):
+    draw = state.draw
+
+    def broken(shapes, seed, *, deviation):
+        return draw(shapes, seed, deviation=np.nan if seed == (1,) else deviation)
+
+    monkeypatch.setattr(state, "draw", broken)
+    config = tiny_tuning("tagging", finished.workdir / "student", data, seeds=3, epochs=2)
+    summary = finetune(config, str(tmp_path / "run"))
+    assert [seed["failed"] for seed in summary["seeds"].values()] == [False, True, False]
+    assert summary["means"]["test/f1"]["count"] == 2
+    assert "failed: the loss was not finite" in capsys.readouterr().out
+    assert not (tmp_path / "run" / "predictions" / "test-seed-1.tsv").exists()
+
+
+def test_no_seed_with_a_finite_loss_is_an_error(finished, data, tmp_path):
+    config = tiny_tuning(
+        "tagging", finished.workdir / "student", data, optimizer__learning_rate=1e30
+    )
+    with pytest.raises(FloatingPointError, match="no seed's loss is finite"):
+        finetune(config, str(tmp_path / "run"))
+
+
+def test_a_plain_bert_without_devel_and_test_is_scored_on_a_part_of_train(finished, tmp_path):
+    write_tagged(tmp_path / "data" / "train.tsv", tiny_sentences(40))
+    config = tiny_tuning("tagging", finished.inputs / "teacher", tmp_path / "data", epochs=1)
+    summary = finetune(config, str(tmp_path / "run"))
+    assert summary["examples"] == {"train": 36, "devel": 4}
+    assert "devel/f1" in summary["means"] and "test/f1" not in summary["means"]
+    assert any("devel" in line for line in summary["notes"]["reader"])
+
+
+def test_a_label_unseen_in_training_is_scored_as_missed(finished, tmp_path):
+    for split in ("train", "devel"):
+        write_tagged(tmp_path / "data" / f"{split}.tsv", tiny_sentences(16))
+    (tmp_path / "data" / "test.tsv").write_text("amygdala\tB-New\nof\tO\n", encoding="utf-8")
+    config = tiny_tuning("tagging", finished.inputs / "teacher", tmp_path / "data", epochs=1)
+    summary = finetune(config, str(tmp_path / "run"))
+    assert summary["seeds"]["0"]["test"]["types"]["New"]["recall"] == 0
+    assert any("unseen in training" in line for line in summary["notes"]["reader"])
+
+
+def test_texts_are_classified_and_the_confusion_is_drawn(finished, tmp_path):
+    table = write_labelled(tmp_path / "texts.csv")
+    config = tiny_tuning("classification", finished.workdir / "student", table, epochs=8)
+    summary = finetune(config, str(tmp_path / "run"))
+    assert summary["examples"] == {"train": 72, "devel": 9, "test": 9}
+    scores = summary["seeds"]["0"]["test"]
+    assert np.sum(scores["confusion"]) == 9
+    assert scores["accuracy"] > 0.6
+    assert (tmp_path / "run" / "confusion.png").stat().st_size > 5_000
+    _, params, task = huggingface.load_task_model(str(tmp_path / "run" / "model"))
+    assert task == ("classification", ("high", "low", "mid")) and "pooler" in params
+
+
+def test_a_student_learns_from_a_teacher_with_another_vocabulary(finished, data, tuned, tmp_path):
+    teacher = tuned[0] / "model"  # an exBERT: its vocabulary has more words than the plain one's
+    config = tiny_tuning(
+        "tagging", finished.inputs / "teacher", data, epochs=2,
+        teacher=str(teacher), soft_weight=1.0, temperature=2.0,
+    )  # fmt: skip
+    taught = finetune(config, str(tmp_path / "taught"))
+    config = tiny_tuning("tagging", finished.inputs / "teacher", data, epochs=2)
+    alone = finetune(config, str(tmp_path / "alone"))
+    assert taught["teacher"] == str(teacher)
+    losses = [
+        read_metrics(tmp_path / name / "metrics.jsonl")[0]["loss/seed-0"]
+        for name in ("taught", "alone")
+    ]
+    assert losses[0] > 0 and losses[0] != losses[1]
+    assert alone["teacher"] == ""
+
+
+def test_a_teacher_of_other_labels_is_an_error(finished, tuned, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train.tsv").write_text("cell\tB-Other\nof\tO\n\n" * 9, encoding="utf-8")
+    config = tiny_tuning(
+        "tagging", finished.inputs / "teacher", tmp_path / "data", teacher=str(tuned[0] / "model")
+    )
+    with pytest.raises(ValueError, match="fine-tune it on the same data"):
+        finetune(config, str(tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task": "parsing"}, "config.task='parsing' is not one of"),
+        ({"model": ""}, "config.model is empty"),
+        ({"data": ""}, "config.data is empty"),
+        ({"seeds": 0}, "config.seeds=0"),
+        ({"max_length": 4}, "config.max_length=4"),
+        ({"max_length": 64}, "only 40 positions"),
+        ({"soft_weight": 1.5}, "a weight between 0 and 1"),
+        ({"over_seeds": "pmap"}, "config.over_seeds='pmap' is not one of"),
+        ({"dtype": "float16"}, "config.dtype='float16'"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_named(finished, data, tmp_path, changes, message):
+    config = tiny_tuning("tagging", finished.workdir / "student", data)
+    config.update(changes)
+    with pytest.raises(ValueError, match=message):
+        finetune(config, str(tmp_path / "run"))
+
+
+def test_the_command_says_what_is_wrong_in_one_line(tmp_path):
+    (tmp_path / "empty").mkdir()
+    done = run_command(
+        "--config=configs/ner.py", f"--config.model={tmp_path}/none",
+        f"--config.data={tmp_path}/empty", f"--workdir={tmp_path}/run",
+        script="finetune.py",
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("ValueError: got ")
+    assert "--config.model=/a/local/folder" in done.stderr

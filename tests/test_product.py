@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from edad_jax.models.product import linear_product, mixed_product
+
+
+def arrays():
+    keys = jax.random.split(jax.random.key(0), 3)
+    return (
+        jax.random.normal(keys[0], (3, 5, 48)),
+        jax.random.normal(keys[1], (48, 20)),
+        jax.random.normal(keys[2], (3, 5, 20)),
+    )
+
+
+def test_equal_types_take_the_layers_own_product():
+    assert linear_product(jnp.float32, None) is None
+    assert linear_product(jnp.bfloat16, jnp.bfloat16) is None
+
+
+def test_a_mixed_product_is_float32_and_within_bfloat16_of_the_exact_one():
+    inputs, kernel_de, _ = arrays()
+    got = mixed_product(inputs, kernel_de)
+    exact = inputs @ kernel_de
+    assert got.dtype == jnp.float32
+    error = np.abs(got - exact).max() / np.abs(exact).max()
+    assert 1e-6 < error < 8e-3
+
+
+def test_a_mixed_product_sums_in_float32():
+    ones = jnp.ones((1, 4096))
+    assert mixed_product(ones, jnp.ones((4096, 1)))[0, 0] == 4096  # bfloat16 sums stop at 256
+
+
+def test_the_kernels_gradient_is_exact_and_the_inputs_is_within_bfloat16():
+    inputs, kernel_de, weights = arrays()
+
+    def loss(product):
+        return lambda x, w: (product(x, w) * weights).sum()
+
+    got = jax.grad(loss(mixed_product), argnums=(0, 1))(inputs, kernel_de)
+    exact = jax.grad(loss(jnp.matmul), argnums=(0, 1))(inputs, kernel_de)
+    np.testing.assert_allclose(got[1], exact[1], rtol=1e-5, atol=1e-5)
+    assert np.abs(got[0] - exact[0]).max() < 8e-3 * np.abs(exact[0]).max()
+
+
+def test_another_product_than_a_linear_layers_is_an_error():
+    product = linear_product(jnp.float32, jnp.bfloat16)
+    with pytest.raises(NotImplementedError, match="a linear layer"):
+        product(jnp.ones((2, 3)), jnp.ones((3, 4)), (((0,), (0,)), ((), ())))
+
+
+def test_a_layer_with_mixed_products_keeps_float32_parameters():
+    layer = nn.Dense(4, dtype=jnp.float32, dot_general=linear_product(jnp.float32, jnp.bfloat16))
+    params = layer.init(jax.random.key(0), jnp.ones((2, 3)))
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+    assert layer.apply(params, jnp.ones((2, 3))).dtype == jnp.float32

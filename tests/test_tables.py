@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+from pathlib import Path
+
+import pytest
+
+from edad_jax import reproduce, tables
+from edad_jax.tables import SCALES, Inputs, plan_table
+
+ROOT = Path(__file__).parents[1]
+INPUTS = Inputs(teacher="/models/bert", corpus="/data/*.txt", ner="/data/ner")
+
+
+def config_keys(text):
+    from configs import edad, ner
+
+    config = (ner if "finetune" in text else edad).get_config()
+    return set(flatten(config.to_dict()))
+
+
+def flatten(tree, prefix=""):
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from flatten(value, f"{prefix}{key}.")
+        yield f"{prefix}{key}"
+
+
+def all_cells(number, scale_name, inputs=INPUTS):
+    scale = SCALES[scale_name]
+    plan = plan_table(number, scale, inputs, "/cells")
+    cells = list(plan.cells.values())
+    for row in plan.rows:
+        if row.model:
+            cells += [
+                tables.tuning_cell(row, dataset, scale, inputs, "/cells", ())
+                for dataset in tables.DATASETS
+            ]
+    return plan, cells
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("number", tables.TITLES)
+def test_every_flag_of_every_cell_is_a_key_of_its_configuration(number, scale):
+    _, cells = all_cells(number, scale, Inputs("/m", "/c", "/n", "/bio", "/sci"))
+    for cell in cells:
+        script, config, *flags = cell.words
+        assert (ROOT / script).is_file()
+        assert (ROOT / config.removeprefix("--config=")).is_file()
+        for flag in flags:
+            key, _, value = flag.removeprefix("--config.").partition("=")
+            assert key in config_keys(script), flag
+            assert value, flag
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("number", tables.TITLES)
+def test_what_a_cell_reads_was_made_by_a_cell_before_it(number, scale):
+    plan, cells = all_cells(number, scale)
+    made = set()
+    for cell in cells:
+        for word in cell.words:
+            path = word.partition("=")[2]
+            if path.startswith("/cells/"):
+                assert path.split("/")[2] in made, (cell.name, word)
+        made.add(cell.name)
+    for row in plan.rows:
+        assert set(row.trained_by) <= made
+    assert len({(row.name, row.kind) for row in plan.rows}) == len(plan.rows)
+
+
+def test_table_4_has_the_seven_schedules_and_shares_edad_with_table_2():
+    plan, cells = all_cells(4, "small")
+    assert len(plan.rows) == 7
+    shared = {cell for cell in cells if cell.name.split(".")[0] == "edad-linear"}
+    assert len(shared) == 1 + len(tables.DATASETS)
+    assert shared <= set(all_cells(2, "small")[1])
+
+
+def test_a_row_without_its_checkpoint_says_what_to_give():
+    plan, _ = all_cells(3, "paper")
+    notes = {row.name: row.note for row in plan.rows}
+    assert notes["BioBERT"] == "not run: no BioBERT at hand, give --biobert=DIR_OR_HUB_ID"
+    assert notes["EDAD"] == ""
+
+
+def test_every_row_of_the_paper_is_planned():
+    planned = {row.name for number in tables.TITLES for row in all_cells(number, "paper")[0].rows}
+    assert planned == set(tables.PAPER) | {"EDAD_TD"}
+
+
+def write(path, value):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value), encoding="utf-8")
+
+
+def finish(cells_folder, name, f1):
+    """Writes what a fine-tuning run with two seeds would leave; the second one failed."""
+    seeds = {
+        "0": {"failed": False, "test": {"f1": f1, "paper_metric": f1 + 0.1}},
+        "1": {"failed": False, "test": {"f1": f1 + 0.02, "paper_metric": f1 + 0.1}},
+        "2": {"failed": True},
+    }
+    summary = {"seeds": seeds, "time_cost": {}, "examples": {}, "epochs": 1, "notes": {}}
+    write(cells_folder / name / "summary.json", summary)
+
+
+def test_a_table_is_written_from_what_is_there_and_adds_up_the_stages(tmp_path):
+    cells = tmp_path / "small" / "cells"
+    for number, dataset in enumerate(tables.DATASETS):
+        finish(cells, f"distillation.{dataset}", 0.5 + number / 10)
+    for name, seconds in (("adaptation", 600.0), ("distillation", 300.0)):
+        costs = {"train/seconds": seconds, "train/cpu_seconds": 2 * seconds}
+        nets = {"teacher": {"parameters": 9_000_000}, "student": {"parameters": 4_000_000}}
+        write(cells / name / "summary.json", {"time_cost": costs, "nets": nets})
+    rows = reproduce.reproduce(
+        2, "small", SCALES["small"], INPUTS, root=ROOT, workdir=tmp_path,
+        out=tmp_path / "out", only_report=True,
+    )  # fmt: skip
+    row = next(row for row in rows if row["name"] == "exBERT_GD")
+    assert row["seconds"] == 900.0 and row["cpu_seconds"] == 1800.0
+    assert row["f1"]["average"]["mean"] == pytest.approx(0.61)
+    assert row["f1"]["average"]["half"] == pytest.approx(12.706 * 0.01, rel=1e-3)
+    text = (tmp_path / "out" / "table-2.md").read_text(encoding="utf-8")
+    assert "| exBERT_GD " in text and "4.0M" in text and "61.00 ± 12.71" in text
+    assert "exBERT_GD, BC5CDR, seed 2" in text  # named among the failed
+    assert "88.36 ± 0.09" in text  # the paper's EDAD
+    assert "--config.method=distillation" in text
+    assert json.loads((tmp_path / "out" / "table-2.json").read_text())["rows"]
+    assert (tmp_path / "out" / "table-2.png").stat().st_size > 5_000
+
+
+def test_a_finished_cell_is_not_run_again_and_a_failed_one_is_named(tmp_path):
+    script = tmp_path / "count.py"
+    script.write_text(
+        "import pathlib, sys\n"
+        "folder = pathlib.Path(sys.argv[-1])\n"
+        "folder.mkdir(parents=True, exist_ok=True)\n"
+        "with open(folder / 'runs', 'a') as file: file.write('x')\n"
+        "if 'fail' in sys.argv: sys.exit(3)\n"
+        "(folder / 'summary.json').write_text('{}')\n"
+    )
+    cell = tables.Cell("one", ("count.py",), "--workdir", "summary.json")
+    for _ in range(2):
+        reproduce.run_cell(cell, tmp_path / "cells", tmp_path, "1/1")
+    assert (tmp_path / "cells" / "one" / "runs").read_text() == "x"
+    with pytest.raises(ValueError, match="two ended with status 3.*By hand: python count.py fail"):
+        reproduce.run_cell(
+            cell._replace(name="two", words=("count.py", "fail")), tmp_path / "cells", tmp_path, ""
+        )

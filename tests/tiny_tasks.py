@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tiny labelled data for tests: tags and labels that the words themselves give away."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import classify, ner
+from tests.tiny_text import make_documents
+
+VOWELS = "aeiou"
+
+
+def tiny_sentences(count: int, *, seed: int = 0) -> list[list[str]]:
+    """Returns sentences of four to nine words."""
+    words = " ".join(make_documents(count, seed=seed, sentences=8)).replace(".", " ").split()
+    sentences, start = [], 0
+    for number in range(count):
+        length = 4 + number % 6
+        sentences.append(words[start : start + length])
+        start += length
+    return sentences
+
+
+def tags_of(words: list[str]) -> list[str]:
+    """Returns IOB2 tags: words that begin with a vowel are entities, neighbours are one entity."""
+    tags = []
+    for word in words:
+        inside = word[0].lower() in VOWELS
+        before = tags and tags[-1] != "O"
+        tags.append(("I-Vowel" if before else "B-Vowel") if inside else "O")
+    return tags
+
+
+def write_tagged(path: Path, sentences: list[list[str]]) -> Path:
+    """Returns a two-column file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    blocks = [
+        "\n".join(f"{word}\t{tag}" for word, tag in zip(words, tags_of(words), strict=True))
+        for words in sentences
+    ]
+    path.write_text("\n\n".join(blocks) + "\n", encoding="utf-8")
+    return path
+
+
+def write_tagging(folder: Path, *, train: int = 48) -> Path:
+    """Returns a folder with train, devel and test."""
+    for seed, (split, count) in enumerate({"train": train, "devel": 16, "test": 17}.items()):
+        write_tagged(folder / f"{split}.tsv", tiny_sentences(count, seed=seed))
+    return folder
+
+
+def write_labelled(path: Path, count: int = 90) -> Path:
+    """Returns a csv file whose label says whether the first word begins with a vowel."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        for number, words in enumerate(tiny_sentences(count)):
+            label = ("low", "high", "mid")[number % 3]
+            writer.writerow([" ".join([label, *words]), label])
+    return path
+
+
+def tiny_tuning(task: str, model: Path, data: Path, **changes: Any) -> ConfigDict:
+    """Returns configs/ner.py or configs/classify.py, shrunk."""
+    config = (ner if task == "tagging" else classify).get_config()
+    config.model, config.data = str(model), str(data)
+    config.dtype = "float32"
+    config.max_length = 32
+    config.epochs = 3
+    config.batch_size = 8
+    config.optimizer.learning_rate = 2e-2
+    config.progress = False
+    with config.unlocked():
+        config.update_from_flattened_dict(
+            {key.replace("__", "."): value for key, value in changes.items()}
+        )
+    return config
