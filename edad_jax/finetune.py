@@ -13,35 +13,20 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from edad_jax import build, optimizer, schedules, state
+from edad_jax import build, optimizer, schedules
 from edad_jax.checkpoint import Checkpointer
 from edad_jax.data.vocabulary import load_tokenizer
-from edad_jax.export import huggingface
 from edad_jax.metrics import MetricsWriter, read_metrics
-from edad_jax.models.exbert import ExBert
-from edad_jax.models.heads import Classifier, Pooler
 from edad_jax.parallel import Parallel
 from edad_jax.progress import TIME_COSTS
 from edad_jax.tasks import rows as task_rows
 from edad_jax.tasks import tuning
-from edad_jax.tasks.classification import Classification
 from edad_jax.tasks.outcome import average, describe, leave_outcome
-from edad_jax.tasks.prediction import make_predictor, name_labels, teacher_logits
-from edad_jax.tasks.tagging import Tagging
+from edad_jax.tasks.prediction import make_predictor, name_labels
+from edad_jax.tasks.setup import TASKS, ask_teacher, build_net, prepare_examples, run_seeds
 from edad_jax.workdir import open_workdir
 
 LOG = logging.getLogger(__name__)
-TASKS = {task.name: task for task in (Tagging(), Classification())}
-
-
-class Prepared(NamedTuple):
-    """The examples of a run, and their rows, by split."""
-
-    task: Any
-    labels: tuple[str, ...]
-    examples: dict[str, list]
-    rows: dict[str, task_rows.TaskRows]
-    notes: dict[str, Any]  # what the readers had to say, as JSON
 
 
 def finetune(config: ConfigDict, workdir: str) -> dict:
@@ -64,10 +49,10 @@ def finetune(config: ConfigDict, workdir: str) -> dict:
         return json.loads((workdir / "summary.json").read_text(encoding="utf-8"))
 
     tokenizer = load_tokenizer(config.model, option="--config.model=/a/local/folder")
-    prepared = _prepare(config, tokenizer)
-    net, params = _build(config, prepared)
+    prepared = prepare_examples(config, tokenizer)
+    net, params = build_net(config, prepared, len(tokenizer))
     if config.teacher:
-        prepared.rows["train"] = _ask_teacher(config, prepared)
+        prepared.rows["train"] = ask_teacher(config, prepared)
     predict = make_predictor(
         net,
         over=_over_seeds(config),
@@ -127,91 +112,10 @@ class _Trained(NamedTuple):
     costs: dict[str, float]
 
 
-def _prepare(config, tokenizer):
-    task = TASKS[config.task]
-    examples, notes = task.read(config)
-    LOG.info("%s", notes)
-    random = np.random.default_rng(config.split_seed)
-    for split, most in (("train", config.max_train), ("devel", config.max_devel)):
-        if 0 < most < len(examples[split]):
-            chosen = np.sort(random.permutation(len(examples[split]))[:most])
-            examples[split] = [examples[split][index] for index in chosen]
-    labels = task.label_names(examples["train"])
-    if len(labels) < 2:
-        raise ValueError(
-            f"{config.data}: got only one label to train on, {labels}; expected at least two"
-        )
-    rows = {
-        split: task.rows(each, tokenizer, labels, max_length=config.max_length)
-        for split, each in examples.items()
-    }
-    for split, each in rows.items():
-        LOG.info(
-            "%s: %s %s in %s rows%s", split, f"{len(examples[split]):,}", task.example,
-            f"{len(each):,}", "".join(f"; {count:,} {note}" for note, count in each.notes.items()),
-        )  # fmt: skip
-    said = {"reader": notes.splitlines(), "rows": {split: r.notes for split, r in rows.items()}}
-    return Prepared(task, labels, examples, rows, said)
-
-
-def _ask_teacher(config, prepared):
-    """Returns the training rows with the soft labels of config.teacher."""
-    logits = teacher_logits(
-        config.teacher,
-        prepared.examples["train"],
-        prepared.task.rows,
-        load_tokenizer(config.teacher, option="--config.teacher=/a/local/folder"),
-        kind=config.task,
-        labels=prepared.labels,
-        precision=build.resolve_precision(config.dtype),
-        batch_size=config.batch_size,
-        max_length=config.max_length,
-    )
-    return task_rows.with_teacher(prepared.rows["train"], logits)
-
-
-def _build(config, prepared):
-    """Returns the net and its parameters, with an axis for the seeds in front."""
-    precision = build.resolve_precision(config.dtype)
-    needs_pooler = config.task == "classification"
-    sizes, loaded, _ = huggingface.load_encoder(
-        config.model,
-        with_pooler=needs_pooler,
-        hidden_dropout_prob=config.hidden_dropout_prob,
-        attention_probs_dropout_prob=config.attention_probs_dropout_prob,
-    )
-    if config.max_length > sizes.base.max_position_embeddings:
-        raise ValueError(
-            f"config.max_length={config.max_length}: the model has only "
-            f"{sizes.base.max_position_embeddings} positions; choose at most that"
-        )
-    net = tuning.TaskNet(
-        config.task,
-        ExBert(sizes, *precision),
-        Classifier(sizes.base, len(prepared.labels), *precision),
-    )
-
-    def fresh(module, seed, example):
-        shapes = jax.eval_shape(
-            lambda x: module.init(jax.random.key(0), x, **_deterministic(module)), example
-        )
-        deviation = sizes.base.initializer_range
-        return state.draw(shapes["params"], (seed,), deviation=deviation)
-
-    hidden_btd = jnp.zeros((1, 1, sizes.base.hidden_size))
-    params = []
-    for seed in _seeds(config):
-        mine = loaded | {"classifier": fresh(net.classifier, seed, hidden_btd)}
-        if needs_pooler and "pooler" not in mine:
-            mine["pooler"] = fresh(Pooler(sizes.base, *precision), seed, hidden_btd)
-        params.append({part: mine[part] for part in (*net.parts, "classifier") if part in mine})
-    return net, jax.tree.map(lambda *leaves: np.stack(leaves), *params)
-
-
 def _train(config, workdir, prepared, net, params, predict):
     parallel = Parallel(config.parallel.engine)
     parallel.check_batch_size(config.batch_size, 1)
-    seeds = _seeds(config)
+    seeds = run_seeds(config)
     train_rows, devel_rows = prepared.rows["train"], prepared.rows["devel"]
     steps_per_epoch = task_rows.count_batches(train_rows, config.batch_size)
     total_steps = config.epochs * steps_per_epoch
@@ -339,7 +243,7 @@ def _summarise(config, prepared, trained, predictions):
     """Returns all figures: every seed on the development split, and once on the test split."""
     devel = np.array(trained.devel)  # [epochs, s]
     seeds = {}
-    for number, seed in enumerate(_seeds(config)):
+    for number, seed in enumerate(run_seeds(config)):
         seeds[str(seed)] = {"failed": bool(trained.failed[number])}
         if trained.failed[number]:
             continue
@@ -378,15 +282,7 @@ def _keep_best(carried, scores, failed):
     }
 
 
-def _seeds(config):
-    return list(range(config.seed, config.seed + config.seeds))
-
-
 def _over_seeds(config):
     if config.over_seeds != "auto":
         return config.over_seeds
     return "loop" if jax.default_backend() == "cpu" else "vmap"
-
-
-def _deterministic(module):
-    return {"deterministic": True} if isinstance(module, Classifier) else {}

@@ -10,6 +10,7 @@ CPU cores, --scale paper the paper's sizes and days. Kill it and start it again:
 is kept. Writes table-N.md, .json and .png into --out.
 """
 
+import os
 from pathlib import Path
 
 from absl import flags
@@ -45,7 +46,13 @@ def main():
         table,
         SCALE.value,
         SCALES[SCALE.value],
-        Inputs(TEACHER.value, CORPUS.value, NER.value, BIOBERT.value, SCIBERT.value),
+        Inputs(
+            teacher=_path(TEACHER.value),
+            corpus=",".join(os.path.abspath(part.strip()) for part in CORPUS.value.split(",")),
+            ner=os.path.abspath(NER.value),
+            biobert=_path(BIOBERT.value),
+            scibert=_path(SCIBERT.value),
+        ),
         root=Path(__file__).resolve().parents[1],
         workdir=Path(WORKDIR.value).expanduser().resolve(),
         out=Path(OUT.value).expanduser().resolve(),
@@ -54,6 +61,11 @@ def main():
         only_report=ONLY_REPORT.value,
     )
     print((Path(OUT.value).expanduser() / f"table-{table}.md").read_text(encoding="utf-8"))
+
+
+def _path(model):
+    """Returns a folder's absolute path, since the cells run elsewhere; a hub id stays."""
+    return os.path.abspath(model) if os.path.isdir(model) else model
 
 
 if __name__ == "__main__":

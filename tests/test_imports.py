@@ -67,6 +67,7 @@ FLOORS = {
     "tasks.classification": 4,
     "tasks.prediction": 5,
     "tasks.outcome": 5,
+    "tasks.setup": 6,
     "finetune": 7,
     "tables": 2,
     "reproduce": 8,

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a fine-tuning run begins with: examples as rows, a net, parameters for every seed."""
+
+import logging
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+from transformers import PreTrainedTokenizerFast
+
+from edad_jax import build, state
+from edad_jax.data.vocabulary import load_tokenizer
+from edad_jax.export import huggingface
+from edad_jax.models.exbert import ExBert
+from edad_jax.models.heads import Classifier, Pooler
+from edad_jax.tasks import rows as task_rows
+from edad_jax.tasks import tuning
+from edad_jax.tasks.classification import Classification
+from edad_jax.tasks.prediction import teacher_logits
+from edad_jax.tasks.tagging import Tagging
+
+LOG = logging.getLogger(__name__)
+TASKS = {task.name: task for task in (Tagging(), Classification())}
+
+
+class Prepared(NamedTuple):
+    """The examples of a run, and their rows, by split."""
+
+    task: Any
+    labels: tuple[str, ...]
+    examples: dict[str, list]
+    rows: dict[str, task_rows.TaskRows]
+    notes: dict[str, Any]  # what the readers had to say, as JSON
+
+
+def prepare_examples(config: ConfigDict, tokenizer: PreTrainedTokenizerFast) -> Prepared:
+    """Returns the examples of config.data and their rows.
+
+    Raises:
+      ValueError: the data cannot be read, or has one label only.
+    """
+    task = TASKS[config.task]
+    examples, notes = task.read(config)
+    LOG.info("%s", notes)
+    random = np.random.default_rng(config.split_seed)
+    for split, most in (("train", config.max_train), ("devel", config.max_devel)):
+        if 0 < most < len(examples[split]):
+            chosen = np.sort(random.permutation(len(examples[split]))[:most])
+            examples[split] = [examples[split][index] for index in chosen]
+    labels = task.label_names(examples["train"])
+    if len(labels) < 2:
+        raise ValueError(
+            f"{config.data}: got only one label to train on, {labels}; expected at least two"
+        )
+    rows = {
+        split: task.rows(each, tokenizer, labels, max_length=config.max_length)
+        for split, each in examples.items()
+    }
+    for split, each in rows.items():
+        LOG.info(
+            "%s: %s %s in %s rows%s", split, f"{len(examples[split]):,}", task.example,
+            f"{len(each):,}", "".join(f"; {count:,} {note}" for note, count in each.notes.items()),
+        )  # fmt: skip
+    said = {"reader": notes.splitlines(), "rows": {split: r.notes for split, r in rows.items()}}
+    return Prepared(task, labels, examples, rows, said)
+
+
+def ask_teacher(config: ConfigDict, prepared: Prepared) -> task_rows.TaskRows:
+    """Returns the training rows with the soft labels of config.teacher."""
+    logits = teacher_logits(
+        config.teacher,
+        prepared.examples["train"],
+        prepared.task.rows,
+        load_tokenizer(config.teacher, option="--config.teacher=/a/local/folder"),
+        kind=config.task,
+        labels=prepared.labels,
+        precision=build.resolve_precision(config.dtype),
+        batch_size=config.batch_size,
+        max_length=config.max_length,
+    )
+    return task_rows.with_teacher(prepared.rows["train"], logits)
+
+
+def build_net(
+    config: ConfigDict, prepared: Prepared, vocab_size: int
+) -> tuple[tuning.TaskNet, dict]:
+    """Returns the net and its parameters, which have an axis for the seeds in front.
+
+    The encoder is config.model's and the same for all; each seed has a classifier of its own.
+
+    Raises:
+      ValueError: the model cannot be read, has other words than its tokenizer, or is too short.
+    """
+    precision = build.resolve_precision(config.dtype)
+    needs_pooler = config.task == "classification"
+    sizes, loaded, _ = huggingface.load_encoder(
+        config.model,
+        with_pooler=needs_pooler,
+        hidden_dropout_prob=config.hidden_dropout_prob,
+        attention_probs_dropout_prob=config.attention_probs_dropout_prob,
+    )
+    if sizes.vocab_size != vocab_size:
+        raise ValueError(
+            f"config.model={config.model}: its tokenizer has {vocab_size} pieces and its word "
+            f"table {sizes.vocab_size} rows; put the tokenizer beside it that it was trained with"
+        )
+    if config.max_length > sizes.base.max_position_embeddings:
+        raise ValueError(
+            f"config.max_length={config.max_length}: the model has only "
+            f"{sizes.base.max_position_embeddings} positions; choose at most that"
+        )
+    net = tuning.TaskNet(
+        config.task,
+        ExBert(sizes, *precision),
+        Classifier(sizes.base, len(prepared.labels), *precision),
+    )
+
+    def fresh(module, seed, example):
+        shapes = jax.eval_shape(
+            lambda x: module.init(jax.random.key(0), x, **_deterministic(module)), example
+        )
+        deviation = sizes.base.initializer_range
+        return state.draw(shapes["params"], (seed,), deviation=deviation)
+
+    hidden_btd = jnp.zeros((1, 1, sizes.base.hidden_size))
+    params = []
+    for seed in run_seeds(config):
+        mine = loaded | {"classifier": fresh(net.classifier, seed, hidden_btd)}
+        if needs_pooler and "pooler" not in mine:
+            mine["pooler"] = fresh(Pooler(sizes.base, *precision), seed, hidden_btd)
+        params.append({part: mine[part] for part in (*net.parts, "classifier") if part in mine})
+    return net, jax.tree.map(lambda *leaves: np.stack(leaves), *params)
+
+
+def run_seeds(config: ConfigDict) -> list[int]:
+    """Returns the seeds of a run."""
+    return list(range(config.seed, config.seed + config.seeds))
+
+
+def _deterministic(module):
+    return {"deterministic": True} if isinstance(module, Classifier) else {}
