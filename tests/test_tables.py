@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+import ast
+import importlib
 import json
 from pathlib import Path
 
@@ -147,3 +149,30 @@ def test_a_finished_cell_is_not_run_again_and_a_failed_one_is_named(tmp_path):
         reproduce.run_cell(
             cell._replace(name="two", words=("count.py", "fail")), tmp_path / "cells", tmp_path, ""
         )
+
+
+@pytest.mark.parametrize(
+    ("name", "cell"),
+    [
+        ("adapt_all_weights", "adaptation-all-weights"),
+        ("adapt_from_scratch", "adaptation-from-scratch"),
+        ("adapt_extension", "adaptation"),
+        ("distil", "distillation"),
+    ],
+)
+def test_the_baselines_configurations_are_what_table_1_runs_at_the_papers_size(name, cell):
+    expected = importlib.import_module(f"configs.{name}").get_config()
+    plan, _ = all_cells(1, "paper")
+    config = importlib.import_module("configs.edad").get_config()
+    for flag in plan.cells[cell].words[2:]:
+        key, _, value = flag.removeprefix("--config.").partition("=")
+        if key in ("prepared", "teacher.checkpoint"):
+            continue
+        try:
+            value = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            pass
+        config.update_from_flattened_dict({key: value})
+    for each in (config, expected):
+        each.vocabulary.size = 0  # a matter of the rows, which a cell before this one prepares
+    assert config.to_dict() == expected.to_dict()
