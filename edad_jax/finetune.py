@@ -18,7 +18,7 @@ from edad_jax.checkpoint import Checkpointer
 from edad_jax.data.vocabulary import load_tokenizer
 from edad_jax.metrics import MetricsWriter, read_metrics
 from edad_jax.parallel import Parallel
-from edad_jax.progress import TIME_COSTS
+from edad_jax.progress import Stopwatch
 from edad_jax.tasks import rows as task_rows
 from edad_jax.tasks import tuning
 from edad_jax.tasks.outcome import average, describe, leave_outcome
@@ -161,22 +161,30 @@ def _train(config, workdir, prepared, net, params, predict):
                 desc=config.task, disable=not config.progress,
             ) as bar,
         ):  # fmt: skip
-            costs = {name: writer.last_values.get(name, 0.0) for name in TIME_COSTS}
+            watch = Stopwatch(writer.last_values)
+            costs = watch.read()
+            compiled = set()
             saved_at = time.perf_counter()
             for epoch in range(first_epoch, config.epochs):
-                mark = time.perf_counter(), time.process_time()
+                watch.restart()
                 losses = []
                 for batch in task_rows.epoch_batches(
                     train_rows, batch_size=config.batch_size, max_length=config.max_length,
                     seeds=seeds, epoch=epoch,
                 ):  # fmt: skip
+                    is_new = batch.ids_bt.shape not in compiled
+                    if is_new:  # a step of a new length compiles first, which is no time cost
+                        compiled.add(batch.ids_bt.shape)
+                        jax.block_until_ready(losses)
+                        watch.read()
                     carried["state"], metrics = step(carried["state"], parallel.shard_batch(batch))
                     losses.append(metrics["loss"])
+                    if is_new:
+                        jax.block_until_ready(losses)
+                        watch.restart()
                     bar.update()
                 losses = np.stack(jax.device_get(losses))
-                until = time.perf_counter(), time.process_time()
-                for name, then, now in zip(TIME_COSTS, mark, until, strict=True):
-                    costs[name] += now - then
+                costs = watch.read()
 
                 failed = np.asarray(carried["failed"]) | ~np.isfinite(losses).all(axis=0)
                 if failed.all():

@@ -40,6 +40,28 @@ class StopSignal:
         signal.signal(number, self._previous[number])  # a second one is not held back
 
 
+class Stopwatch:
+    """Adds up TIME_COSTS of what is to count; what is not lies before a `restart`."""
+
+    def __init__(self, spent: Mapping[str, float] | None):
+        """Goes on from the TIME_COSTS among the metrics of an earlier part of the run."""
+        self._spent = {name: (spent or {}).get(name, 0.0) for name in TIME_COSTS}
+        self._mark: tuple[float, float] | None = None
+
+    def restart(self) -> None:
+        """Leaves out what has happened since the last call."""
+        self._mark = time.perf_counter(), time.process_time()
+
+    def read(self) -> dict[str, float]:
+        """Returns all time costs so far; the first call only starts the watch."""
+        before = self._mark
+        self.restart()
+        if before is not None:
+            for name, then, now in zip(TIME_COSTS, before, self._mark, strict=True):
+                self._spent[name] += now - then
+        return dict(self._spent)
+
+
 class Progress:
     """The bar, the throughput, and the check that losses are finite."""
 
@@ -76,9 +98,7 @@ class Progress:
         # The clock starts when the first metrics arrive, so that compiling does not count.
         self._tokens = 0.0
         self._clock: collections.deque[tuple[float, float]] = collections.deque(maxlen=_WINDOW)
-        self._spent = dict.fromkeys(TIME_COSTS, 0.0)
-        self._spent |= {name: spent[name] for name in TIME_COSTS if name in (spent or {})}
-        self._mark: tuple[float, float] | None = None
+        self._watch = Stopwatch(spent)
 
     def __enter__(self):
         return self
@@ -88,7 +108,7 @@ class Progress:
 
     def restart_clock(self):
         """Leaves out of the throughput what has happened since the last step."""
-        self._mark = _now()
+        self._watch.restart()
         self._clock.clear()
         self._clock.append((time.perf_counter(), self._tokens))
 
@@ -121,17 +141,9 @@ class Progress:
         (start, tokens_then), (now, tokens_now) = self._clock[0], self._clock[-1]
         if now > start:
             values["tokens_per_second"] = (tokens_now - tokens_then) / (now - start)
-        mark, self._mark = self._mark, _now()
-        if mark is not None:
-            for name, then, until in zip(TIME_COSTS, mark, self._mark, strict=True):
-                self._spent[name] += until - then
-        values |= self._spent
+        values |= self._watch.read()
         self.last_metrics = values
         self._bar.set_postfix(
             {name: f"{values[name]:,.4g}" for name in self._shown if name in values}, refresh=False
         )
         self._bar.update(step - self._bar.n)
-
-
-def _now():
-    return time.perf_counter(), time.process_time()

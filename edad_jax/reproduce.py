@@ -5,9 +5,12 @@ Each cell is a command of launch/ in a process of its own, with a folder of its 
 finished is not run again, and what was killed goes on where it stopped.
 """
 
+import dataclasses
+import fcntl
 import json
 import logging
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -79,42 +82,101 @@ def reproduce(
             known = {cell.name for cell in cells}
             cells += [cell for cell in by_row[row.name].values() if cell.name not in known]
     if not only_report:
+        check_data(inputs.ner)
         for place, cell in enumerate(cells, start=1):
             run_cell(cell, cells_folder, root, f"{place}/{len(cells)}")
+    for cell in cells:
+        check_command(cell, cells_folder)
 
     rows = [read_row(row, by_row.get(row.name, {}), cells_folder) for row in plan.rows]
     out.mkdir(parents=True, exist_ok=True)
+    _keep_other_scale(out, number, scale_name)
     write_json(
         out / f"table-{number}.json",
         {"table": number, "scale": scale_name, "rows": rows},
     )
-    _draw(number, rows, out / f"table-{number}.png")
-    text = _markdown(number, scale_name, plan.rows, rows, cells, cells_folder)
+    _draw(number, scale, rows, out / f"table-{number}.png")
+    text = _markdown(number, scale_name, plan.rows, rows, cells, cells_folder, inputs)
     beside = out / f"table-{number}.md.new"
     beside.write_text(text, encoding="utf-8")
     beside.replace(out / f"table-{number}.md")
     return rows
 
 
+def check_data(folder: str) -> None:
+    """Raises ValueError where a data set of the tables is not there, before hours of training."""
+    for name in DATASETS.values():
+        for split in ("train", "devel", "test"):
+            if not any(Path(folder, name).glob(f"{split}.*")):
+                raise ValueError(
+                    f"got no {split} file in {folder}/{name}, expected for example "
+                    f"{folder}/{name}/{split}.tsv; give --ner=FOLDER that has "
+                    f"{', '.join(DATASETS.values())}"
+                )
+
+
 def run_cell(cell: Cell, cells_folder: Path, root: Path, place: str) -> None:
     """Runs one command, if it has not been finished before; its output goes to the terminal.
 
+    Two programs may work on one folder of cells: the second waits for the cell that the first is
+    at. A signal that stops this program stops the cell first, which saves what it has.
+
     Raises:
-      ValueError: it failed.
+      ValueError: it failed, or was made by another command before.
     """
     folder = cells_folder / cell.name
-    if (folder / cell.marker).exists():
-        LOG.info("[%s] %s: finished before", place, cell.name)
-        return
     words = command(cell, cells_folder)
-    LOG.info("[%s] %s: python %s", place, cell.name, shlex.join(words))
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run([sys.executable, *words], cwd=root, check=False)
-    if done.returncode:
+    cells_folder.mkdir(parents=True, exist_ok=True)
+    with open(cells_folder / f"{cell.name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if check_command(cell, cells_folder) and (folder / cell.marker).exists():
+            LOG.info("[%s] %s: finished before", place, cell.name)
+            return
+        write_json(_command_file(cell, cells_folder), words)
+        LOG.info("[%s] %s: python %s", place, cell.name, shlex.join(words))
+        status = _run([sys.executable, *words], root)
+    if status:
         raise ValueError(
-            f"{cell.name} ended with status {done.returncode}; what it said stands above. The "
-            f"same command goes on from here. By hand: python {shlex.join(words)}"
+            f"{cell.name} ended with status {status}; what it said stands above. The same command "
+            f"goes on from here. By hand: python {shlex.join(words)}"
         )
+
+
+def check_command(cell: Cell, cells_folder: Path) -> bool:
+    """Returns whether the cell has been begun.
+
+    Raises:
+      ValueError: it has, by another command.
+    """
+    path = _command_file(cell, cells_folder)
+    if not path.exists():
+        return (cells_folder / cell.name).exists()
+    before, now = _read(path), command(cell, cells_folder)
+    if before != now:
+        raise ValueError(
+            f"{cells_folder / cell.name} was made by another command; got "
+            f"{[word for word in now if word not in before]}, it had "
+            f"{[word for word in before if word not in now]}. Give the same flags, or another "
+            "--workdir"
+        )
+    return True
+
+
+def _command_file(cell, cells_folder):
+    return cells_folder / f"{cell.name}.command.json"
+
+
+def _run(words, folder):
+    """Returns a command's exit status; SIGTERM and Ctrl-C are passed on, and it is waited for."""
+    with subprocess.Popen(words, cwd=folder) as process:
+        before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        try:
+            return process.wait()
+        except KeyboardInterrupt:  # the command has had it too
+            process.wait()
+            raise
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
 
 def command(cell: Cell, cells_folder: Path) -> list[str]:
@@ -129,7 +191,7 @@ def read_row(row: Row, tuning: Mapping[str, Cell], cells_folder: Path) -> dict[s
     data sets is taken seed by seed first.
     """
     result = {"name": row.name, "kind": row.kind, "note": row.note, "runs": {}}
-    result["model"] = row.model
+    result |= {"model": Path(row.model).name, "is_cost_known": row.is_cost_known}
     by_dataset = {}
     for dataset, cell in tuning.items():
         summary = _read(cells_folder / cell.name / "summary.json")
@@ -169,8 +231,22 @@ def _read(path: Path) -> dict | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
-def _draw(number: int, rows: Sequence[Mapping], path: Path) -> None:
-    drawn = [row for row in rows if "average" in row.get("f1", {})]
+def _keep_other_scale(out, number, scale_name):
+    """Renames a table of the same number and another scale to table-N-SCALE.*."""
+    there = _read(out / f"table-{number}.json")
+    if there is None or there["scale"] == scale_name:
+        return
+    for suffix in ("md", "png", "json"):
+        path = out / f"table-{number}.{suffix}"
+        if path.exists():
+            path.rename(out / f"table-{number}-{there['scale']}.{suffix}")
+
+
+def _draw(number: int, scale: Scale, rows: Sequence[Mapping], path: Path) -> None:
+    """Draws the averages; models that others have trained before have no place on a cost axis."""
+    drawn = [
+        row for row in rows if "average" in row["f1"] and (number == 4 or row["is_cost_known"])
+    ]
     if not drawn:
         return
     points = [
@@ -178,7 +254,7 @@ def _draw(number: int, rows: Sequence[Mapping], path: Path) -> None:
             "name": row["name"],
             "score": 100 * row["f1"]["average"]["mean"],
             "half": None if (half := row["f1"]["average"]["half"]) is None else 100 * half,
-            "cost": row.get("cpu_seconds", 0.0) / 60,
+            "cost": row.get(scale.cost, 0.0) / 60,
         }
         for row in drawn
     ]
@@ -186,11 +262,12 @@ def _draw(number: int, rows: Sequence[Mapping], path: Path) -> None:
     if number == 4:
         figures.plot_bars(path, points, TITLES[4], score)
     else:
-        cost = "training before the task (minutes of all cores)"
+        clock = {"seconds": "minutes", "cpu_seconds": "minutes of all cores"}[scale.cost]
+        cost = f"training before the task ({clock})"
         figures.plot_costs(path, points, TITLES[number], cost, score)
 
 
-def _markdown(number, scale_name, plan_rows, rows, cells, cells_folder) -> str:
+def _markdown(number, scale_name, plan_rows, rows, cells, cells_folder, inputs) -> str:
     lines = [f"# Table {number}: {TITLES[number]} ({scale_name})", ""]
     seeds = {len(run["seeds"]) for row in rows for run in row["runs"].values()}
     lines += [
@@ -231,10 +308,16 @@ def _markdown(number, scale_name, plan_rows, rows, cells, cells_folder) -> str:
         lines += ["", "## The paper's figures", ""]
         lines += ["Its metric, its sizes: BERT-base, 500M tokens, four RTX 3090, five seeds.", ""]
         lines += [report.markdown_table(papers, list(papers[0]))]
-    lines += ["", "## Every command", "", "```"]
+    places = {str(cells_folder): "CELLS"} | {
+        path: field.upper() for field, path in dataclasses.asdict(inputs).items() if path
+    }
+    lines += ["", "## Every command", ""]
+    lines += [f"Begun with a {Path(inputs.teacher).name} as TEACHER.", "", "```"]
     for cell in cells:
-        words = shlex.join(command(cell, Path("CELLS")))
-        lines.append("python " + words.replace(str(cells_folder), "CELLS"))
+        words = " ".join(["python", *command(cell, cells_folder)])
+        for path, name in places.items():
+            words = words.replace(path, name)
+        lines.append(words)
     return "\n".join([*lines, "```", ""])
 
 

@@ -48,8 +48,8 @@ def main():
         SCALES[SCALE.value],
         Inputs(
             teacher=_path(TEACHER.value),
-            corpus=",".join(os.path.abspath(part.strip()) for part in CORPUS.value.split(",")),
-            ner=os.path.abspath(NER.value),
+            corpus=",".join(_absolute(part) for part in CORPUS.value.split(",") if part.strip()),
+            ner=_absolute(NER.value),
             biobert=_path(BIOBERT.value),
             scibert=_path(SCIBERT.value),
         ),
@@ -65,7 +65,11 @@ def main():
 
 def _path(model):
     """Returns a folder's absolute path, since the cells run elsewhere; a hub id stays."""
-    return os.path.abspath(model) if os.path.isdir(model) else model
+    return _absolute(model) if os.path.isdir(os.path.expanduser(model)) else model
+
+
+def _absolute(path):
+    return os.path.abspath(os.path.expanduser(path.strip()))
 
 
 if __name__ == "__main__":

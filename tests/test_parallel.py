@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 
 from edad_jax.metrics import read_metrics
 from edad_jax.parallel import AXIS, Parallel, any_process
+from edad_jax.progress import TIME_COSTS
 from tests.tiny_run import ROOT, environment
 from tests.tiny_steps import NO_DROPOUT, run_steps, tiny_nets, tiny_settings
 from tests.two_processes import ROWS, STEPS, name_leaves
@@ -77,15 +78,25 @@ def test_a_whole_run_in_two_processes_equals_one(finished, tmp_path):
         ours, expected = (
             load_file(folder / net / "model.safetensors") for folder in (workdir, finished.workdir)
         )
-        assert_close(ours, expected, 1e-5)
+        # Softmax does not see the keys' biases: their gradients are rounding, which Adam scales up.
+        assert_close(*(_key_biases(tensors, True) for tensors in (ours, expected)), 1e-3)
+        assert_close(*(_key_biases(tensors, False) for tensors in (ours, expected)), 1e-5)
     ours, expected = (
         read_metrics(folder / "metrics.jsonl") for folder in (workdir, finished.workdir)
     )
     assert [line["step"] for line in ours] == [line["step"] for line in expected]
     for line, other in zip(ours, expected, strict=True):
         assert line.keys() - {"tokens_per_second"} == other.keys() - {"tokens_per_second"}
-        for name in line.keys() - {"time", "tokens_per_second", "step"}:
+        for name in line.keys() - {"time", "tokens_per_second", "step", *TIME_COSTS}:
             assert line[name] == pytest.approx(other[name], rel=1e-4, abs=1e-6), name
+
+
+def _key_biases(tensors, wanted):
+    return {
+        name: tensor
+        for name, tensor in tensors.items()
+        if name.endswith("attention.self.key.bias") == wanted
+    }
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,11 @@ import time
 import pytest
 
 from edad_jax.metrics import read_metrics
+from edad_jax.progress import TIME_COSTS
 from tests.tiny_run import ROOT, command, environment, run_command, write_config_file
 
 STEPS, SAVE_EVERY = 40, 5
-NOT_COMPARED = ("time", "tokens_per_second")
+NOT_COMPARED = ("time", "tokens_per_second", *TIME_COSTS)
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,8 @@ from edad_jax.models.exbert import ExBertConfig
 from edad_jax.tasks import scores
 from edad_jax.workdir import write_json
 
+MOST_DRAWN_CLASSES = 40  # a larger confusion matrix cannot be read as a picture
+
 # The scores that are averaged over seeds, where a task has them.
 AVERAGED = ("f1", "precision", "recall", "paper_metric", "accuracy", "macro_f1")
 
@@ -42,7 +44,9 @@ def leave_outcome(
     params: dict,
     sizes: ExBertConfig,
 ) -> None:
-    """Writes predictions/, model/, tuning.png, confusion.png, and last of all summary.json.
+    """Writes predictions/, model/, then summary.json, and last the pictures.
+
+    summary.json marks the run as finished: a picture that cannot be drawn costs no scores.
 
     Args:
       config: of the run; config.model has the tokenizer.
@@ -80,20 +84,20 @@ def leave_outcome(
         ),
         task=huggingface.Task(config.task, tuple(summary["labels"])),
     )
+    write_json(workdir / "summary.json", summary)
     figures.plot_seeds(
         workdir / "tuning.png",
         range(1, len(summary["devel_by_epoch"]) + 1),
         {f"development set: {headline}": list(zip(*summary["devel_by_epoch"], strict=True))},
         ylabel=headline,
     )
-    if "confusion" in measured:
+    if "confusion" in measured and len(measured["labels"]) <= MOST_DRAWN_CLASSES:
         figures.plot_confusion(
             workdir / "confusion.png",
             measured["confusion"],
             measured["labels"],
             title=f"{summary['data']}, {split} split, seed {names[best]}",
         )
-    write_json(workdir / "summary.json", summary)
 
 
 def describe(summary: Mapping) -> str:

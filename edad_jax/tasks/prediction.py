@@ -4,6 +4,7 @@
 from collections.abc import Callable, Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
@@ -22,6 +23,7 @@ def make_predictor(net: tuning.TaskNet, *, over: str, batch_size: int, max_lengt
     step = jax.jit(tuning.make_prediction_step(net, over=over))
 
     def predict(params: dict, rows: task_rows.TaskRows) -> list[list[np.ndarray]]:
+        params = jax.tree.map(jnp.asarray, params)  # once, not with every batch
         seeds = jax.tree.leaves(params)[0].shape[0]
         found = [[None] * len(rows) for _ in range(seeds)]
         for numbers, batch in task_rows.ordered_batches(
@@ -81,6 +83,12 @@ def teacher_logits(
         raise ValueError(
             f"config.teacher={directory} is a {task.kind} model of {sorted(task.labels)}, "
             f"expected {kind} of {sorted(labels)}; fine-tune it on the same data"
+        )
+    if len(tokenizer) != sizes.vocab_size or max_length > sizes.base.max_position_embeddings:
+        raise ValueError(
+            f"config.teacher={directory}: got a tokenizer of {len(tokenizer)} pieces, a word table "
+            f"of {sizes.vocab_size} and {sizes.base.max_position_embeddings} positions; expected "
+            f"as many words as pieces, and config.max_length={max_length} positions or more"
         )
     net = tuning.TaskNet(
         kind, ExBert(sizes, *precision), Classifier(sizes.base, len(task.labels), *precision)
