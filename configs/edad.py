@@ -59,6 +59,7 @@ def get_config() -> ConfigDict:
     config.teacher.extension.hidden_size = 252  # 0: no extension blocks
     config.teacher.extension.intermediate_size = 1_024
     config.teacher.extension.num_attention_heads = 12
+    config.teacher.added_words = "random"  # as in the paper; pieces: mean of their base pieces
     config.teacher.gate_bias = 0.0  # 0: original and extension begin with equal shares
     config.teacher.hidden_dropout_prob = config_dict.placeholder(float)  # None: the checkpoint's
     config.teacher.attention_probs_dropout_prob = config_dict.placeholder(float)

@@ -18,6 +18,7 @@ from edad_jax.models.bert import BertConfig
 from edad_jax.models.exbert import ExBert, ExBertConfig, ExtensionConfig
 from edad_jax.models.heads import WidthProjection
 
+ADDED_WORDS = ("random", "pieces")
 STUDENT_INITS = ("random", "teacher")
 NO_EXTENSION = 0  # exBERT's own convention: an extension of width 0 is none
 
@@ -31,6 +32,7 @@ class Vocabulary:
     mask_id: int
     cls_id: int
     sep_id: int
+    added_pieces: Sequence[tuple[int, ...]] = ()  # the base pieces that each added word is made of
 
     @property
     def added_size(self) -> int:
@@ -132,6 +134,11 @@ def check_settings(config: ConfigDict) -> None:
             value = value[part]
         if value < 0:
             raise ValueError(f"config.{key}={value}, expected 0 (never, or no limit) or more")
+    if config.teacher.added_words not in ADDED_WORDS:
+        raise ValueError(
+            f"config.teacher.added_words={config.teacher.added_words!r} is not one of "
+            f"{', '.join(ADDED_WORDS)}"
+        )
     if config.vocabulary.from_scratch and not config.teacher.from_scratch:
         raise ValueError(
             "config.vocabulary.from_scratch drops the words that the teacher's checkpoint knows; "
@@ -240,7 +247,10 @@ def build_teacher(
     if section.from_scratch:
         return model, params, tuple(params)  # SciBERT's way: only the sizes are the checkpoint's
     loaded = convert.bert_params(checkpoint, base, fresh=section.fresh)
-    return model, state.load_over(params, loaded), tuple(section.fresh)
+    params = state.load_over(params, loaded)
+    if section.added_words == "pieces" and vocabulary.added_size:
+        params = state.begin_added_words(params, vocabulary.added_pieces)
+    return model, params, tuple(section.fresh)
 
 
 def build_student(

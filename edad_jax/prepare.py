@@ -18,7 +18,7 @@ from edad_jax.data.corpus import list_files, read_dataset, read_documents
 from edad_jax.data.docstrings import read_docstrings
 from edad_jax.data.pairs import make_rows
 from edad_jax.data.reading import ReadReport
-from edad_jax.data.vocabulary import extend_vocabulary, load_tokenizer
+from edad_jax.data.vocabulary import cut_added_words, extend_vocabulary, load_tokenizer
 from edad_jax.workdir import run_stage
 
 LOG = logging.getLogger(__name__)
@@ -82,19 +82,21 @@ def prepare(config: ConfigDict, workdir: str | Path) -> Prepared:
         )
 
     tokenizer = load_tokenizer(vocabulary_dir, option="--config.prepared=FOLDER")
+    base_size = len(tokenizer)
+    if not config.vocabulary.from_scratch:
+        base_size = vocabulary_facts["base_size"]
     train, heldout = Rows(rows_dir / "train"), Rows(rows_dir / "heldout")
     if source is None:
         _check_prepared(config, tokenizer, train, folder)
     return Prepared(
         tokenizer_dir=vocabulary_dir,
         vocabulary=Vocabulary(
-            base_size=len(tokenizer)
-            if config.vocabulary.from_scratch
-            else vocabulary_facts["base_size"],
+            base_size=base_size,
             size=len(tokenizer),
             mask_id=tokenizer.mask_token_id,
             cls_id=tokenizer.cls_token_id,
             sep_id=tokenizer.sep_token_id,
+            added_pieces=cut_added_words(_pieces(tokenizer), base_size),
         ),
         train=train,
         heldout=heldout,

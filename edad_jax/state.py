@@ -123,6 +123,30 @@ def load_over(params: dict, loaded: Mapping[str, dict]) -> dict:
     return merged
 
 
+def begin_added_words(params: dict, pieces: Sequence[Sequence[int]]) -> dict:
+    """Returns params whose added words begin as the mean of the base pieces they are made of.
+
+    With little text that is a far better beginning than the paper's random vectors: the added
+    words stand where the base's pieces stood, and must first be learned. A word without base
+    pieces stays random.
+
+    Args:
+      params: of a net with added words.
+      pieces: for each added word, ids of base pieces.
+
+    Raises:
+      ValueError: another number of words than the table has rows.
+    """
+    base_vd = params["base"]["embeddings"]["word"]["embedding"]
+    added_vd = np.array(params["extension"]["word"]["embedding"])
+    if len(pieces) != len(added_vd):
+        raise ValueError(f"got the pieces of {len(pieces)} added words, expected {len(added_vd)}")
+    for row, ids in enumerate(pieces):
+        if ids:
+            added_vd[row] = base_vd[list(ids)].mean(axis=0)
+    return params | {"extension": params["extension"] | {"word": {"embedding": added_vd}}}
+
+
 def take_layers(params: dict, teacher_params: Mapping[str, dict], layers: Sequence[int]) -> dict:
     """Returns the student's params, with the teacher's in place of random ones where they fit.
 

@@ -177,3 +177,79 @@ def test_a_plain_bert_is_not_taken_for_an_export(tmp_path, text):
     if text is not None:
         (tmp_path / "config.json").write_text(text)
     assert not build.is_exported(str(tmp_path))
+
+
+def test_added_words_begin_as_the_mean_of_their_base_pieces_where_asked(inputs):
+    words = vocabulary(inputs)
+    pieces = [(7, 9), (), *[(8,)] * (ADDED_WORDS - 2)]
+    words = dataclasses.replace(words, added_pieces=pieces)
+    runs = {
+        how: build.build_run(tiny_config(inputs, teacher__added_words=how), words, total_steps=10)
+        for how in ("random", "pieces")
+    }
+    tables = {
+        how: run.trained["teacher"]["extension"]["word"]["embedding"] for how, run in runs.items()
+    }
+    base_vd = runs["pieces"].frozen["teacher"]["base"]["embeddings"]["word"]["embedding"]
+    np.testing.assert_array_equal(tables["pieces"][0], (base_vd[7] + base_vd[9]) / 2)
+    np.testing.assert_array_equal(tables["pieces"][1], tables["random"][1])
+    np.testing.assert_array_equal(tables["pieces"][2], base_vd[8])
+    with pytest.raises(ValueError, match="got the pieces of 3 added words, expected 20"):
+        build.build_run(
+            tiny_config(inputs, teacher__added_words="pieces"),
+            dataclasses.replace(words, added_pieces=pieces[:3]),
+            total_steps=10,
+        )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"teacher__added_words": "zeros"}, "config.teacher.added_words='zeros' is not one of"),
+        ({"student__init": "copy"}, "config.student.init='copy' is not one of random, teacher"),
+        ({"vocabulary__from_scratch": True}, "set config.teacher.from_scratch too"),
+        ({"dtype": "float16"}, "is not one of auto, float32, bfloat16, mixed"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_named_at_once(inputs, changes, message):
+    with pytest.raises(ValueError, match=message):
+        build.check_settings(tiny_config(inputs, **changes))
+
+
+def test_a_student_may_begin_with_its_teachers_layers(inputs):
+    sizes = {"hidden_size": 24, "num_attention_heads": 3, "intermediate_size": 40}
+    extension = {"hidden_size": 12, "intermediate_size": 16, "num_attention_heads": 3}
+    changes = {f"student__{name}": size for name, size in sizes.items()}
+    changes |= {f"student__extension__{name}": size for name, size in extension.items()}
+    run = build_run(inputs, student__init="teacher", **changes)
+    student = run.trained["student"]
+    teacher = run.all_params(run.trained, "teacher")
+    for part, layer in (("base", "layers_0"), ("extension", "layers_0"), ("extension", "gates_0")):
+        taught = layer.replace("0", "1")  # one layer: it imitates the teacher's last, of two
+        assert_trees_equal(student[part][layer], teacher[part][taught])
+    np.testing.assert_array_equal(
+        student["base"]["embeddings"]["word"]["embedding"],
+        teacher["base"]["embeddings"]["word"]["embedding"],
+    )
+    assert_trees_equal(student["mlm"], teacher["mlm"])
+
+
+def test_a_student_of_another_width_cannot_begin_with_its_teachers_layers(inputs):
+    with pytest.raises(ValueError, match="config.student.hidden_size=24"):
+        build_run(inputs, student__init="teacher")
+
+
+def test_a_teacher_from_scratch_has_only_the_sizes_of_its_checkpoint(inputs):
+    words = dataclasses.replace(vocabulary(inputs), base_size=50, size=50)
+    config = tiny_config(
+        inputs, method="adaptation", teacher__from_scratch=True, vocabulary__from_scratch=True,
+        teacher__extension__hidden_size=0, teacher__frozen=(),
+    )  # fmt: skip
+    build.check_settings(config)
+    run = build.build_run(config, words, total_steps=10)
+    assert run.frozen["teacher"] == {}
+    params = run.trained["teacher"]
+    assert params["base"]["embeddings"]["word"]["embedding"].shape == (50, 24)
+    tensors = load_file(inputs / "teacher" / "model.safetensors")
+    position = tensors["bert.embeddings.position_embeddings.weight"]
+    assert not np.allclose(params["base"]["embeddings"]["position"]["embedding"], position)

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from edad_jax.data import vocabulary
-from edad_jax.data.vocabulary import extend_vocabulary, load_tokenizer
+from edad_jax.data.vocabulary import cut_added_words, extend_vocabulary, load_tokenizer
 from tests.tiny_text import DOMAIN_WORDS, make_documents, write_tokenizer
 
 
@@ -144,3 +144,9 @@ def test_korean_pieces_are_learned(tmp_path):
     texts = ["해마는 기억을 맡는다. 소뇌는 운동을 맡는다.\n" * 5] * 20
     extend(base, texts, tmp_path / "out", size=5)
     assert load_tokenizer(tmp_path / "out").tokenize("해마는 소뇌는") == ["해마는", "소뇌는"]
+
+
+def test_an_added_word_is_cut_into_the_base_pieces_that_it_stood_for():
+    base = ["[UNK]", "neu", "##ro", "##r", "##o", "n", "##n", "ro"]
+    words = ["neuron", "##ron", "ro", "xenon", "##o"]
+    assert cut_added_words(base + words, len(base)) == [(1, 2, 6), (2, 6), (7,), (), (4,)]

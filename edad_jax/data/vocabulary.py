@@ -217,6 +217,31 @@ def extend_vocabulary(
     )
 
 
+def cut_added_words(vocabulary: list[str], base_size: int) -> list[tuple[int, ...]]:
+    """Returns, for each added piece, the ids of the base pieces that it used to be cut into.
+
+    Greedy longest match, as WordPiece does it; () where the base has no pieces for it.
+
+    Args:
+      vocabulary: all pieces by id, the base's first.
+      base_size: how many are the base's.
+    """
+    base = {piece: number for number, piece in enumerate(vocabulary[:base_size])}
+
+    def cut(piece):
+        is_first, text, found = not piece.startswith("##"), piece.removeprefix("##"), []
+        while text:
+            prefix = "" if is_first else "##"
+            end = next((n for n in range(len(text), 0, -1) if prefix + text[:n] in base), 0)
+            if not end:
+                return ()
+            found.append(base[prefix + text[:end]])
+            text, is_first = text[end:], False
+        return tuple(found)
+
+    return [cut(piece) for piece in vocabulary[base_size:]]
+
+
 def _pieces_in_order(backend: Tokenizer) -> list[str]:
     pieces = backend.get_vocab(with_added_tokens=True)
     return sorted(pieces, key=pieces.__getitem__)
