@@ -243,25 +243,30 @@ def _keep_other_scale(out, number, scale_name):
 
 
 def _draw(number: int, scale: Scale, rows: Sequence[Mapping], path: Path) -> None:
-    """Draws the averages; models that others have trained before have no place on a cost axis."""
-    drawn = [
-        row for row in rows if "average" in row["f1"] and (number == 4 or row["is_cost_known"])
-    ]
-    if not drawn:
+    """Draws the averages, or, before all data sets have run, the first one that has.
+
+    Models that others have trained before have no place on a cost axis.
+    """
+    path.unlink(missing_ok=True)
+    column = next(
+        (name for name in ("average", *DATASETS) if any(name in row["f1"] for row in rows)), None
+    )
+    if column is None:
         return
     points = [
         {
             "name": row["name"],
-            "score": 100 * row["f1"]["average"]["mean"],
-            "half": None if (half := row["f1"]["average"]["half"]) is None else 100 * half,
+            "score": 100 * row["f1"][column]["mean"],
+            "half": None if (half := row["f1"][column]["half"]) is None else 100 * half,
             "cost": row.get(scale.cost, 0.0) / 60,
         }
-        for row in drawn
+        for row in rows
+        if column in row["f1"] and (number == 4 or row["is_cost_known"])
     ]
-    score = "entity F1, average of three data sets (%)"
+    score = f"entity F1 (%), {column.replace('average', 'average of three data sets')}"
     if number == 4:
         figures.plot_bars(path, points, TITLES[4], score)
-    else:
+    elif points:
         clock = {"seconds": "minutes", "cpu_seconds": "minutes of all cores"}[scale.cost]
         cost = f"training before the task ({clock})"
         figures.plot_costs(path, points, TITLES[number], cost, score)
@@ -302,7 +307,8 @@ def _markdown(number, scale_name, plan_rows, rows, cells, cells_folder, inputs) 
     ]
     if failed:
         lines += ["", f"Not in the means, since their loss was not finite: {'; '.join(failed)}."]
-    lines += ["", f"![scores](table-{number}.png)"]
+    if any(row["f1"] for row in rows):
+        lines += ["", f"![scores](table-{number}.png)"]
     papers = paper_rows(plan_rows)
     if papers:
         lines += ["", "## The paper's figures", ""]
