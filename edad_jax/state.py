@@ -126,9 +126,8 @@ def load_over(params: dict, loaded: Mapping[str, dict]) -> dict:
 def begin_added_words(params: dict, pieces: Sequence[Sequence[int]]) -> dict:
     """Returns params whose added words begin as the mean of the base pieces they are made of.
 
-    With little text that is a far better beginning than the paper's random vectors: the added
-    words stand where the base's pieces stood, and must first be learned. A word without base
-    pieces stays random.
+    For little text: the added words stand where the base's pieces stood, and from the paper's
+    random vectors they must first be learned. A word without base pieces stays random.
 
     Args:
       params: of a net with added words.

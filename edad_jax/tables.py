@@ -25,7 +25,7 @@ TITLES = {
     4: "The schedule of alpha",
 }
 
-# Entity-less: piece-level macro F1 with O (see `tasks.scores.paper_metric`), mean and half-width
+# Piece-level macro F1 with O (see `tasks.scores.paper_metric`), mean and half-width
 # of the 95% interval of five seeds, and hours on four RTX 3090. Columns: BC5CDR, BioNLP09, NCBI,
 # average. In table 4 the paper writes alpha = 1 and 2 beside its first two rows; by its Eq. 6 they
 # are alpha = 0 (adaptation only) and 1 (distillation only).

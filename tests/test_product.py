@@ -50,7 +50,7 @@ def test_the_kernels_gradient_is_exact_and_the_inputs_is_within_bfloat16():
 
 def test_another_product_than_a_linear_layers_is_an_error():
     product = linear_product(jnp.float32, jnp.bfloat16)
-    with pytest.raises(NotImplementedError, match="a linear layer"):
+    with pytest.raises(ValueError, match="expected those of a linear layer"):
         product(jnp.ones((2, 3)), jnp.ones((3, 4)), (((0,), (0,)), ((), ())))
 
 

@@ -26,7 +26,10 @@ def linear_product(dtype: jnp.dtype, products: jnp.dtype | None) -> Callable | N
         if (tuple(inputs_axes), tuple(kernel_axes)) != ((inputs.ndim - 1,), (0,)) or any(
             map(len, batch_axes)
         ):
-            raise NotImplementedError(f"a linear layer's product, got {dimensions}")
+            raise ValueError(
+                f"got the axes {dimensions}, expected those of a linear layer: the input's last "
+                "against the kernel's first"
+            )
         return mixed_product(inputs, kernel_de)
 
     return dot_general

@@ -237,7 +237,7 @@ def _fitting(length, padded_lengths):
 
 
 def _batch(rows, numbers, batch_size, length):
-    slots = 1 if len(rows.labels[0]) != len(rows.ids[0]) else length
+    slots = 1 if len(rows.labels[0]) == 1 else length  # a tagged row has three at least
     ids = np.zeros((batch_size, length), np.int32)
     mask = np.zeros((batch_size, length), bool)
     labels = np.full((batch_size, slots), NO_LABEL, np.int32)
