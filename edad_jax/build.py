@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from ml_collections import ConfigDict
 
 from edad_jax import distill, optimizer, schedules, state
@@ -150,7 +151,7 @@ def check_settings(config: ConfigDict) -> None:
         )
     resolve_precision(config.dtype)
     schedules.alpha(config.alpha, total_steps=1)
-    _optimizer(config.optimizer, _learning_rate(config.optimizer, "teacher", 1_000_000))
+    build_optimizer(config.optimizer, _learning_rate(config.optimizer, "teacher", 1_000_000))
     student_config(config.student, Vocabulary(1, 1, 0, 0, 0))
     extension_config(config.teacher.extension)
 
@@ -201,7 +202,7 @@ def assemble_run(
         ),
         alpha=schedules.alpha(config.alpha, total_steps=total_steps),
         learning_rate=schedule,
-        optimizers={net: _optimizer(config.optimizer, schedule[net]) for net in trained_nets},
+        optimizers={net: build_optimizer(config.optimizer, schedule[net]) for net in trained_nets},
         accumulate_steps=config.accumulate_steps,
         seed=config.seed,
     )
@@ -296,14 +297,9 @@ def _learning_rate(section: ConfigDict, net: str, total_steps: int) -> Any:
     )
 
 
-def _optimizer(section: ConfigDict, schedule: Any) -> Any:
+def build_optimizer(section: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """Returns the optimiser that a config.optimizer section asks for, at this learning rate."""
+    names = ("b1", "b2", "eps", "weight_decay", "clip_norm", "clip_by")
     return optimizer.make_optimizer(
-        section.name,
-        learning_rate=schedule,
-        b1=section.b1,
-        b2=section.b2,
-        eps=section.eps,
-        weight_decay=section.weight_decay,
-        clip_norm=section.clip_norm,
-        clip_by=section.clip_by,
+        section.name, learning_rate=schedule, **{name: section[name] for name in names}
     )

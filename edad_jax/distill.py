@@ -250,7 +250,9 @@ def _make_step(loss_fn, settings, trained_nets, *, masked):
         results = _accumulate(gradient, prepared, settings.accumulate_steps)
         (loss, terms), gradients = jax.lax.psum(results, AXIS)
 
-        metrics = terms | {"loss": loss, "alpha": alpha, "tokens": counts.tokens}
+        metrics = terms | {"loss": loss, "tokens": counts.tokens}
+        if trained_nets == METHODS["edad"]:  # the two stages have no use for it
+            metrics["alpha"] = alpha
         params, opt_state = {}, {}
         for net in trained_nets:
             updates, opt_state[net] = settings.optimizers[net].update(

@@ -5,15 +5,16 @@ import json
 import logging
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from edad_jax import build, optimizer, schedules
+from edad_jax import build, schedules
 from edad_jax.checkpoint import Checkpointer
 from edad_jax.data.vocabulary import load_tokenizer
 from edad_jax.metrics import MetricsWriter, read_metrics
@@ -230,21 +231,15 @@ def _train(config, workdir, prepared, net, params, predict):
     )
 
 
-def make_optimizer(section: ConfigDict, total_steps: int) -> Any:
+def make_optimizer(section: ConfigDict, total_steps: int) -> optax.GradientTransformation:
     """Returns the optimiser of a run of so many steps."""
-    return optimizer.make_optimizer(
-        section.name,
-        learning_rate=schedules.learning_rate(
-            section.schedule,
-            peak=section.learning_rate,
-            warmup_steps=max(1, round(section.warmup_share * total_steps)),
-            total_steps=total_steps,
-        ),
-        **{
-            name: section[name]
-            for name in ("b1", "b2", "eps", "weight_decay", "clip_norm", "clip_by")
-        },
+    schedule = schedules.learning_rate(
+        section.schedule,
+        peak=section.learning_rate,
+        warmup_steps=max(1, round(section.warmup_share * total_steps)),
+        total_steps=total_steps,
     )
+    return build.build_optimizer(section, schedule)
 
 
 def _summarise(config, prepared, trained, predictions):

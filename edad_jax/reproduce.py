@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from edad_jax import figures, report
+from edad_jax.published import published_rows
 from edad_jax.tables import (
     DATASETS,
     TITLES,
@@ -25,13 +26,12 @@ from edad_jax.tables import (
     Inputs,
     Row,
     Scale,
-    paper_rows,
     plan_table,
     tuning_cell,
 )
 from edad_jax.tasks.outcome import show_interval
 from edad_jax.tasks.scores import mean_interval
-from edad_jax.workdir import write_json
+from edad_jax.workdir import open_beside, write_json
 
 LOG = logging.getLogger(__name__)
 METRICS = {"f1": "entity F1", "paper_metric": "the paper's metric"}
@@ -97,9 +97,8 @@ def reproduce(
     )
     _draw(number, scale, rows, out / f"table-{number}.png")
     text = _markdown(number, scale_name, plan.rows, rows, cells, cells_folder, inputs)
-    beside = out / f"table-{number}.md.new"
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(out / f"table-{number}.md")
+    with open_beside(out / f"table-{number}.md") as file:
+        file.write(text)
     return rows
 
 
@@ -309,7 +308,7 @@ def _markdown(number, scale_name, plan_rows, rows, cells, cells_folder, inputs) 
         lines += ["", f"Not in the means, since their loss was not finite: {'; '.join(failed)}."]
     if any(row["f1"] for row in rows):
         lines += ["", f"![scores](table-{number}.png)"]
-    papers = paper_rows(plan_rows)
+    papers = published_rows([row.name for row in plan_rows])
     if papers:
         lines += ["", "## The paper's figures", ""]
         lines += ["Its metric, its sizes: BERT-base, 500M tokens, four RTX 3090, five seeds.", ""]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The paper's four tables: which runs each row needs, as commands, and what the paper has there.
+"""The paper's four tables: which runs each row needs, as commands. `published` has its figures.
 
 A *cell* is one command with a workdir of its own. Rows share cells: EDAD with the linear schedule
 is in tables 2, 3 and 4, and is trained once.
@@ -7,7 +7,7 @@ is in tables 2, 3 and 4, and is trained once.
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,35 +24,6 @@ TITLES = {
     3: "EDAD against models pretrained on large domain text",
     4: "The schedule of alpha",
 }
-
-# Piece-level macro F1 with O (see `tasks.scores.paper_metric`), mean and half-width
-# of the 95% interval of five seeds, and hours on four RTX 3090. Columns: BC5CDR, BioNLP09, NCBI,
-# average. In table 4 the paper writes alpha = 1 and 2 beside its first two rows; by its Eq. 6 they
-# are alpha = 0 (adaptation only) and 1 (distillation only).
-PAPER = {
-    "BERT": ("85.18 ± 0.31", "89.38 ± 0.08", "91.06 ± 0.13", "88.54 ± 0.17", "110M", "-"),
-    "oiBioBERT": ("85.53 ± 0.37", "90.09 ± 0.10", "91.18 ± 0.20", "88.93 ± 0.22", "110M", "9.7"),
-    "oiSciBERT": ("85.90 ± 0.04", "90.39 ± 0.07", "91.65 ± 0.11", "89.32 ± 0.07", "111M", "10.6"),
-    "exBERT": ("86.13 ± 0.16", "91.41 ± 0.09", "91.83 ± 0.19", "89.79 ± 0.15", "152M", "14.1"),
-    "BERT_GD": ("83.27 ± 0.10", "87.54 ± 0.08", "90.20 ± 0.13", "87.01 ± 0.10", "15M", "4.6"),
-    "oiBioBERT_GD": ("83.53 ± 0.09", "88.47 ± 0.06", "90.49 ± 0.06", "87.50 ± 0.07", "15M", "14.3"),
-    "oiSciBERT_GD": ("83.72 ± 0.11", "89.18 ± 0.07", "90.21 ± 0.10", "87.70 ± 0.09", "15M", "15.5"),
-    "exBERT_GD": ("83.74 ± 0.16", "90.05 ± 0.13", "90.60 ± 0.07", "88.13 ± 0.12", "22M", "21.6"),
-    "EDAD": ("84.15 ± 0.06", "90.26 ± 0.06", "90.68 ± 0.14", "88.36 ± 0.09", "22M", "17.4"),
-    "BioBERT": ("88.54 ± 0.21", "91.76 ± 0.20", "92.95 ± 0.12", "91.09 ± 0.18", "109M", "1104"),
-    "SciBERT": ("88.32 ± 0.15", "92.03 ± 0.16", "93.03 ± 0.15", "91.13 ± 0.15", "111M", "672"),
-    "BioBERT_GD": ("83.95 ± 0.09", "88.62 ± 0.07", "90.05 ± 0.08", "87.54 ± 0.08", "14M", "1108.1"),
-    "SciBERT_GD": ("84.56 ± 0.10", "89.75 ± 0.05", "90.89 ± 0.07", "88.40 ± 0.07", "15M", "676.3"),
-    "only_adaptation": ("82.20 ± 0.10", "89.39 ± 0.06", "89.51 ± 0.05", "87.03 ± 0.07", "22M", ""),
-    "only_distillation": (
-        "84.17 ± 0.19", "89.90 ± 0.10", "89.98 ± 0.09", "88.02 ± 0.13", "22M", ""
-    ),
-    "same": ("84.04 ± 0.10", "89.85 ± 0.14", "90.06 ± 0.02", "87.98 ± 0.11", "22M", ""),
-    "linear": ("84.15 ± 0.06", "90.26 ± 0.06", "90.68 ± 0.14", "88.36 ± 0.09", "22M", ""),
-    "linear_reverse": ("84.07 ± 0.17", "89.91 ± 0.06", "90.25 ± 0.16", "88.08 ± 0.13", "22M", ""),
-    "cosine": ("84.14 ± 0.08", "89.88 ± 0.05", "90.35 ± 0.10", "88.12 ± 0.08", "22M", ""),
-    "cosine_reverse": ("83.76 ± 0.08", "89.84 ± 0.06", "90.34 ± 0.10", "87.98 ± 0.08", "22M", ""),
-}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +42,6 @@ class Scale:
     """How large the runs are: configurations, and what is changed in them."""
 
     train_config: str
-    train: tuple[str, ...]  # of every training run
     plain_student: tuple[str, ...]  # the student of a teacher without extension
     distillation: tuple[str, ...]  # of stage two
     all_weights: tuple[str, ...]  # of adapting all weights of a pretrained BERT
@@ -90,6 +60,14 @@ class Cell(NamedTuple):
     words: tuple[str, ...]  # script and flags, without the folder
     folder_flag: str
     marker: str
+
+
+class RowSet(NamedTuple):
+    """Rows of text on disk, which training runs with the same vocabulary share."""
+
+    name: str = "rows"
+    changes: tuple[str, ...] = ()  # flags that set the vocabulary apart
+    teacher: str = ""  # whose vocabulary it begins with; "" for the user's
 
 
 class Row(NamedTuple):
@@ -123,7 +101,6 @@ _NO_DROPOUT = ("--config.hidden_dropout_prob=0.0", "--config.attention_probs_dro
 SCALES = {
     "paper": Scale(
         train_config="configs/edad.py",
-        train=(),
         plain_student=("--config.student.extension.hidden_size=0",),
         distillation=("--config.optimizer.student_learning_rate=1e-5",),
         all_weights=(),
@@ -136,7 +113,6 @@ SCALES = {
     ),
     "small": Scale(
         train_config="configs/table_small.py",
-        train=(),
         plain_student=("--config.student.extension.hidden_size=0",),
         distillation=(),  # 1e-5, the paper's, hardly moves a student in so few updates
         # The small configuration's 1e-3 is for a fresh extension beside a frozen BERT.
@@ -205,6 +181,9 @@ def tuning_cell(
     )  # fmt: skip
 
 
+_EXTENDED = RowSet()
+
+
 class _Maker:
     """Collects cells; each method returns the name of one, or the folder of a net."""
 
@@ -212,35 +191,28 @@ class _Maker:
         self.scale, self.inputs, self.folder = scale, inputs, folder
         self.cells: dict[str, Cell] = {}
 
-    def train(self, name, *changes, checkpoint=None, rows="rows", rows_changes=()):
+    def train(self, name, *changes, checkpoint="", rows=_EXTENDED):
         """Adds the rows and the training run, and returns the folder of the latter."""
-        common = (
-            f"--config={self.scale.train_config}",
-            f"--config.teacher.checkpoint={checkpoint or self.inputs.teacher}",
-            *self.scale.train,
+        config = f"--config={self.scale.train_config}"
+        self.cells[rows.name] = Cell(
+            rows.name,
+            (
+                "launch/prepare.py",
+                config,
+                f"--config.teacher.checkpoint={rows.teacher or self.inputs.teacher}",
+                f"--config.corpus.files={self.inputs.corpus}",
+                *rows.changes,
+            ),
+            "--out",
+            "rows.stage.json",
         )
-        if rows not in self.cells:
-            base = (
-                common
-                if rows_changes
-                else (
-                    *common[:1],
-                    f"--config.teacher.checkpoint={self.inputs.teacher}",
-                    *common[2:],
-                )
-            )
-            self.cells[rows] = Cell(
-                rows,
-                (
-                    "launch/prepare.py",
-                    *base,
-                    f"--config.corpus.files={self.inputs.corpus}",
-                    *rows_changes,
-                ),
-                "--out",
-                "rows.stage.json",
-            )
-        words = ("launch/train.py", *common, f"--config.prepared={self.folder}/{rows}", *changes)
+        words = (
+            "launch/train.py",
+            config,
+            f"--config.teacher.checkpoint={checkpoint or self.inputs.teacher}",
+            f"--config.prepared={self.folder}/{rows.name}",
+            *changes,
+        )
         self.cells[name] = Cell(name, words, "--workdir", "summary.json")
         return f"{self.folder}/{name}"
 
@@ -260,11 +232,11 @@ class _Maker:
         """Returns the folder of the adapted exBERT."""
         return self.train("adaptation", "--config.method=adaptation") + "/teacher"
 
-    def distil(self, name, teacher, *changes, rows="rows", rows_changes=()):
+    def distil(self, name, teacher, *changes, rows=_EXTENDED):
         """Returns the folder of a student distilled from a frozen teacher."""
         folder = self.train(
             name, "--config.method=distillation", *self.scale.distillation, *changes,
-            checkpoint=teacher, rows=rows, rows_changes=rows_changes,
+            checkpoint=teacher, rows=rows,
         )  # fmt: skip
         return folder + "/student"
 
@@ -274,39 +246,39 @@ class _Maker:
         return self.train(name, f"--config.alpha={alpha}", *changes) + "/student"
 
 
-_NO_EXTENSION = ("--config.teacher.extension.hidden_size=0", "--config.vocabulary.size=0")
+_NO_WORDS = ("--config.vocabulary.size=0",)
+_NO_BLOCKS = ("--config.teacher.extension.hidden_size=0",)
+_NO_EXTENSION = (*_NO_BLOCKS, *_NO_WORDS)
 _ALL_WEIGHTS = ("--config.method=adaptation", "--config.teacher.frozen=()")
 _NO_HEADS = ("--config.teacher.fresh=('mlm','nsp','pooler')",)  # distillation reads none of them
 _FROM_SCRATCH = ("--config.vocabulary.from_scratch=True", "--config.teacher.from_scratch=True")
 
 
 def _table_1(maker):
-    plain = {"rows": "rows-plain", "rows_changes": ("--config.vocabulary.size=0",)}
-    new = {
-        "rows": "rows-new",
-        "rows_changes": (
-            *_FROM_SCRATCH,
-            *maker.scale.new_vocabulary,
-        ),
-    }
+    plain = RowSet("rows-plain", _NO_WORDS)
+    new = RowSet("rows-new", (*_FROM_SCRATCH, *maker.scale.new_vocabulary))
     bare = maker.scale.plain_student
     teacher = maker.inputs.teacher
     bio = maker.train(
-        "adaptation-all-weights", *_ALL_WEIGHTS, *_NO_EXTENSION, *maker.scale.all_weights, **plain
+        "adaptation-all-weights",
+        *_ALL_WEIGHTS,
+        *_NO_EXTENSION,
+        *maker.scale.all_weights,
+        rows=plain,
     )
     sci = maker.train(
         "adaptation-from-scratch",
         *_ALL_WEIGHTS,
-        *_NO_EXTENSION[:1],
+        *_NO_BLOCKS,
         *_FROM_SCRATCH,
         "--config.optimizer.schedule=warmup_linear",
-        **new,
+        rows=new,
     )
     exbert = maker.adapt()
     students = [
-        maker.distil("distillation-bert", teacher, *_NO_EXTENSION, *bare, **plain),
-        maker.distil("distillation-all-weights", f"{bio}/teacher", *bare, **plain),
-        maker.distil("distillation-from-scratch", f"{sci}/teacher", *bare, **new),
+        maker.distil("distillation-bert", teacher, *_NO_EXTENSION, *bare, rows=plain),
+        maker.distil("distillation-all-weights", f"{bio}/teacher", *bare, rows=plain),
+        maker.distil("distillation-from-scratch", f"{sci}/teacher", *bare, rows=new),
         maker.distil("distillation", exbert),
     ]
     rows = [
@@ -366,7 +338,7 @@ def _table_3(maker):
         cell = f"distillation-{name.lower()}"
         student = maker.distil(
             cell, given, *_NO_EXTENSION, *maker.scale.plain_student, *_NO_HEADS,
-            rows=f"rows-{name.lower()}", rows_changes=("--config.vocabulary.size=0",),
+            rows=RowSet(f"rows-{name.lower()}", _NO_WORDS, given),
         )  # fmt: skip
         note = "without its own pretraining"
         rows += [
@@ -382,13 +354,3 @@ def _table_4(maker):
         Row(alpha, maker.edad(alpha), "student", (f"edad-{alpha}",)) for alpha in ALPHA_SCHEDULES
     ]
     return Plan(rows, maker.cells)
-
-
-def paper_rows(rows: Sequence[Row]) -> list[Mapping[str, str]]:
-    """Returns the paper's figures for these rows, where it has them."""
-    columns = (*DATASETS, "average", "parameters", "time cost (h)")
-    return [
-        {"model": row.name} | dict(zip(columns, PAPER[row.name], strict=True))
-        for row in rows
-        if row.name in PAPER
-    ]

@@ -10,11 +10,12 @@ workdir/
   teacher/, student/, summary.json, training.png       the result
 """
 
+import contextlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 # A run may be resumed on other devices, or with other habits of logging and saving.
 MAY_CHANGE = ("parallel", "checkpoint", "log_every_steps", "progress", "rows.workers")
@@ -114,11 +115,18 @@ def run_stage(folder: Path, fingerprint: Mapping[str, Any], build: Callable[[Pat
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes a JSON file beside and renames it, so that `path` is never half a file."""
-    beside = path.with_name(path.name + ".new")
-    with open(beside, "w", encoding="utf-8") as file:
+    """Writes a JSON file; `path` is never half a file."""
+    with open_beside(path) as file:
         json.dump(value, file, indent=1, ensure_ascii=False, allow_nan=False)
         file.write("\n")
+
+
+@contextlib.contextmanager
+def open_beside(path: str | os.PathLike[str]) -> Iterator[TextIO]:
+    """Gives a text file that becomes `path` when it is whole, so that there is never half of it."""
+    beside = Path(path).with_name(Path(path).name + ".new")
+    with open(beside, "w", encoding="utf-8", newline="") as file:
+        yield file
         file.flush()
         os.fsync(file.fileno())
     os.replace(beside, path)

@@ -46,6 +46,22 @@ def forget_programs():
     gc.collect()
 
 
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list:
+    """Returns the figures that are saved, to look at what is drawn."""
+    from matplotlib.figure import Figure
+
+    saved = []
+    save = Figure.savefig
+
+    def savefig(self, *args, **kwargs):
+        saved.append(self)
+        save(self, *args, **kwargs)
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    return saved
+
+
 class FinishedRun(NamedTuple):
     """A whole tiny run, made once in a session; tests read it and change nothing."""
 

@@ -4,24 +4,9 @@
 import matplotlib
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from edad_jax.figures import plot_bars, plot_confusion, plot_costs, plot_seeds
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    """The figures that are saved, to look at what is drawn."""
-    saved = []
-    save = Figure.savefig
-
-    def savefig(self, *args, **kwargs):
-        saved.append(self)
-        save(self, *args, **kwargs)
-
-    monkeypatch.setattr(Figure, "savefig", savefig)
-    return saved
 
 
 def texts_of(axes):

@@ -1,15 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
 from edad_jax import finetune as room
 from edad_jax import state
+from edad_jax.data.vocabulary import load_tokenizer
 from edad_jax.export import huggingface
 from edad_jax.finetune import finetune
 from edad_jax.metrics import read_metrics
+from edad_jax.models.exbert import ExBert
+from edad_jax.models.heads import Classifier
+from edad_jax.tasks.prediction import make_predictor, name_labels
+from edad_jax.tasks.setup import TASKS
+from edad_jax.tasks.tagged import read_tagged
+from edad_jax.tasks.tuning import TaskNet
 from tests.tiny_run import run_command
 from tests.tiny_tasks import (
     tiny_sentences,
@@ -58,12 +66,21 @@ def test_predictions_are_aligned_with_the_original_words(tuned, data):
     assert columns == gold.strip().split("\n")
 
 
-def test_the_saved_model_gives_the_scores_of_the_best_seed(tuned):
+def test_the_saved_model_gives_the_scores_of_the_best_seed(tuned, data):
     workdir, summary = tuned
     sizes, params, task = huggingface.load_task_model(str(workdir / "model"))
     assert task == ("tagging", ("O", "B-Vowel", "I-Vowel"))
     assert set(params) == {"base", "extension", "classifier"}
-    assert load_file(workdir / "model" / "model.safetensors")["classifier.weight"].shape[0] == 3
+    net = TaskNet("tagging", ExBert(sizes, jnp.float32), Classifier(sizes.base, 3, jnp.float32))
+    examples, _ = read_tagged(str(data))
+    rows = TASKS["tagging"].rows(
+        examples["test"], load_tokenizer(workdir / "model"), task.labels, max_length=32
+    )
+    predict = make_predictor(net, over="loop", batch_size=8, max_length=32)
+    (logits,) = predict(jax.tree.map(lambda x: x[None], params), rows)
+    predicted = name_labels(rows, logits, task.labels)
+    best = max(summary["seeds"].values(), key=lambda seed: seed["devel"]["f1"])
+    assert TASKS["tagging"].quick_score(examples["test"], predicted) == best["test"]["f1"]
 
 
 def test_the_log_has_each_seeds_score_by_epoch_and_the_time_cost(tuned):

@@ -69,6 +69,7 @@ FLOORS = {
     "tasks.outcome": 5,
     "tasks.setup": 6,
     "finetune": 7,
+    "published": 0,
     "tables": 2,
     "reproduce": 8,
 }

@@ -6,26 +6,11 @@ import math
 import matplotlib
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from edad_jax import report
 from edad_jax.metrics import MetricsWriter
 from edad_jax.report import markdown_table, plot_training
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    """The figures that are saved, to look at what is drawn."""
-    saved = []
-    save = Figure.savefig
-
-    def savefig(self, *args, **kwargs):
-        saved.append(self)
-        save(self, *args, **kwargs)
-
-    monkeypatch.setattr(Figure, "savefig", savefig)
-    return saved
 
 
 def write_log(workdir, names, count=20):

@@ -79,9 +79,7 @@ def test_a_text_that_is_too_long_is_cut_and_counted(tokenizer, sentences):
 def test_an_epoch_holds_every_row_once_for_each_seed(sentences, tokenizer):
     _, rows = tagging(sentences, tokenizer)
     seen = [[], []]
-    for batch in task_rows.epoch_batches(
-        rows, batch_size=4, max_length=16, seeds=(5, 6), epoch=0
-    ):
+    for batch in task_rows.epoch_batches(rows, batch_size=4, max_length=16, seeds=(5, 6), epoch=0):
         assert batch.ids_bt.shape[:2] == (4, 2)
         for seed in range(2):
             for ids, mask in zip(batch.ids_bt[:, seed], batch.mask_bt[:, seed], strict=True):

@@ -150,3 +150,18 @@ def test_an_added_word_is_cut_into_the_base_pieces_that_it_stood_for():
     base = ["[UNK]", "neu", "##ro", "##r", "##o", "n", "##n", "ro"]
     words = ["neuron", "##ron", "ro", "xenon", "##o"]
     assert cut_added_words(base + words, len(base)) == [(1, 2, 6), (2, 6), (7,), (), (4,)]
+
+
+def test_a_vocabulary_of_the_domains_own_keeps_only_the_special_pieces_and_their_ids(
+    base, tmp_path
+):
+    texts = make_documents(30, seed=1)
+    report = extend_vocabulary(
+        base, texts, size=12, out=tmp_path / "out", keep_base=False, progress=False
+    )
+    before, after = load_tokenizer(base), load_tokenizer(tmp_path / "out")
+    kept = max(before.all_special_ids) + 1
+    assert len(after) == kept + 12 == report.size
+    assert pieces_of(after)[:kept] == pieces_of(before)[:kept]
+    assert after.all_special_ids == before.all_special_ids
+    assert pieces_of(after)[kept:] != pieces_of(before)[kept : kept + 12]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edad_jax.data.reading import ReadReport
 from edad_jax.tasks import splits as task_splits
+from edad_jax.workdir import open_beside
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -344,7 +345,7 @@ def write_predictions(
     """
     if len(texts) != len(predicted):
         raise ValueError(f"{path}: got {len(predicted)} labels, expected {len(texts)}")
-    with task_splits.open_beside(path) as file:
+    with open_beside(path) as file:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")
         writer.writerow(("text", "gold", "predicted"))
         writer.writerows(

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from edad_jax import build, state
 from edad_jax.data.vocabulary import load_tokenizer
 from edad_jax.export import huggingface
+from edad_jax.export.task import KINDS
 from edad_jax.models.exbert import ExBert
 from edad_jax.models.heads import Classifier, Pooler
 from edad_jax.tasks import rows as task_rows
@@ -94,7 +95,7 @@ def build_net(
       ValueError: the model cannot be read, has other words than its tokenizer, or is too short.
     """
     precision = build.resolve_precision(config.dtype)
-    needs_pooler = config.task == "classification"
+    needs_pooler = "pooler" in KINDS[config.task].heads
     sizes, loaded, _ = huggingface.load_encoder(
         config.model,
         with_pooler=needs_pooler,

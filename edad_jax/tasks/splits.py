@@ -7,11 +7,9 @@ wrong score, a damaged file is an error here, where the readers of `data` keep w
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -210,14 +208,3 @@ def split_by_class(
             del shuffled[:size]
             behind[index] += due[index] - size * total
     return tuple(sorted(part) for part in chosen)
-
-
-@contextmanager
-def open_beside(path: str | os.PathLike[str]) -> Iterator[TextIO]:
-    """Gives a text file that becomes `path` when it is whole, so that there is never half of it."""
-    beside = Path(path).with_name(Path(path).name + ".new")
-    with open(beside, "w", encoding="utf-8", newline="") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)

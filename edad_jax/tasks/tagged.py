@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from edad_jax.data.reading import ReadReport
 from edad_jax.tasks import splits as task_splits
+from edad_jax.workdir import open_beside
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -347,7 +348,7 @@ def write_predictions(
                 f"{path}: got {len(tags)} tags for {sentence.source}, expected one for each of "
                 f"its {len(sentence.words)} words"
             )
-    with task_splits.open_beside(path) as file:
+    with open_beside(path) as file:
         for sentence, tags in zip(sentences, predicted_tags, strict=True):
             for word, gold, tag in zip(sentence.words, sentence.tags, tags, strict=True):
                 # A word of a data set may hold what ends a column or a line here.

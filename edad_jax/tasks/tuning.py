@@ -13,12 +13,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from edad_jax.export.task import KINDS
 from edad_jax.models.exbert import ExBert
 from edad_jax.models.heads import Classifier, Pooler
 from edad_jax.parallel import AXIS
 from edad_jax.types import TaskBatch
 
-TASKS = ("tagging", "classification")
 OVER_SEEDS = ("vmap", "loop")
 
 
@@ -26,14 +26,14 @@ OVER_SEEDS = ("vmap", "loop")
 class TaskNet:
     """An encoder and the classifier on it. Params: base, extension, pooler, classifier."""
 
-    task: str  # one of TASKS
+    task: str  # a key of KINDS
     encoder: ExBert
     classifier: Classifier
 
     @property
     def parts(self) -> tuple[str, ...]:
         """Returns the names of the encoder's parts that the task uses."""
-        return ("base", "extension", *(("pooler",) if self.task == "classification" else ()))
+        return ("base", "extension", *KINDS[self.task].heads)
 
     def logits(self, params: dict, batch: TaskBatch, key: jax.Array | None) -> jax.Array:
         """Returns float32 logits_bnc; with a key, dropout is on."""
@@ -42,7 +42,7 @@ class TaskNet:
             {"params": params}, batch.ids_bt, jnp.zeros_like(batch.ids_bt), batch.mask_bt,
             deterministic=key is None, method="encode", **_dropout(encoder_key),
         ).last_hidden_btd  # fmt: skip
-        if self.task == "classification":
+        if "pooler" in self.parts:
             config = self.encoder.config.base
             pooler = Pooler(config, self.encoder.dtype, self.encoder.products)
             hidden = pooler.apply({"params": params["pooler"]}, hidden)[:, None]
