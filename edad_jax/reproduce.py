@@ -5,35 +5,20 @@ Each cell is a command of launch/ in a process of its own, with a folder of its 
 finished is not run again, and what was killed goes on where it stopped.
 """
 
-import dataclasses
-import fcntl
 import json
-import logging
-import shlex
-import signal
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from edad_jax import figures, report
+from edad_jax.cells import Cell, check_command, command, run_cells
+from edad_jax.models import convert
 from edad_jax.published import published_rows
-from edad_jax.tables import (
-    DATASETS,
-    TITLES,
-    Cell,
-    Inputs,
-    Row,
-    Scale,
-    plan_table,
-    tuning_cell,
-)
+from edad_jax.tables import DATASETS, TITLES, Inputs, Row, Scale, plan_table, tuning_cell
 from edad_jax.tasks.outcome import show_interval
 from edad_jax.tasks.scores import mean_interval
 from edad_jax.workdir import open_beside, write_json
 
-LOG = logging.getLogger(__name__)
 METRICS = {"f1": "entity F1", "paper_metric": "the paper's metric"}
 
 
@@ -48,6 +33,7 @@ def reproduce(
     out: Path,
     train: Sequence[str] = (),
     tune: Sequence[str] = (),
+    jobs: int = 1,
     only_report: bool = False,
 ) -> list[dict]:
     """Returns the rows of a table, after running what had not been run.
@@ -64,6 +50,7 @@ def reproduce(
       out: where the table goes.
       train: more flags for every training run.
       tune: more flags for every fine-tuning run.
+      jobs: cells at once.
       only_report: write down what there is, and run nothing.
 
     Raises:
@@ -83,8 +70,7 @@ def reproduce(
             cells += [cell for cell in by_row[row.name].values() if cell.name not in known]
     if not only_report:
         check_data(inputs.ner)
-        for place, cell in enumerate(cells, start=1):
-            run_cell(cell, cells_folder, root, f"{place}/{len(cells)}")
+        run_cells(cells, cells_folder, root, jobs)
     for cell in cells:
         check_command(cell, cells_folder)
 
@@ -114,73 +100,18 @@ def check_data(folder: str) -> None:
                 )
 
 
-def run_cell(cell: Cell, cells_folder: Path, root: Path, place: str) -> None:
-    """Runs one command, if it has not been finished before; its output goes to the terminal.
-
-    Two programs may work on one folder of cells: the second waits for the cell that the first is
-    at. A signal that stops this program stops the cell first, which saves what it has.
+def read_sizes(models: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Returns the width and feed-forward width of each model: a folder or a hub id; "" is none.
 
     Raises:
-      ValueError: it failed, or was made by another command before.
+      ValueError: a model is not there, or is no BERT.
     """
-    folder = cells_folder / cell.name
-    words = command(cell, cells_folder)
-    cells_folder.mkdir(parents=True, exist_ok=True)
-    with open(cells_folder / f"{cell.name}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if check_command(cell, cells_folder) and (folder / cell.marker).exists():
-            LOG.info("[%s] %s: finished before", place, cell.name)
-            return
-        write_json(_command_file(cell, cells_folder), words)
-        LOG.info("[%s] %s: python %s", place, cell.name, shlex.join(words))
-        status = _run([sys.executable, *words], root)
-    if status:
-        raise ValueError(
-            f"{cell.name} ended with status {status}; what it said stands above. The same command "
-            f"goes on from here. By hand: python {shlex.join(words)}"
-        )
-
-
-def check_command(cell: Cell, cells_folder: Path) -> bool:
-    """Returns whether the cell has been begun.
-
-    Raises:
-      ValueError: it has, by another command.
-    """
-    path = _command_file(cell, cells_folder)
-    if not path.exists():
-        return (cells_folder / cell.name).exists()
-    before, now = _read(path), command(cell, cells_folder)
-    if before != now:
-        raise ValueError(
-            f"{cells_folder / cell.name} was made by another command; got "
-            f"{[word for word in now if word not in before]}, it had "
-            f"{[word for word in before if word not in now]}. Give the same flags, or another "
-            "--workdir"
-        )
-    return True
-
-
-def _command_file(cell, cells_folder):
-    return cells_folder / f"{cell.name}.command.json"
-
-
-def _run(words, folder):
-    """Returns a command's exit status; SIGTERM and Ctrl-C are passed on, and it is waited for."""
-    with subprocess.Popen(words, cwd=folder) as process:
-        before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
-        try:
-            return process.wait()
-        except KeyboardInterrupt:  # the command has had it too
-            process.wait()
-            raise
-        finally:
-            signal.signal(signal.SIGTERM, before)
-
-
-def command(cell: Cell, cells_folder: Path) -> list[str]:
-    """Returns the words of a cell's command, after `python`."""
-    return [*cell.words, cell.folder_flag, str(cells_folder / cell.name)]
+    sizes = {}
+    for model in filter(None, models):
+        folder = convert.local_folder(model, option="--teacher, --biobert or --scibert")
+        config = convert.bert_config(convert.read_json(folder / "config.json"))
+        sizes[model] = (config.hidden_size, config.intermediate_size)
+    return sizes
 
 
 def read_row(row: Row, tuning: Mapping[str, Cell], cells_folder: Path) -> dict[str, Any]:
@@ -314,7 +245,7 @@ def _markdown(number, scale_name, plan_rows, rows, cells, cells_folder, inputs) 
         lines += ["Its metric, its sizes: BERT-base, 500M tokens, four RTX 3090, five seeds.", ""]
         lines += [report.markdown_table(papers, list(papers[0]))]
     places = {str(cells_folder): "CELLS"} | {
-        path: field.upper() for field, path in dataclasses.asdict(inputs).items() if path
+        path: name.upper() for name, path in inputs.paths().items()
     }
     lines += ["", "## Every command", ""]
     lines += [f"Begun with a {Path(inputs.teacher).name} as TEACHER.", "", "```"]

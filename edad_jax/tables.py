@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The paper's four tables: which runs each row needs, as commands. `published` has its figures.
 
-A *cell* is one command with a workdir of its own. Rows share cells: EDAD with the linear schedule
+Rows share cells: EDAD with the linear schedule
 is in tables 2, 3 and 4, and is trained once.
 """
 
 import dataclasses
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from edad_jax.cells import Cell
 from edad_jax.schedules import ALPHA_SCHEDULES
 
 DATASETS = {
@@ -35,6 +35,13 @@ class Inputs:
     ner: str  # folder with the three folders of DATASETS
     biobert: str = ""
     scibert: str = ""
+    # Width and feed-forward width of each model above; read where students begin with its layers.
+    sizes: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+
+    def paths(self) -> dict[str, str]:
+        """Returns what was given, by name."""
+        names = ("teacher", "corpus", "ner", "biobert", "scibert")
+        return {name: path for name in names if (path := getattr(self, name))}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,20 +53,11 @@ class Scale:
     distillation: tuple[str, ...]  # of stage two
     all_weights: tuple[str, ...]  # of adapting all weights of a pretrained BERT
     new_vocabulary: tuple[str, ...]  # of a vocabulary from scratch
-    wide_student: tuple[str, ...]  # begun with the teacher's layers, as wide; () for no such rows
+    student: tuple[str, ...]  # begun with the teacher's layers, as wide as it; () for random ones
     tune_teacher: tuple[str, ...]
     tune_student: tuple[str, ...]
     seeds: int  # of fine-tuning
     cost: str  # what the pictures call cost: "seconds" by the clock, or "cpu_seconds" of all cores
-
-
-class Cell(NamedTuple):
-    """One command. It is done when `marker` is in its folder."""
-
-    name: str
-    words: tuple[str, ...]  # script and flags, without the folder
-    folder_flag: str
-    marker: str
 
 
 class RowSet(NamedTuple):
@@ -105,7 +103,7 @@ SCALES = {
         distillation=("--config.optimizer.student_learning_rate=1e-5",),
         all_weights=(),
         new_vocabulary=("--config.vocabulary.size=30986",),  # 31,090 with BERT's special pieces
-        wide_student=(),
+        student=(),
         tune_teacher=("--config.epochs=3", "--config.optimizer.learning_rate=5e-5"),
         tune_student=("--config.epochs=15", "--config.optimizer.learning_rate=1e-4"),
         seeds=5,
@@ -118,7 +116,7 @@ SCALES = {
         # The small configuration's 1e-3 is for a fresh extension beside a frozen BERT.
         all_weights=("--config.optimizer.teacher_learning_rate=1e-4",),
         new_vocabulary=(),
-        wide_student=(
+        student=(
             "--config.student.init=teacher",
             "--config.student.extension.hidden_size=132",
             "--config.student.extension.intermediate_size=512",
@@ -216,34 +214,35 @@ class _Maker:
         self.cells[name] = Cell(name, words, "--workdir", "summary.json")
         return f"{self.folder}/{name}"
 
-    def wide_student(self):
-        """Returns the flags of a student as wide as the teacher; () where its width is unknown."""
-        config_file = Path(self.inputs.teacher) / "config.json"
-        if not self.scale.wide_student or not config_file.is_file():
+    def student(self, checkpoint):
+        """Returns the flags of a student as wide as its teacher, which gives it layers."""
+        if not self.scale.student:
             return ()
-        sizes = json.loads(config_file.read_text(encoding="utf-8"))
+        width, inner = self.inputs.sizes[checkpoint]
         return (
-            *self.scale.wide_student,
-            f"--config.student.hidden_size={sizes['hidden_size']}",
-            f"--config.student.intermediate_size={sizes['intermediate_size']}",
+            *self.scale.student,
+            f"--config.student.hidden_size={width}",
+            f"--config.student.intermediate_size={inner}",
         )
 
     def adapt(self):
         """Returns the folder of the adapted exBERT."""
         return self.train("adaptation", "--config.method=adaptation") + "/teacher"
 
-    def distil(self, name, teacher, *changes, rows=_EXTENDED):
+    def distil(self, name, teacher, *changes, rows=_EXTENDED, is_random=False):
         """Returns the folder of a student distilled from a frozen teacher."""
+        student = () if is_random else self.student(rows.teacher or self.inputs.teacher)
         folder = self.train(
-            name, "--config.method=distillation", *self.scale.distillation, *changes,
+            name, "--config.method=distillation", *self.scale.distillation, *student, *changes,
             checkpoint=teacher, rows=rows,
         )  # fmt: skip
         return folder + "/student"
 
-    def edad(self, alpha, *changes, name=None):
+    def edad(self, alpha, *, name=None, is_random=False):
         """Returns the folder of the student of a single pass."""
+        student = () if is_random else self.student(self.inputs.teacher)
         name = name or f"edad-{alpha}"
-        return self.train(name, f"--config.alpha={alpha}", *changes) + "/student"
+        return self.train(name, f"--config.alpha={alpha}", *student) + "/student"
 
 
 _NO_WORDS = ("--config.vocabulary.size=0",)
@@ -313,14 +312,13 @@ def _table_2(maker):
             "single pass; tuned with soft labels of the adapted teacher, which it trains too",
             teacher_cell="adaptation"),
     ]  # fmt: skip
-    wide = maker.wide_student()
-    if wide:
-        note = "; student as wide as the teacher, begun with its layers"
+    if maker.scale.student:
+        note = "; student as in the paper: narrower, begun from random weights"
         rows += [
-            Row("exBERT_GD_init", maker.distil("distillation-init", exbert, *wide), "student",
-                ("adaptation", "distillation-init"), "two stages" + note),
-            Row("EDAD_init", maker.edad("linear", *wide, name="edad-linear-init"), "student",
-                ("edad-linear-init",), "single pass" + note),
+            Row("exBERT_GD_random", maker.distil("distillation-random", exbert, is_random=True),
+                "student", ("adaptation", "distillation-random"), "two stages" + note),
+            Row("EDAD_random", maker.edad("linear", name="edad-linear-random", is_random=True),
+                "student", ("edad-linear-random",), "single pass" + note),
         ]  # fmt: skip
     return Plan(rows, maker.cells)
 

@@ -34,30 +34,36 @@ TRAIN = flags.DEFINE_multi_string(
 TUNE = flags.DEFINE_multi_string("tune", [], "A flag for every fine-tuning run, likewise.")
 WORKDIR = flags.DEFINE_string("workdir", "runs/reproduce", "Folder for the runs.")
 OUT = flags.DEFINE_string("out", "docs/results", "Folder for the table.")
+JOBS = flags.DEFINE_integer(
+    "jobs", 1, "Runs at once, each on its share of the CPU's cores.", lower_bound=1
+)
 ONLY_REPORT = flags.DEFINE_bool("only_report", False, "Write what there is, and run nothing.")
 
 
 def main():
-    from edad_jax.reproduce import reproduce
+    from edad_jax.reproduce import read_sizes, reproduce
     from edad_jax.tables import SCALES, Inputs
 
     table = int(TABLE.value)
+    models = [_path(path) for path in (TEACHER.value, BIOBERT.value, SCIBERT.value)]
     reproduce(
         table,
         SCALE.value,
         SCALES[SCALE.value],
         Inputs(
-            teacher=_path(TEACHER.value),
+            teacher=models[0],
             corpus=",".join(_absolute(part) for part in CORPUS.value.split(",") if part.strip()),
             ner=_absolute(NER.value),
-            biobert=_path(BIOBERT.value),
-            scibert=_path(SCIBERT.value),
+            biobert=models[1],
+            scibert=models[2],
+            sizes=read_sizes(models) if SCALES[SCALE.value].student else {},
         ),
         root=Path(__file__).resolve().parents[1],
         workdir=Path(WORKDIR.value).expanduser().resolve(),
         out=Path(OUT.value).expanduser().resolve(),
         train=TRAIN.value,
         tune=TUNE.value,
+        jobs=JOBS.value,
         only_report=ONLY_REPORT.value,
     )
     print((Path(OUT.value).expanduser() / f"table-{table}.md").read_text(encoding="utf-8"))

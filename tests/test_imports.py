@@ -70,7 +70,8 @@ FLOORS = {
     "tasks.setup": 6,
     "finetune": 7,
     "published": 0,
-    "tables": 2,
+    "cells": 2,
+    "tables": 3,
     "reproduce": 8,
 }
 

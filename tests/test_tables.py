@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 
 from edad_jax import reproduce, tables
+from edad_jax.cells import Cell, run_cells
 from edad_jax.published import PAPER
 from edad_jax.tables import SCALES, Inputs, plan_table
 
 ROOT = Path(__file__).parents[1]
-INPUTS = Inputs(teacher="/models/bert", corpus="/data/*.txt", ner="/data/ner")
+SIZES = {"/models/bert": (96, 200), "/bio": (96, 200), "/sci": (48, 100)}
+INPUTS = Inputs(teacher="/models/bert", corpus="/data/*.txt", ner="/data/ner", sizes=SIZES)
+ALL_INPUTS = Inputs("/models/bert", "/c", "/n", "/bio", "/sci", SIZES)
 
 
 def config_keys(text):
@@ -44,7 +47,7 @@ def all_cells(number, scale_name, inputs=INPUTS):
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("number", tables.TITLES)
 def test_every_flag_of_every_cell_is_a_key_of_its_configuration(number, scale):
-    _, cells = all_cells(number, scale, Inputs("/m", "/c", "/n", "/bio", "/sci"))
+    _, cells = all_cells(number, scale, ALL_INPUTS)
     for cell in cells:
         script, config, *flags = cell.words
         assert (ROOT / script).is_file()
@@ -155,31 +158,77 @@ def test_a_missing_data_set_is_named_before_anything_runs(tmp_path):
         reproduce.check_data(str(tmp_path))
 
 
-def test_a_student_as_wide_as_its_teacher_is_planned_where_the_width_is_known(tmp_path):
-    (tmp_path / "config.json").write_text('{"hidden_size": 96, "intermediate_size": 200}')
-    plan = plan_table(2, SCALES["small"], Inputs(str(tmp_path), "/c", "/n"), "/cells")
-    assert "--config.student.hidden_size=96" in plan.cells["edad-linear-init"].words
-    assert "edad-linear-init" not in all_cells(2, "small")[0].cells
-
-
-def test_a_finished_cell_is_not_run_again_and_a_failed_one_is_named(tmp_path):
-    script = tmp_path / "count.py"
-    script.write_text(
-        "import pathlib, sys\n"
-        "folder = pathlib.Path(sys.argv[-1])\n"
-        "folder.mkdir(parents=True, exist_ok=True)\n"
-        "with open(folder / 'runs', 'a') as file: file.write('x')\n"
-        "if 'fail' in sys.argv: sys.exit(3)\n"
-        "(folder / 'summary.json').write_text('{}')\n"
+def test_a_small_student_is_as_wide_as_the_teacher_that_gives_it_layers(tmp_path):
+    sizes = {"hidden_size": 96, "intermediate_size": 200, "vocab_size": 9, "num_hidden_layers": 1}
+    write(
+        tmp_path / "config.json", sizes | {"num_attention_heads": 2, "max_position_embeddings": 8}
     )
-    cell = tables.Cell("one", ("count.py",), "--workdir", "summary.json")
+    folder = str(tmp_path)
+    read = reproduce.read_sizes([folder, ""])
+    assert read == {folder: (96, 200)}
+    cells = plan_table(2, SCALES["small"], Inputs(folder, "/c", "/n", sizes=read), "/cells").cells
+    assert "--config.student.hidden_size=96" in cells["edad-linear"].words
+    assert not any("config.student" in word for word in cells["edad-linear-random"].words[2:])
+    _, cells = all_cells(3, "small", ALL_INPUTS)
+    words = next(cell.words for cell in cells if cell.name == "distillation-scibert")
+    assert "--config.student.hidden_size=48" in words
+
+
+SCRIPT = """
+import pathlib, sys, time
+folder = pathlib.Path(sys.argv[-1])
+folder.mkdir(parents=True, exist_ok=True)
+with open(folder / "runs", "a") as file: file.write("x")
+if "--fail" in sys.argv: sys.exit(3)
+if "--meet" in sys.argv:  # needs another cell to run at the same time
+    (folder / "here").touch()
+    limit = time.monotonic() + 30
+    while len(list(folder.parent.glob("*/here"))) < 2:
+        if time.monotonic() > limit: sys.exit(4)
+        time.sleep(0.05)
+(folder / "summary.json").write_text("{}")
+"""
+
+
+@pytest.fixture
+def make_cell(tmp_path):
+    """Returns a function that makes cells of a script which counts its runs."""
+    (tmp_path / "count.py").write_text(SCRIPT)
+    return lambda name, *words: Cell(name, ("count.py", *words), "--workdir", "summary.json")
+
+
+def runs_of(tmp_path):
+    return {path.parent.name: path.read_text() for path in (tmp_path / "cells").glob("*/runs")}
+
+
+def test_a_finished_cell_is_not_run_again(tmp_path, make_cell):
     for _ in range(2):
-        reproduce.run_cell(cell, tmp_path / "cells", tmp_path, "1/1")
-    assert (tmp_path / "cells" / "one" / "runs").read_text() == "x"
-    with pytest.raises(ValueError, match="two ended with status 3.*By hand: python count.py fail"):
-        reproduce.run_cell(
-            cell._replace(name="two", words=("count.py", "fail")), tmp_path / "cells", tmp_path, ""
-        )
+        run_cells([make_cell("one")], tmp_path / "cells", tmp_path)
+    assert runs_of(tmp_path) == {"one": "x"}
+
+
+def test_a_failed_cell_stops_only_those_that_need_it(tmp_path, make_cell):
+    cells = [
+        make_cell("two", "--fail"),
+        make_cell("three", f"--config.prepared={tmp_path}/cells/two/rows"),
+        make_cell("four"),
+    ]
+    with pytest.raises(ValueError, match="two ended with status 3; by hand: python count.py"):
+        run_cells(cells, tmp_path / "cells", tmp_path)
+    assert runs_of(tmp_path) == {"two": "x", "four": "x"}
+
+
+def test_two_jobs_run_at_once_and_one_waits_for_what_it_reads(tmp_path, make_cell):
+    cells = [
+        make_cell("last", f"--config.prepared={tmp_path}/cells/left/rows"),
+        make_cell("left", "--meet"),
+        make_cell("right", "--meet"),
+    ]
+    run_cells(cells, tmp_path / "cells", tmp_path, jobs=2)
+    assert runs_of(tmp_path) == {"last": "x", "left": "x", "right": "x"}
+    order = [(tmp_path / "cells" / name / "summary.json").stat().st_mtime_ns for name in
+             ("left", "last")]  # fmt: skip
+    assert order == sorted(order)
 
 
 @pytest.mark.parametrize(

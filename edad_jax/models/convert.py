@@ -69,7 +69,7 @@ def load_checkpoint(
       ValueError: no such directory and the hub does not answer; no weights; unreadable weights.
     """
     directory = local_folder(path_or_hub_id, option=option)
-    config = _read_json(directory / "config.json")
+    config = read_json(directory / "config.json")
     tensors = {
         name: tensor.astype(np.float32) if _is_floating(tensor) else tensor
         for name, tensor in _read_tensors(directory).items()
@@ -371,7 +371,12 @@ def _unflatten(leaves):
     return tree
 
 
-def _read_json(path):
+def read_json(path: Path) -> dict[str, Any]:
+    """Returns a JSON file of a model's folder.
+
+    Raises:
+      ValueError: it is not there, or no JSON; says what such a folder has.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -388,7 +393,7 @@ def _read_tensors(directory):
         index = directory / f"{name}.index.json"
         if index.is_file():
             tensors = {}
-            for shard in sorted(set(_read_json(index)["weight_map"].values())):
+            for shard in sorted(set(read_json(index)["weight_map"].values())):
                 tensors |= read(directory / shard)
             return tensors
     raise ValueError(
