@@ -33,6 +33,7 @@ def reproduce(
     out: Path,
     train: Sequence[str] = (),
     tune: Sequence[str] = (),
+    datasets: Sequence[str] = tuple(DATASETS),
     jobs: int = 1,
     only_report: bool = False,
 ) -> list[dict]:
@@ -50,6 +51,7 @@ def reproduce(
       out: where the table goes.
       train: more flags for every training run.
       tune: more flags for every fine-tuning run.
+      datasets: which ones to fine-tune on, out of DATASETS; the others' columns show what ran.
       jobs: cells at once.
       only_report: write down what there is, and run nothing.
 
@@ -59,18 +61,23 @@ def reproduce(
     cells_folder = workdir / scale_name / "cells"
     plan = plan_table(number, scale, inputs, str(cells_folder))
     cells = [cell._replace(words=(*cell.words, *train)) for cell in plan.cells.values()]
-    by_row = {}
-    for row in plan.rows:
-        if row.model:
-            by_row[row.name] = {
-                dataset: tuning_cell(row, dataset, scale, inputs, str(cells_folder), tune)
-                for dataset in DATASETS
-            }
-            known = {cell.name for cell in cells}
-            cells += [cell for cell in by_row[row.name].values() if cell.name not in known]
+    by_row = {
+        row.name: {
+            dataset: tuning_cell(row, dataset, scale, inputs, str(cells_folder), tune)
+            for dataset in DATASETS
+        }
+        for row in plan.rows
+        if row.model
+    }
+    for dataset in datasets:  # one after the other, so that half a table can be compared
+        for tuning in by_row.values():
+            if tuning[dataset] not in cells:
+                cells.append(tuning[dataset])
     if not only_report:
         check_data(inputs.ner)
         run_cells(cells, cells_folder, root, jobs)
+    begun = [tuning[dataset] for tuning in by_row.values() for dataset in DATASETS]
+    cells += [cell for cell in begun if cell not in cells and check_command(cell, cells_folder)]
     for cell in cells:
         check_command(cell, cells_folder)
 

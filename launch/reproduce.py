@@ -34,6 +34,9 @@ TRAIN = flags.DEFINE_multi_string(
 TUNE = flags.DEFINE_multi_string("tune", [], "A flag for every fine-tuning run, likewise.")
 WORKDIR = flags.DEFINE_string("workdir", "runs/reproduce", "Folder for the runs.")
 OUT = flags.DEFINE_string("out", "docs/results", "Folder for the table.")
+DATASETS = flags.DEFINE_list(
+    "datasets", ["BC5CDR", "BioNLP09", "NCBI-disease"], "Which of the three to fine-tune on."
+)
 JOBS = flags.DEFINE_integer(
     "jobs", 1, "Runs at once, each on its share of the CPU's cores.", lower_bound=1
 )
@@ -63,6 +66,7 @@ def main():
         out=Path(OUT.value).expanduser().resolve(),
         train=TRAIN.value,
         tune=TUNE.value,
+        datasets=DATASETS.value,
         jobs=JOBS.value,
         only_report=ONLY_REPORT.value,
     )
