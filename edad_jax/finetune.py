@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from edad_jax import build, schedules
 from edad_jax.checkpoint import Checkpointer
-from edad_jax.data.vocabulary import load_tokenizer
+from edad_jax.data.tokenizer import load_tokenizer
 from edad_jax.metrics import MetricsWriter, read_metrics
 from edad_jax.parallel import Parallel
 from edad_jax.progress import Stopwatch

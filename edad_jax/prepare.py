@@ -18,7 +18,8 @@ from edad_jax.data.corpus import list_files, read_dataset, read_documents
 from edad_jax.data.docstrings import read_docstrings
 from edad_jax.data.pairs import make_rows
 from edad_jax.data.reading import ReadReport
-from edad_jax.data.vocabulary import cut_added_words, extend_vocabulary, load_tokenizer
+from edad_jax.data.tokenizer import load_tokenizer
+from edad_jax.data.vocabulary import cut_added_words, extend_vocabulary
 from edad_jax.workdir import run_stage
 
 LOG = logging.getLogger(__name__)

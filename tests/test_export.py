@@ -310,10 +310,10 @@ def test_the_old_model_stays_whole_whatever_stops_the_new_one(
 
     place = {
         "tensors": (huggingface, "save_file"),
-        "tokenizer": (huggingface.shutil, "copyfile"),
+        "tokenizer": (shutil, "copyfile"),
         "card": (huggingface, "readme"),
-        "flush": (huggingface.os, "fsync"),
-    }.get(step, (huggingface.os, "rename"))
+        "flush": (os, "fsync"),
+    }.get(step, (os, "rename"))
     with monkeypatch.context() as patch:
         patch.setattr(*place, stop)
         with pytest.raises(type(error)) as raised:

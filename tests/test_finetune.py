@@ -8,7 +8,7 @@ import pytest
 
 from edad_jax import finetune as room
 from edad_jax import state
-from edad_jax.data.vocabulary import load_tokenizer
+from edad_jax.data.tokenizer import load_tokenizer
 from edad_jax.export import huggingface
 from edad_jax.finetune import finetune
 from edad_jax.metrics import read_metrics

@@ -19,7 +19,7 @@ from edad_jax.data.pairs import make_rows
 from edad_jax.data.pieces import PieceTable, split_words
 from edad_jax.data.reading import ReadReport
 from edad_jax.data.segments import Documents
-from edad_jax.data.vocabulary import load_tokenizer
+from edad_jax.data.tokenizer import load_tokenizer
 from tests.tiny_text import make_documents, write_tokenizer
 
 NASTY = (

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from edad_jax.data.vocabulary import load_tokenizer
+from edad_jax.data.tokenizer import load_tokenizer
 from edad_jax.tasks import rows as task_rows
 from edad_jax.tasks.rows import NO_LABEL
 from tests.tiny_text import make_documents, write_tokenizer

@@ -5,8 +5,9 @@ import json
 
 import pytest
 
-from edad_jax.data import vocabulary
-from edad_jax.data.vocabulary import cut_added_words, extend_vocabulary, load_tokenizer
+from edad_jax.data import tokenizer as tokenizer_module
+from edad_jax.data.tokenizer import load_tokenizer
+from edad_jax.data.vocabulary import cut_added_words, extend_vocabulary
 from tests.tiny_text import DOMAIN_WORDS, make_documents, write_tokenizer
 
 
@@ -107,7 +108,7 @@ def test_vocabulary_text_is_replaced_whole(base, texts, tmp_path):
 
 
 def test_missing_folder_and_unreachable_hub_name_the_option(tmp_path, monkeypatch):
-    monkeypatch.setattr(vocabulary, "is_hub_reachable", lambda: False)
+    monkeypatch.setattr(tokenizer_module, "is_hub_reachable", lambda: False)
     with pytest.raises(ValueError, match="expected a folder with a tokenizer; give --config"):
         load_tokenizer(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="hub cannot be reached; give a local folder: --here"):

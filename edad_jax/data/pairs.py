@@ -18,7 +18,7 @@ import numpy as np
 from edad_jax.data import rows as rows_on_disk
 from edad_jax.data.reading import ReadReport
 from edad_jax.data.segments import Specials
-from edad_jax.data.vocabulary import load_tokenizer
+from edad_jax.data.tokenizer import load_tokenizer
 from edad_jax.data.workers import Chunk, ChunkRows, Recipe, map_chunks
 
 CHUNK_CHARACTERS = 1 << 21  # "another document" is one of the same chunk

@@ -9,7 +9,6 @@ import dataclasses
 import errno
 import importlib.resources
 import json
-import os
 import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
 from edad_jax.export.card import ModelCard, readme
+from edad_jax.export.folder import recover_folder, replaced_folder
 from edad_jax.export.task import KINDS, Task, read_task, write_task
 from edad_jax.models.bert import BertConfig
 from edad_jax.models.convert import (
@@ -82,6 +82,26 @@ def save_model(
     """
     directory = Path(directory).resolve()
     tokenizer_dir = Path(tokenizer_dir)
+    values = config_json(params, config, tokenizer_dir, task)
+    tensors = to_torch_names(params, config, labels=len(task.labels) if task else 0)
+    with replaced_folder(directory) as beside:
+        _write_json(beside / "config.json", values)
+        _write_tensors(beside / "model.safetensors", tensors)
+        copy_tokenizer(tokenizer_dir, beside)
+        (beside / "README.md").write_text(readme(card, config, task), encoding="utf-8")
+        if config.extension:
+            code = importlib.resources.files("edad_jax.export") / _MODELLING_FILE
+            (beside / _MODELLING_FILE).write_bytes(code.read_bytes())
+    return directory
+
+
+def config_json(
+    params: Mapping[str, Any],
+    config: ExBertConfig,
+    tokenizer_dir: Path,
+    task: Task | None = None,
+) -> dict[str, Any]:
+    """Returns the config.json of a model; arguments and errors are those of `save_model`."""
     pad_token_id = _check_tokenizer(tokenizer_dir, config)
     heads = tuple(head for head in HEADS if head in params)
     classes = write_task(task) if task else {}
@@ -90,32 +110,7 @@ def save_model(
             f"got a {task.kind} model with heads {list(heads)}, expected "
             f"{list(KINDS[task.kind].heads)} beside the classifier"
         )
-    tensors = to_torch_names(params, config, labels=len(task.labels) if task else 0)
-    values = _config_json(config, _architecture(heads, task), pad_token_id) | classes
-    beside = directory.with_name(f".{directory.name}.new")
-    try:
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
-        _write_json(beside / "config.json", values)
-        _write_tensors(beside / "model.safetensors", tensors)
-        _copy_tokenizer(tokenizer_dir, beside)
-        (beside / "README.md").write_text(readme(card, config, task), encoding="utf-8")
-        if config.extension:
-            code = importlib.resources.files("edad_jax.export") / _MODELLING_FILE
-            (beside / _MODELLING_FILE).write_bytes(code.read_bytes())
-        _flush(beside)
-        _put_in_place(beside, directory)
-    except OSError as error:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise OSError(
-            error.errno,
-            f"cannot write the model to {directory} ({error.strerror or error}); "
-            "make room or choose another directory. What was there before is unchanged",
-        ) from error
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
-    return directory
+    return _config_json(config, _architecture(heads, task), pad_token_id) | classes
 
 
 def load_model(
@@ -131,7 +126,7 @@ def load_model(
       ValueError: not such a model, or a tensor is missing, left over or of another shape.
     """
     directory = Path(directory).resolve()
-    _recover(directory)
+    recover_folder(directory)
     if not directory.is_dir():
         raise ValueError(f"{directory} is not a directory; expected an exported model there")
     checkpoint = load_checkpoint(str(directory))
@@ -242,7 +237,7 @@ def exbert_config(config_json: Mapping[str, Any]) -> ExBertConfig:
 
 
 def _load(path_or_hub_id, option):
-    _recover(Path(path_or_hub_id).expanduser().resolve())
+    recover_folder(Path(path_or_hub_id).expanduser().resolve())
     return load_checkpoint(str(path_or_hub_id), option=option)
 
 
@@ -299,7 +294,8 @@ def _check_tokenizer(tokenizer_dir, config):
     return vocabulary.get("[PAD]", 0)
 
 
-def _copy_tokenizer(tokenizer_dir, directory):
+def copy_tokenizer(tokenizer_dir: Path, directory: Path) -> None:
+    """Copies a tokenizer's files into a model's folder."""
     for name in _TOKENIZER_FILES:
         if (tokenizer_dir / name).is_file():
             shutil.copyfile(tokenizer_dir / name, directory / name)
@@ -320,37 +316,3 @@ def _write_tensors(path, tensors):
 
 def _write_json(path, values):
     path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-
-
-def _flush(directory):
-    """Waits until the files are on the disk, so that a power cut cannot empty them."""
-    for path in directory.iterdir():
-        with open(path, "rb+") as file:
-            os.fsync(file.fileno())
-
-
-def _put_in_place(beside, directory):
-    """Renames `beside` to `directory`, whose old content stays whole until then.
-
-    A directory cannot be renamed over a full one, so the old one steps aside for a moment;
-    should the process die in that moment, `_recover` brings it back.
-    """
-    aside = directory.with_name(f".{directory.name}.old")
-    _recover(directory)
-    if directory.exists():
-        os.rename(directory, aside)
-    try:
-        os.rename(beside, directory)
-    except BaseException:
-        _recover(directory)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
-
-
-def _recover(directory):
-    aside = directory.with_name(f".{directory.name}.old")
-    if aside.exists():
-        if directory.exists():
-            shutil.rmtree(aside, ignore_errors=True)
-        else:
-            os.rename(aside, directory)

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerFast
 
 from edad_jax import build, state
-from edad_jax.data.vocabulary import load_tokenizer
+from edad_jax.data.tokenizer import load_tokenizer
 from edad_jax.export import huggingface
 from edad_jax.export.task import KINDS
 from edad_jax.models.exbert import ExBert

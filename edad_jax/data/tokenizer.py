@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A tokenizer of the BERT kind, from a folder or the hub."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edad_jax.data.hub import is_hub_reachable
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+
+def load_tokenizer(
+    path_or_hub_id: str | Path, *, option: str = "--config.teacher.checkpoint=/a/local/folder"
+) -> PreTrainedTokenizerFast:
+    """Returns the tokenizer of a local folder or of a hub id; it is of the BERT WordPiece kind.
+
+    Args:
+      path_or_hub_id: a folder with vocab.txt or tokenizer.json, or an id such as
+        "bert-base-uncased". What the hub's cache holds is taken from there without asking.
+      option: named in errors as the way to give a local folder.
+
+    Raises:
+      ValueError: nothing there, the hub cannot be reached, or another kind of tokenizer.
+    """
+    import transformers
+
+    source = str(path_or_hub_id)
+    is_folder = os.path.isdir(source)
+    if not is_folder and (source.startswith((".", "/", "~")) or source.count("/") > 1):
+        raise ValueError(f"got {source}, expected a folder with a tokenizer; give {option}")
+    if is_folder and not any(
+        os.path.exists(os.path.join(source, name)) for name in ("vocab.txt", "tokenizer.json")
+    ):
+        raise ValueError(
+            f"{source} has neither vocab.txt nor tokenizer.json; give a tokenizer: {option}"
+        )
+    load = transformers.AutoTokenizer.from_pretrained
+    if is_folder and _names_bert_tokenizer(source):
+        # AutoTokenizer would ask whether to run the torch code that lies beside our models.
+        load = transformers.BertTokenizer.from_pretrained
+    try:
+        tokenizer = load(source, local_files_only=True)
+    except Exception as error:
+        if is_folder:
+            raise ValueError(f"{source}: the tokenizer cannot be read: {error}") from error
+        if not is_hub_reachable():
+            raise ValueError(
+                f"the tokenizer {source} is not on this machine and the Hugging Face hub cannot "
+                f"be reached; give a local folder: {option}"
+            ) from None
+        try:
+            tokenizer = load(source)
+        except Exception as second:
+            raise ValueError(
+                f"the tokenizer {source} cannot be loaded from the hub ({second}); give a local "
+                f"folder: {option}"
+            ) from second
+    check_kind(tokenizer, source)
+    return tokenizer
+
+
+def _names_bert_tokenizer(folder: str) -> bool:
+    """Returns whether the folder's tokenizer_config.json says that it is a BERT tokenizer."""
+    try:
+        with open(os.path.join(folder, "tokenizer_config.json"), encoding="utf-8") as file:
+            name = json.load(file).get("tokenizer_class")
+    except (OSError, ValueError, AttributeError):
+        return False
+    return name in ("BertTokenizer", "BertTokenizerFast")
+
+
+def check_kind(tokenizer: PreTrainedTokenizerFast, source: str) -> None:
+    """Raises ValueError unless the tokenizer splits and cuts words as BERT's does."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    description = json.loads(backend.to_str()) if backend is not None else {}
+    kinds = {
+        part: (description.get(part) or {}).get("type")
+        for part in ("normalizer", "pre_tokenizer", "model")
+    }
+    expected = {
+        "normalizer": "BertNormalizer",
+        "pre_tokenizer": "BertPreTokenizer",
+        "model": "WordPiece",
+    }
+    if kinds != expected:
+        raise ValueError(
+            f"{source} is no BERT tokenizer: got {kinds}, expected {expected}; take a model of the "
+            "BERT family with a WordPiece vocabulary"
+        )
+    if not description["normalizer"]["clean_text"]:
+        raise ValueError(f"{source}: got clean_text=false, expected true, as in BERT")
+    missing = [
+        name
+        for name in ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+        if getattr(tokenizer, f"{name}_id") is None
+    ]
+    if missing:
+        raise ValueError(f"{source}: the tokenizer lacks {', '.join(missing)}")
+    ids = sorted(backend.get_vocab(with_added_tokens=True).values())
+    if ids != list(range(len(ids))):
+        raise ValueError(
+            f"{source}: got {len(ids):,} pieces with ids up to {ids[-1]:,}, expected every id "
+            "from 0 once; a vocabulary file with a line twice gives this"
+        )

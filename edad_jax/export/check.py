@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether an exported model says what the trained one says."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import onnxruntime
+from tqdm import tqdm
+
+from edad_jax.export import formats, runtime
+from edad_jax.tasks.scores import entity_scores
+from edad_jax.tasks.tagged import read_tagged
+
+_LENGTHS = (2, 8, 16, 32, 64, 128, 256, 512)  # rows are padded to these; few to compile
+
+
+def largest_difference(
+    model: formats.Model,
+    format_name: str,
+    folder: str | Path,
+    *,
+    rows: int = 1_000,
+    batch_size: int = 8,
+    seed: int = 0,
+    progress: bool = True,
+) -> float:
+    """Returns the largest difference of any output number on random rows, padding aside.
+
+    Args:
+      model: the trained one, run by Flax in float32.
+      format_name: of the exported one.
+      folder: where that is.
+      rows: random rows, of 1 to 512 pieces (or as many as the model has positions).
+      batch_size: rows that are run together.
+      seed: of the rows.
+      progress: whether to show a bar.
+    """
+    random = np.random.default_rng(seed)
+    limit = min(512, model.config.base.max_position_embeddings)
+    lengths = np.sort(random.integers(1, limit + 1, rows))
+    trained = jax.jit(lambda *inputs: formats.forward(model, model.params, *inputs))
+    exported = _open(model, format_name, Path(folder))
+    largest = 0.0
+    bar = tqdm(total=rows, unit="row", desc="comparing", disable=not progress)
+    for start in range(0, rows, batch_size):
+        sizes = lengths[start : start + batch_size]
+        padded = next(length for length in _LENGTHS if length >= sizes[-1])
+        shape = (len(sizes), min(padded, limit))
+        ids = random.integers(0, model.config.vocab_size, shape).astype(np.int32)
+        mask = (np.arange(shape[1]) < sizes[:, None]).astype(np.int32)
+        segments = random.integers(0, model.config.base.type_vocab_size, shape).astype(np.int32)
+        for expected, got in zip(
+            trained(ids, mask, segments), exported(ids, mask, segments), strict=True
+        ):
+            difference = np.abs(np.asarray(expected) - np.asarray(got))
+            if difference.ndim == 3 and difference.shape[1] == shape[1]:
+                difference = difference * mask[..., None]
+            largest = max(largest, float(difference.max()))
+        bar.update(len(sizes))
+    bar.close()
+    return largest
+
+
+def entity_f1(model: formats.Model, folder: str | Path, data: str) -> tuple[float, float]:
+    """Returns entity F1 on a test split: by Flax, and by the exported ONNX model.
+
+    Both read the same windows, so that they differ by the net alone.
+
+    Args:
+      model: a tagging model.
+      folder: where the exported one is.
+      data: as launch/finetune.py takes it for tagging.
+
+    Raises:
+      ValueError: the model does not tag, or the data cannot be read.
+    """
+    splits, _ = read_tagged(data)
+    sentences = splits["test"] if "test" in splits else splits["devel"]
+    tagger = runtime.Tagger(folder)
+    scores = []
+    for session in (_FlaxSession(model), tagger.session):
+        tagger.session = session
+        predicted = tagger.tag_words([sentence.words for sentence in sentences])
+        scores.append(entity_scores([sentence.tags for sentence in sentences], predicted)["f1"])
+    return scores[0], scores[1]
+
+
+class _FlaxSession:
+    """Runs Flax where the runtime runs onnxruntime; few lengths, since each is compiled."""
+
+    def __init__(self, model: formats.Model):
+        self.forward = jax.jit(lambda *inputs: formats.forward(model, model.params, *inputs))
+        self.names = formats.output_names(model)
+
+    def run(self, names, inputs):
+        """Returns the named outputs, as onnxruntime does."""
+        rows, length = inputs["input_ids"].shape
+        padded = next(each for each in _LENGTHS if each >= length)
+        ids, mask, segments = (
+            np.pad(inputs[name], ((0, 0), (0, padded - length))).astype(np.int32)
+            for name in ("input_ids", "attention_mask", "token_type_ids")
+        )
+        outputs = dict(zip(self.names, self.forward(ids, mask, segments), strict=True))
+        values = [np.asarray(outputs[name]) for name in names]
+        return [value[:, :length] if value.ndim == 3 else value for value in values]
+
+
+def _open(model: formats.Model, format_name: str, folder: Path) -> Callable[..., Any]:
+    """Returns the exported model as a function of ids, mask and segments."""
+    if format_name == "hf":
+        again = formats.load(str(folder))
+        return jax.jit(lambda *inputs: formats.forward(again, again.params, *inputs))
+    if format_name == "stablehlo":
+        program = jax.export.deserialize(bytearray((folder / formats.STABLEHLO_FILE).read_bytes()))
+        return lambda *inputs: program.call(*map(jnp.asarray, inputs))
+    session = onnxruntime.InferenceSession(
+        str(folder / runtime.MODEL_FILE), providers=["CPUExecutionProvider"]
+    )
+    names = formats.output_names(model)
+    return lambda ids, mask, segments: session.run(
+        names,
+        {
+            "input_ids": ids.astype(np.int64),
+            "attention_mask": mask.astype(np.int64),
+            "token_type_ids": segments.astype(np.int64),
+        },
+    )

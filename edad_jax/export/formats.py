@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A trained model in the format that someone asks for, as a folder of its own."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from edad_jax.data.tokenizer import load_tokenizer
+from edad_jax.export import huggingface, onnx, runtime
+from edad_jax.export.card import ModelCard
+from edad_jax.export.folder import replaced_folder
+from edad_jax.export.task import KINDS, Task
+from edad_jax.models.convert import load_checkpoint
+from edad_jax.models.exbert import ExBert, ExBertConfig
+from edad_jax.models.heads import Classifier, Pooler
+
+FORMATS = ("hf", "onnx", "onnx-int8", "stablehlo")
+STABLEHLO_FILE = "model.stablehlo"
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+class Model(NamedTuple):
+    """What is exported."""
+
+    source: str
+    config: ExBertConfig
+    params: dict[str, Any]
+    task: Task | None
+
+
+def load(source: str) -> Model:
+    """Returns a fine-tuned model, or the encoder of a pretrained one.
+
+    Raises:
+      ValueError: no such model, or a tensor is missing, left over or of another shape.
+    """
+    architectures = load_checkpoint(source, option="--model=DIR").config.get("architectures") or ()
+    ends = tuple(kind.architecture for kind in KINDS.values())
+    if any(architecture.endswith(ends) for architecture in architectures):
+        return Model(source, *huggingface.load_task_model(source, option="--model=DIR"))
+    config, params, _ = huggingface.load_encoder(source, with_pooler=True, option="--model=DIR")
+    return Model(source, config, params, None)
+
+
+def export(model: Model, format_name: str, out: str | Path, *, reduce_range: bool = False) -> Path:
+    """Returns the folder, which now has the model's file, config.json and the tokenizer.
+
+    Args:
+      model: from `load`.
+      format_name: one of FORMATS.
+      out: folder to write; what was there is replaced when all is written.
+      reduce_range: see `onnx.write_onnx`.
+
+    Raises:
+      ValueError: no such format, or the tokenizer does not fit the model.
+      OSError: the files cannot be written.
+    """
+    if format_name not in FORMATS:
+        raise ValueError(f"got format {format_name!r}, expected one of {', '.join(FORMATS)}")
+    folder = huggingface.tokenizer_folder(model.source, option="--model=DIR")
+    out = Path(out).expanduser()
+    if format_name == "hf":
+        card = ModelCard(out.name, f"{model.source}, exported again by edad_jax.", {}, {}, {})
+        return huggingface.save_model(
+            out, model.params, model.config, folder, card=card, task=model.task
+        )
+    values = huggingface.config_json(model.params, model.config, folder, model.task)
+    values.pop("auto_map", None)  # this folder has no torch code
+    with replaced_folder(out) as beside:
+        huggingface.copy_tokenizer(folder, beside)
+        load_tokenizer(str(folder)).backend_tokenizer.save(str(beside / "tokenizer.json"))
+        (beside / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        if format_name == "stablehlo":
+            (beside / STABLEHLO_FILE).write_bytes(_stablehlo(model))
+        else:
+            onnx.write_onnx(
+                beside / runtime.MODEL_FILE,
+                model.config,
+                model.params,
+                model.task,
+                int8=format_name == "onnx-int8",
+                reduce_range=reduce_range,
+            )
+    return out
+
+
+def output_names(model: Model) -> list[str]:
+    """Returns what `forward` gives, in its order; an ONNX file calls its outputs so."""
+    if model.task:
+        return ["logits"]
+    return ["last_hidden_state", *(["pooler_output"] if "pooler" in model.params else [])]
+
+
+def forward(
+    model: Model, params: Mapping[str, Any], ids_bt: jax.Array, mask_bt: jax.Array,
+    segments_bt: jax.Array,
+) -> tuple[jax.Array, ...]:  # fmt: skip
+    """Returns the model's outputs in float32: see `output_names`."""
+    net = ExBert(model.config, jnp.float32)
+    encoder = {name: params[name] for name in ("base", "extension") if name in params}
+    output = net.apply({"params": encoder}, ids_bt, segments_bt, mask_bt != 0, method="encode")
+    hidden = output.last_hidden_btd
+    outputs = [hidden]
+    if "pooler" in params:
+        pooler = Pooler(model.config.base, jnp.float32)
+        outputs.append(pooler.apply({"params": params["pooler"]}, hidden))
+    if not model.task:
+        return tuple(outputs)
+    classifier = Classifier(model.config.base, len(model.task.labels), jnp.float32)
+    variables = {"params": params["classifier"]}
+    return (classifier.apply(variables, outputs[-1], deterministic=True),)
+
+
+def _stablehlo(model):
+    """Returns the serialised program: batch and length are free, the weights are inside."""
+    longest = model.config.base.max_position_embeddings
+    shape = jax.export.symbolic_shape(
+        "batch, length", constraints=[f"length <= {longest}", "length >= 2"]
+    )
+    arguments = [jax.ShapeDtypeStruct(shape, jnp.int32)] * 3
+    params = jax.tree.map(jnp.asarray, model.params)
+    program = jax.export.export(
+        jax.jit(lambda *inputs: forward(model, params, *inputs)), platforms=PLATFORMS
+    )(*arguments)
+    return program.serialize()

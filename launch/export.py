@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""Writes a trained model in the format that something else reads.
+
+    python launch/export.py --model runs/ner/model --format onnx-int8 --verify
+    python launch/export.py --model runs/ner/model --format onnx --data /data/ner/NCBI-disease-IOB
+
+onnx, onnx-int8: a folder for edad_jax.export.runtime, or for onnxruntime anywhere. stablehlo: one
+program for CPU, CUDA and TPU, read by jax.export. hf: Hugging Face layout. Takes encoders and
+fine-tuned models, students and teachers, ours and any BERT.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from edad_jax.command import run_command
+
+MODEL = flags.DEFINE_string("model", None, "Folder or hub id of the trained model.")
+FORMAT = flags.DEFINE_enum("format", None, ["hf", "onnx", "onnx-int8", "stablehlo"], "What for.")
+OUT = flags.DEFINE_string("out", "", "Folder to write; empty: beside the model, with the format.")
+REDUCE_RANGE = flags.DEFINE_bool(
+    "reduce_range", False, "int8: seven bits, for x86 CPUs without VNNI (before 2019)."
+)
+VERIFY = flags.DEFINE_bool("verify", False, "Compare with Flax on random rows.")
+ROWS = flags.DEFINE_integer("rows", 1_000, "Random rows for --verify.", lower_bound=1)
+DATA = flags.DEFINE_string(
+    "data", "", "Tagged data: score the test split before and after (entity F1)."
+)
+PUSH = flags.DEFINE_string("push_to_hub", "", "Repository on the hub to put the folder into.")
+
+
+def main():
+    from edad_jax.export import formats
+
+    model = formats.load(MODEL.value)
+    source = Path(MODEL.value).expanduser()
+    if not OUT.value and not source.is_dir():
+        raise ValueError(f"--model={MODEL.value} is no folder, so --out=FOLDER must say where to")
+    out = Path(OUT.value) if OUT.value else source.with_name(f"{source.name}-{FORMAT.value}")
+    formats.export(model, FORMAT.value, out, reduce_range=REDUCE_RANGE.value)
+    sizes = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
+    largest = max(sizes, key=sizes.get)
+    print(f"{out}: {largest} has {sizes[largest] / 1e6:.1f} MB")
+    if VERIFY.value:
+        from edad_jax.export import check
+
+        difference = check.largest_difference(model, FORMAT.value, out, rows=ROWS.value)
+        print(f"largest difference from Flax on {ROWS.value:,} random rows: {difference:.2e}")
+    if DATA.value:
+        from edad_jax.export import check
+
+        before, after = check.entity_f1(model, out, DATA.value)
+        print(
+            f"entity F1 on the test split: {before:.2%} before, {after:.2%} after "
+            f"({100 * (after - before):+.2f} points)"
+        )
+    if PUSH.value:
+        import huggingface_hub
+
+        huggingface_hub.create_repo(PUSH.value, exist_ok=True)
+        huggingface_hub.upload_folder(repo_id=PUSH.value, folder_path=str(out))
+        print(f"pushed to {PUSH.value}")
+
+
+if __name__ == "__main__":
+    run_command(main, required=["model", "format"])
