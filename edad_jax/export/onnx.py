@@ -87,7 +87,7 @@ class _Graph:
     def constant(self, values: np.ndarray, name: str) -> str:
         """Adds a constant; the number behind its name makes it the only one so called."""
         name = f"{name}.{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+        self.constants.append(numpy_helper.from_array(np.asarray(values, order="C"), name))
         return name
 
     def add(self, kind: str, *inputs: str, outputs: int = 1, **attributes: Any) -> Any:

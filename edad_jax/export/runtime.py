@@ -76,7 +76,8 @@ class _Model:
     Args:
       directory: what launch/export.py wrote with --format onnx or onnx-int8.
       batch_size: windows that the net reads at once.
-      max_length: pieces of a window, [CLS] and [SEP] included.
+      max_length: pieces of a window, [CLS] and [SEP] included; 0 for 128, or as many as the
+        model has positions.
       overlap: pieces that neighbouring windows share.
       threads: of a product; 0 for as many as there are cores.
 
@@ -93,7 +94,7 @@ class _Model:
         directory: str | os.PathLike[str],
         *,
         batch_size: int = 32,
-        max_length: int = 128,
+        max_length: int = 0,
         overlap: int = 32,
         threads: int = 0,
     ):
@@ -106,6 +107,7 @@ class _Model:
                 f"ends in {self.architecture}"
             )
         limit = self.config["max_position_embeddings"]
+        max_length = max_length or min(128, limit)
         if not 4 <= max_length <= limit or not 0 <= overlap < max_length - 2 or batch_size < 1:
             raise ValueError(
                 f"got max_length={max_length}, overlap={overlap}, batch_size={batch_size}; "
@@ -211,7 +213,7 @@ class Tagger(_Model):
             texts, pieces, self._label_pieces(pieces), strict=True
         ):
             firsts = np.flatnonzero(cut.is_first)
-            lasts = np.append(firsts[1:], len(cut.ids)) - 1
+            lasts = np.append(firsts[1:], len(cut.ids))[: len(firsts)] - 1
             yield join_words(
                 text,
                 [self.labels[number] for number in numbers[firsts]],
@@ -466,7 +468,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("directory", help="what launch/export.py --format onnx[-int8] wrote")
     parser.add_argument("--batch-size", type=int, default=32, help="windows read at once")
-    parser.add_argument("--max-length", type=int, default=128, help="pieces of a window")
+    parser.add_argument("--max-length", type=int, default=0, help="pieces of a window; 0: 128")
     parser.add_argument("--overlap", type=int, default=32, help="pieces that windows share")
     parser.add_argument("--threads", type=int, default=0, help="0: as many as there are cores")
     options = parser.parse_args(arguments)

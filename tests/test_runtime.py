@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The edge runtime: what it finds, where it finds it, and what it does with odd texts."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edad_jax.export import formats, runtime
+from tests.test_formats import LABELS, save, tokenizer_dir  # noqa: F401, a fixture
+from tests.tiny_text import WORDS
+
+ROOT = Path(__file__).parents[1]
+DRUG, GENE = WORDS[5], WORDS[6]  # whole pieces of the tiny vocabulary
+SMALL = {"max_length": 12, "overlap": 4, "batch_size": 3}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory, tokenizer_dir):  # noqa: F811
+    """Returns {kind: export folder} of random models."""
+    root = tmp_path_factory.mktemp("runtime")
+    return {
+        kind: formats.export(
+            formats.load(save(root / kind, tokenizer_dir, kind)), "onnx", root / f"{kind}-onnx"
+        )
+        for kind in ("tagging", "classification", "encoder")
+    }
+
+
+class NamedPieces:
+    """Stands in for a net that knows two words: B-Drug after O, I-Drug after itself; B-Gene."""
+
+    def __init__(self, tokenizer):
+        self.drug, self.gene = tokenizer.token_to_id(DRUG), tokenizer.token_to_id(GENE)
+        self.shapes = []
+
+    def run(self, names, inputs):
+        ids = inputs["input_ids"]
+        self.shapes.append(ids.shape)
+        before = np.pad(ids, ((0, 0), (1, 0)))[:, :-1]
+        number = np.where(ids == self.drug, np.where(before == self.drug, 2, 1), 0)
+        number = np.where(ids == self.gene, 3, number)
+        return [np.float32(9) * np.eye(len(LABELS), dtype=np.float32)[number]]
+
+
+@pytest.fixture
+def tagger(folders):
+    """A Tagger with short windows, whose net is a list of two words."""
+    tagger = runtime.Tagger(folders["tagging"], **SMALL)
+    tagger.session = NamedPieces(tagger._tokenizer)
+    return tagger
+
+
+def test_spans_are_where_the_words_are(tagger):
+    text = f"  {DRUG.capitalize()} {DRUG}, \u200bé {GENE}\tx\n{DRUG}!"
+    (spans,) = tagger([text])
+    assert [(span.label, span.text) for span in spans] == [
+        ("Drug", f"{DRUG.capitalize()} {DRUG}"), ("Gene", GENE), ("Drug", DRUG),
+    ]  # fmt: skip
+    for span in spans:
+        assert text[span.start : span.end] == span.text
+        assert 0.99 < span.score <= 1
+
+
+def test_every_word_of_a_long_text_is_judged_once_and_in_place(tagger):
+    words = ([GENE, "x", "y"] * 400)[:1000]
+    (spans,) = tagger([" ".join(words)])
+    assert len(spans) == words.count(GENE)
+    starts = [span.start for span in spans]
+    assert starts == [i for i in range(len(" ".join(words))) if " ".join(words).startswith(GENE, i)]
+    assert max(length for _, length in tagger.session.shapes) == SMALL["max_length"]
+    assert max(rows for rows, _ in tagger.session.shapes) == SMALL["batch_size"]
+
+
+def test_texts_longer_than_a_segment_keep_their_offsets(tagger, monkeypatch):
+    text = " ".join([GENE, "x"] * 200)
+    (whole,) = tagger([text])
+    monkeypatch.setattr(runtime, "_SEGMENT", 100)
+    (cut,) = tagger([text])
+    assert cut == whole
+
+
+def test_words_given_as_words_get_a_label_each(tagger):
+    sentences = [[GENE, "unknown-word", DRUG, DRUG], [], ["", "\u200b", GENE] * 9]
+    assert tagger.tag_words(sentences) == [
+        ["B-Gene", "O", "B-Drug", "I-Drug"], [], ["O", "O", "B-Gene"] * 9,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ("B-X I-X O", [("X", 0, 3)]),
+        ("B-X B-X", [("X", 0, 1), ("X", 2, 3)]),
+        ("I-X I-X", [("X", 0, 3)]),
+        ("B-X I-Y", [("X", 0, 1), ("Y", 2, 3)]),
+        ("S-X B-X E-X S-Y", [("X", 0, 1), ("X", 2, 5), ("Y", 6, 7)]),
+        ("O O", []),
+        ("", []),
+    ],
+)
+def test_labels_become_spans(labels, expected):
+    labels = labels.split()
+    starts = [2 * number for number in range(len(labels))]
+    spans = runtime.join_words(
+        "a b c d e", labels, starts, [start + 1 for start in starts], [0.5] * len(labels)
+    )
+    assert [span[:3] for span in spans] == expected
+
+
+ODD_TEXTS = [
+    "", " ", "\n\t", "\0\0", f"a\0b {GENE}", "😀😀 🏳️‍🌈", "\ud83d alone \udc00", "\ud83d\ude00",
+    "שלום עולם " + GENE, "\u202eright to left\u202c", "e\u0301" * 50, "x" * 5_000, "a\r\nb",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["tagging", "classification", "encoder"])
+def test_odd_texts_are_texts(folders, kind):
+    model = runtime.open_model(folders[kind], **SMALL)
+    results = list(model(ODD_TEXTS))
+    assert len(results) == len(ODD_TEXTS)
+    for text, result in zip(ODD_TEXTS, results, strict=True):
+        if kind == "tagging":
+            assert all(text[span.start : span.end] == span.text for span in result)
+            assert all(0 <= span.start < span.end <= len(text) for span in result)
+        elif kind == "classification":
+            assert sum(result.scores.values()) == pytest.approx(1)
+        else:
+            assert result.shape == (24,) and np.isfinite(result).all()
+
+
+def test_a_text_is_judged_alike_alone_and_among_others(folders):
+    texts = [f"{DRUG} {GENE} {WORDS[n]} x" * (1 + n % 3) for n in range(10)]
+    for kind in ("classification", "encoder"):
+        model = runtime.open_model(folders[kind], **SMALL)
+        together, alone = list(model(texts)), [next(iter(model([text]))) for text in texts]
+        if kind == "encoder":
+            np.testing.assert_allclose(together, alone, atol=1e-5)
+        else:
+            for one, other in zip(together, alone, strict=True):
+                assert one.scores == pytest.approx(other.scores, abs=1e-5)
+
+
+def test_texts_are_read_as_they_are_asked_for(tagger, monkeypatch):
+    monkeypatch.setattr(runtime, "_CHUNK", 500)
+    read = []
+
+    def stream():
+        for number in range(1_000):
+            read.append(number)
+            yield GENE
+
+    results = tagger(stream())
+    assert [span.label for span in next(results)] == ["Gene"]
+    assert len(read) < 10
+
+
+def test_it_needs_no_other_package_and_works_as_a_command(folders):
+    code = (
+        "import sys\n"
+        "allowed = {'numpy', 'onnxruntime', 'tokenizers', 'edad_jax', 'google', 'packaging',"
+        " 'flatbuffers', 'huggingface_hub'}\n"
+        "class Only:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        root = name.partition('.')[0]\n"
+        "        if root in sys.stdlib_module_names or root in allowed or root[0] == '_':\n"
+        "            return None\n"
+        "        raise ImportError(f'{name} is not on the small machine')\n"
+        "sys.meta_path.insert(0, Only())\n"
+        "sys.path.insert(0, '.')\n"
+        "from edad_jax.export import runtime\n"
+        f"runtime.main([{str(folders['tagging'])!r}, '--max-length', '16', '--overlap', '2'])\n"
+        "assert not {'jax', 'torch', 'transformers', 'flax'} & set(sys.modules)\n"
+    )
+    text = f"{DRUG} x\n\n\xff bad \x80\n".encode("latin-1") + b"last"
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=text, capture_output=True, cwd=ROOT, timeout=120
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    lines = [json.loads(line) for line in done.stdout.decode().splitlines()]
+    assert [set(line) for line in lines] == [{"entities"}] * 4
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "config.json", "tokenizer.json"])
+def test_an_incomplete_folder_is_told(folders, tmp_path, name):
+    shutil.copytree(folders["tagging"], tmp_path / "copy")
+    (tmp_path / "copy" / name).unlink()
+    with pytest.raises(ValueError, match=f"lacks {name}; expected what launch/export.py"):
+        runtime.Tagger(tmp_path / "copy")
+
+
+def test_damaged_files_and_strange_tokenizers_are_told(folders, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(folders["tagging"], copy)
+    whole = (copy / "model.onnx").read_bytes()
+    (copy / "model.onnx").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="model.onnx: onnxruntime cannot read it"):
+        runtime.Tagger(copy, **SMALL)
+    (copy / "model.onnx").write_bytes(whole)
+    tokenizer = json.loads((copy / "tokenizer.json").read_text(encoding="utf-8"))
+    tokenizer["model"]["vocab"]["another"] = len(tokenizer["model"]["vocab"])
+    (copy / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    with pytest.raises(ValueError, match="it belongs to another model"):
+        runtime.Tagger(copy, **SMALL)
+    (copy / "tokenizer.json").write_text("{", encoding="utf-8")
+    with pytest.raises(ValueError, match="tokenizer.json.*export the model again"):
+        runtime.Tagger(copy, **SMALL)
+    (copy / "config.json").write_text("{", encoding="utf-8")
+    with pytest.raises(ValueError, match="config.json.*export the model again"):
+        runtime.Tagger(copy, **SMALL)
+
+
+def test_another_task_and_impossible_windows_are_told(folders):
+    with pytest.raises(ValueError, match="Classifier expected one that ends in ForSequence"):
+        runtime.Classifier(folders["tagging"])
+    for wrong in ({"max_length": 3}, {"max_length": 500}, {"overlap": 10}, {"batch_size": 0}):
+        with pytest.raises(ValueError, match="expected max_length from 4 to 20"):
+            runtime.Tagger(folders["tagging"], **(SMALL | wrong))
