@@ -17,8 +17,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
-from edad_jax import metrics, report
+from edad_jax import metrics
 from edad_jax.figures import colours, save_figure, style_axes
+from edad_jax.markdown import markdown_table
 
 _MOST_POINTS = 60  # of one curve: more are averaged with their neighbours
 # Fine-tuning logs one metric for each seed; which score depends on the task.
@@ -153,7 +154,7 @@ def runs_table(workdirs: Sequence[str | os.PathLike[str]]) -> str:
             rows[-1][f"{score}, last"] = means[-1] if means else None
             rows[-1][f"{score}, best"] = max(means, default=None)
     columns = [name for name in rows[0] if any(row[name] is not None for row in rows)]
-    return report.markdown_table(rows, columns)
+    return markdown_table(rows, columns)
 
 
 def _read_runs(workdirs: Sequence[str | os.PathLike[str]]) -> dict[str, list[dict[str, float]]]:

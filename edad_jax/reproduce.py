@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edad_jax import figures, report
+from edad_jax import figures
 from edad_jax.cells import Cell, check_command, command, run_cells
+from edad_jax.markdown import markdown_table
 from edad_jax.models import convert
 from edad_jax.published import published_rows
 from edad_jax.tables import DATASETS, TITLES, Inputs, Row, Scale, plan_table, tuning_cell
@@ -234,7 +235,7 @@ def _markdown(number, scale_name, plan_rows, rows, cells, cells_folder, inputs) 
             for row in rows
         ]
         lines += ["", f"## {title[0].upper()}{title[1:]}", ""]
-        lines += [report.markdown_table(shown, list(shown[0]))]
+        lines += [markdown_table(shown, list(shown[0]))]
     failed = [
         f"{row['name']}, {dataset}, seed {seed}"
         for row in rows
@@ -250,7 +251,7 @@ def _markdown(number, scale_name, plan_rows, rows, cells, cells_folder, inputs) 
     if papers:
         lines += ["", "## The paper's figures", ""]
         lines += ["Its metric, its sizes: BERT-base, 500M tokens, four RTX 3090, five seeds.", ""]
-        lines += [report.markdown_table(papers, list(papers[0]))]
+        lines += [markdown_table(papers, list(papers[0]))]
     places = {str(cells_folder): "CELLS"} | {
         path: name.upper() for name, path in inputs.paths().items()
     }

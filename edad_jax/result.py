@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from edad_jax import evaluate, report, state
 from edad_jax.build import Run
 from edad_jax.export.huggingface import ModelCard, save_model
+from edad_jax.markdown import markdown_table
 from edad_jax.metrics import read_metrics
 from edad_jax.prepare import Prepared
 from edad_jax.progress import TIME_COSTS
@@ -128,7 +129,7 @@ def _result_text(workdir, summary, picture):
                 "NSP accuracy": f"{end[f'heldout/{net}_nsp_accuracy']:.1%}",
             }
         )
-    text = "\n" + report.markdown_table(rows, list(rows[0]))
+    text = "\n" + markdown_table(rows, list(rows[0]))
     if len(rows) == 2:
         teacher, student = (summary["nets"][net] for net in ("teacher", "student"))
         size = student["parameters"] / teacher["parameters"]

@@ -23,8 +23,8 @@ OUT = flags.DEFINE_string("out", None, "Where to write the figures as JSON.")
 
 
 def main():
-    from edad_jax import report
     from edad_jax.benchmark import benchmark_steps
+    from edad_jax.markdown import markdown_table
 
     result = benchmark_steps(
         CONFIG.value, [int(size) for size in TEACHER.value], repeats=REPEATS.value
@@ -39,7 +39,7 @@ def main():
         }
         for method, row in result["steps"].items()
     ]
-    print(report.markdown_table(rows, list(rows[0])))
+    print(markdown_table(rows, list(rows[0])))
     ratio = result["two_stages_over_one_pass"]
     print(
         f"two stages / one pass: {ratio['seconds']:.2f} in time, {ratio['xla_gflop']:.2f} in "

@@ -43,6 +43,7 @@ FLOORS = {
     "progress": 1,
     "workdir": 1,
     "report": 1,
+    "markdown": 0,
     "figures": 2,
     "comparison": 3,
     "tasks.scores": 1,
@@ -56,6 +57,8 @@ FLOORS = {
     "export.onnx": 3,
     "export.formats": 5,
     "export.check": 6,
+    "export.timing": 1,
+    "edge_benchmark": 3,
     "export.card": 3,
     "export.huggingface": 4,
     "export.modeling_exbert": 4,
@@ -89,7 +92,7 @@ NEIGHBOURS = {
 
 # Torch: only to read old weights where it happens to be installed, and in the file that is copied
 # beside a student for those who use it from torch. Nothing of ours runs it otherwise.
-LAZY_TORCH = {"models.convert"}
+LAZY_TORCH = {"models.convert", "export.timing"}
 TORCH_TEMPLATES = {"export.modeling_exbert"}
 
 

@@ -9,8 +9,9 @@ import pytest
 from matplotlib.image import imread
 
 from edad_jax import report
+from edad_jax.markdown import markdown_table
 from edad_jax.metrics import MetricsWriter
-from edad_jax.report import markdown_table, plot_training
+from edad_jax.report import plot_training
 
 
 def write_log(workdir, names, count=20):

@@ -273,6 +273,8 @@ def _float(array):
 def _quantise(model, *, reduce_range):
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
+    # The quantiser asks for a pass over graphs that other tools have made; this one needs none.
+    helper.set_model_props(model, {"onnx.quant.pre_process": "onnxruntime.quant"})
     with tempfile.TemporaryDirectory() as folder:
         quantize_dynamic(
             model,

@@ -78,7 +78,7 @@ class _Model:
       batch_size: windows that the net reads at once.
       max_length: pieces of a window, [CLS] and [SEP] included; 0 for 128, or as many as the
         model has positions.
-      overlap: pieces that neighbouring windows share.
+      overlap: pieces that neighbouring windows share; None for a quarter of them.
       threads: of a product; 0 for as many as there are cores.
 
     Raises:
@@ -95,7 +95,7 @@ class _Model:
         *,
         batch_size: int = 32,
         max_length: int = 0,
-        overlap: int = 32,
+        overlap: int | None = None,
         threads: int = 0,
     ):
         directory = Path(directory).expanduser()
@@ -108,6 +108,7 @@ class _Model:
             )
         limit = self.config["max_position_embeddings"]
         max_length = max_length or min(128, limit)
+        overlap = max_length // 4 if overlap is None else overlap
         if not 4 <= max_length <= limit or not 0 <= overlap < max_length - 2 or batch_size < 1:
             raise ValueError(
                 f"got max_length={max_length}, overlap={overlap}, batch_size={batch_size}; "
@@ -469,7 +470,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("directory", help="what launch/export.py --format onnx[-int8] wrote")
     parser.add_argument("--batch-size", type=int, default=32, help="windows read at once")
     parser.add_argument("--max-length", type=int, default=0, help="pieces of a window; 0: 128")
-    parser.add_argument("--overlap", type=int, default=32, help="pieces that windows share")
+    parser.add_argument("--overlap", type=int, help="pieces that windows share; a quarter of them")
     parser.add_argument("--threads", type=int, default=0, help="0: as many as there are cores")
     options = parser.parse_args(arguments)
     try:

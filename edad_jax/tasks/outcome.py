@@ -8,8 +8,9 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from edad_jax import figures, report
+from edad_jax import figures
 from edad_jax.export import huggingface
+from edad_jax.markdown import markdown_table
 from edad_jax.models.exbert import ExBertConfig
 from edad_jax.tasks import scores
 from edad_jax.workdir import write_json
@@ -120,7 +121,7 @@ def describe(summary: Mapping) -> str:
         }
         if means and len(summary["seeds"]) > 1:
             rows.append({"split": split, "seed": "mean ± 95%"} | means)
-    text = "\n" + report.markdown_table(rows, ["split", "seed", *columns]) + "\n"
+    text = "\n" + markdown_table(rows, ["split", "seed", *columns]) + "\n"
     last = next((seed for seed in summary["seeds"].values() if not seed["failed"]), {})
     last = last.get("test", last.get("devel", {}))
     kinds = last.get("types", last.get("classes", {}))
@@ -130,7 +131,7 @@ def describe(summary: Mapping) -> str:
         for kind, values in kinds.items()
     ]
     if types:
-        text += "\n" + report.markdown_table(types, list(types[0])) + "\n"
+        text += "\n" + markdown_table(types, list(types[0])) + "\n"
     minutes = summary["time_cost"]["train/seconds"] / 60
     return text + f"training took {minutes:.1f} minutes for {len(summary['seeds'])} seed(s)\n"
 

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several models on one machine, each in a process of its own: speed, size, memory, cold start."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from edad_jax import figures
+from edad_jax.markdown import markdown_table
+from edad_jax.workdir import open_beside, write_json
+
+
+class Candidate(NamedTuple):
+    """A model to time."""
+
+    name: str
+    kind: str  # onnx | torch
+    source: str  # folder; in torch also a key of export.timing.TORCH_SIZES
+    longest: int  # positions it has
+
+
+def benchmark_edge(
+    candidates: Sequence[Candidate],
+    *,
+    out: Path,
+    batches: Sequence[int],
+    lengths: Sequence[int],
+    seconds: float,
+    threads: int,
+) -> list[dict[str, Any]]:
+    """Returns what was measured of each candidate; writes out/edge.json, edge.md and edge.png.
+
+    Args:
+      candidates: the first one is what the others are compared with.
+      out: folder for the three files.
+      batches: rows of a call.
+      lengths: pieces of a row.
+      seconds: how long to time each case.
+      threads: of each model; 0 for as many as there are cores.
+
+    Raises:
+      ValueError: a candidate's process failed; says what it said.
+    """
+    cores = threads or len(os.sched_getaffinity(0))
+    settings = {"batches": list(batches), "lengths": list(lengths), "seconds": seconds}
+    rows = []
+    for candidate in candidates:
+        print(f"{candidate.name} ...", file=sys.stderr, flush=True)
+        row = {"name": candidate.name, "kind": candidate.kind, "file_mb": _size(candidate)}
+        row |= _run(candidate, settings | {"threads": cores})
+        single = settings | {
+            "threads": 1,
+            "batches": [32],
+            "lengths": [min(128, candidate.longest)],
+        }
+        row["rows_per_second_per_core"] = _run(candidate, single)["cells"][0]["rows_per_second"]
+        rows.append(row)
+    machine = {
+        "machine": platform.machine(), "processor": _processor(), "cores": cores,
+        "system": platform.platform(), "python": platform.python_version(),
+    }  # fmt: skip
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "edge.json", {"machine": machine, "models": rows} | settings)
+    _draw(rows, out / "edge.png")
+    with open_beside(out / "edge.md") as file:
+        file.write(_markdown(rows, machine))
+    return rows
+
+
+def _run(candidate, settings):
+    job = settings | {
+        "kind": candidate.kind, "folder": candidate.source, "name": candidate.source,
+        "longest": candidate.longest, "started": time.time(),
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "edad_jax.export.timing", json.dumps(job)],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[1],
+    )
+    if done.returncode:
+        raise ValueError(f"{candidate.name}: timing it failed:\n{done.stderr.strip()[-2_000:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def _size(candidate):
+    """Returns MB of the model's file; None where it has none."""
+    folder = Path(candidate.source)
+    sizes = [
+        path.stat().st_size
+        for name in ("model.onnx", "model.safetensors")
+        if (path := folder / name).is_file()
+    ]
+    return sizes[0] / 1e6 if sizes else None
+
+
+def _processor():
+    """Returns the CPU's name, as Linux tells it (x86 and Arm boards differ), or as Python does."""
+    for path, key in (("/proc/cpuinfo", "model name"), ("/proc/device-tree/model", "")):
+        try:
+            with open(path, encoding="utf-8") as file:
+                for line in file:
+                    if line.startswith(key):
+                        return line.partition(":")[2].strip() or line.strip("\0\n")
+        except OSError:
+            continue
+    return platform.processor()
+
+
+def _case(row: Mapping, batch: int, length: int) -> Mapping | None:
+    return next((c for c in row["cells"] if (c["batch"], c["length"]) == (batch, length)), None)
+
+
+def _markdown(rows, machine):
+    first = _case(rows[0], 1, 128)
+    summary = []
+    for row in rows:
+        case = _case(row, 1, 128)
+        summary.append(
+            {
+                "model": row["name"],
+                "file (MB)": f"{row['file_mb']:.1f}" if row["file_mb"] else None,
+                "cold start (s)": f"{row['cold_start']:.2f}",
+                "memory (MB)": f"{row['memory_mb']:.0f}",
+                "1 x 128, median (ms)": f"{case['median_ms']:.1f}" if case else None,
+                "p95 (ms)": f"{case['p95_ms']:.1f}" if case else None,
+                f"times as fast as {rows[0]['name']}": (
+                    f"{first['median_ms'] / case['median_ms']:.1f}" if first and case else None
+                ),
+                "rows/s and core (32 x 128)": f"{row['rows_per_second_per_core']:.1f}",
+            }
+        )
+    cells = [
+        {
+            "model": row["name"], "batch": cell["batch"], "length": cell["length"],
+            "median (ms)": f"{cell['median_ms']:.1f}", "p95 (ms)": f"{cell['p95_ms']:.1f}",
+            "rows/s": f"{cell['rows_per_second']:.1f}", "calls": cell["calls"],
+        }
+        for row in rows
+        for cell in row["cells"]
+    ]  # fmt: skip
+    return "\n".join(
+        [
+            "# Models on a small machine", "",
+            f"{machine['processor']} ({machine['machine']}), {machine['cores']} core(s), "
+            f"{machine['system']}, Python {machine['python']}. Random rows without padding; "
+            "memory is the largest resident size once the model has read its first sentence, "
+            "cold start the time from the start of the process until then.", "",
+            markdown_table(summary, list(summary[0])), "",
+            "![latency against file size](edge.png)", "", "## Every case", "",
+            markdown_table(cells, list(cells[0])), "",
+        ]
+    )  # fmt: skip
+
+
+def _draw(rows, path):
+    points = [
+        {
+            "name": row["name"],
+            "score": 1e3 / case["median_ms"],
+            "half": None,
+        }
+        for row in rows
+        if (case := _case(row, 1, 128))
+    ]
+    path.unlink(missing_ok=True)
+    if points:
+        figures.plot_bars(path, points, "One row of 128 pieces at a time", "rows a second")

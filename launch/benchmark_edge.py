@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""Times models as a small machine runs them: latency, throughput, memory, cold start, file size.
+
+    python launch/benchmark_edge.py --models runs/ner/onnx-int8,runs/ner/onnx --out runs/edge
+    python launch/benchmark_edge.py --models runs/ner/onnx-int8 --torch bert-base,distilbert
+
+--models are folders of launch/export.py. --torch needs torch (the dev extra) and takes bert-base
+and distilbert (random weights) and folders in Hugging Face layout. The first model named, torch's
+before ours, is the one that the others are compared with.
+"""
+
+import json
+from pathlib import Path
+
+from absl import flags
+
+from edad_jax.command import run_command
+
+MODELS = flags.DEFINE_list("models", [], "Folders of launch/export.py, onnx or onnx-int8.")
+TORCH = flags.DEFINE_list("torch", [], "Models for torch: bert-base, distilbert, or folders.")
+BATCHES = flags.DEFINE_list("batches", ["1", "32"], "Rows of a call.")
+LENGTHS = flags.DEFINE_list("lengths", ["32", "128", "512"], "Pieces of a row.")
+SECONDS = flags.DEFINE_float("seconds", 3.0, "How long to time each case.", lower_bound=0.01)
+THREADS = flags.DEFINE_integer("threads", 0, "Of each model; 0: all cores.", lower_bound=0)
+OUT = flags.DEFINE_string("out", "runs/edge", "Folder for edge.json, edge.md and edge.png.")
+
+
+def main():
+    from edad_jax.edge_benchmark import Candidate, benchmark_edge
+    from edad_jax.export.timing import TORCH_SIZES
+
+    if not MODELS.value and not TORCH.value:
+        raise ValueError("got no model, expected --models=FOLDER,... or --torch=bert-base,...")
+    unknown = [name for name in TORCH.value if name not in TORCH_SIZES and not Path(name).is_dir()]
+    if unknown:
+        raise ValueError(
+            f"--torch: got {', '.join(unknown)}, expected {', '.join(TORCH_SIZES)} or a folder"
+        )
+    candidates = [
+        Candidate(f"{_name(name)} (torch)", "torch", _source(name), 512) for name in TORCH.value
+    ]
+    for folder in MODELS.value:
+        config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+        longest = config["max_position_embeddings"]
+        candidates.append(Candidate(_name(folder), "onnx", _source(folder), longest))
+    benchmark_edge(
+        candidates,
+        out=Path(OUT.value),
+        batches=[int(size) for size in BATCHES.value],
+        lengths=[int(size) for size in LENGTHS.value],
+        seconds=SECONDS.value,
+        threads=THREADS.value,
+    )
+    print((Path(OUT.value) / "edge.md").read_text(encoding="utf-8"))
+
+
+def _name(folder):
+    path = Path(folder)
+    return "/".join(path.parts[-2:]) if path.is_dir() else folder
+
+
+def _source(name):
+    return str(Path(name).resolve()) if Path(name).is_dir() else name
+
+
+if __name__ == "__main__":
+    run_command(main, required=[])

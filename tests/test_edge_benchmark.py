@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Timing models one by one, each in a process of its own."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edad_jax.edge_benchmark import Candidate, benchmark_edge
+from edad_jax.export import formats
+from tests.test_formats import save, tokenizer_dir  # noqa: F401, a fixture
+
+ROOT = Path(__file__).parents[1]
+FAST = {"batches": [1, 2], "lengths": [8, 16, 128], "seconds": 0.01, "threads": 1}
+
+
+def test_models_are_timed_and_drawn(tmp_path, tokenizer_dir):  # noqa: F811
+    model = formats.load(save(tmp_path / "model", tokenizer_dir, "tagging"))
+    candidates = [
+        Candidate(name, "onnx", str(formats.export(model, name, tmp_path / name)), 20)
+        for name in ("onnx", "onnx-int8")
+    ]
+    rows = benchmark_edge(candidates, out=tmp_path / "edge", **FAST)
+    for row in rows:
+        cases = [(cell["batch"], cell["length"]) for cell in row["cells"]]
+        assert cases == [(1, 8), (1, 16), (2, 8), (2, 16)]  # 128 is beyond its positions
+        assert all(0 < cell["median_ms"] <= cell["p95_ms"] for cell in row["cells"])
+        assert 0 < row["cold_start"] < 60 and 5 < row["memory_mb"] <= row["peak_memory_mb"]
+    assert rows[1]["file_mb"] < rows[0]["file_mb"]
+    saved = json.loads((tmp_path / "edge" / "edge.json").read_text())
+    assert saved["models"] == rows and saved["machine"]["cores"] == 1
+    text = (tmp_path / "edge" / "edge.md").read_text(encoding="utf-8")
+    assert "| onnx-int8 " in text and "cold start (s)" in text
+
+
+def test_a_model_that_cannot_be_timed_says_why(tmp_path):
+    candidate = Candidate("nothing", "onnx", str(tmp_path), 20)
+    with pytest.raises(ValueError, match="(?s)nothing: timing it failed.*lacks model.onnx"):
+        benchmark_edge([candidate], out=tmp_path / "edge", **FAST)
+    done = subprocess.run(
+        [sys.executable, "launch/benchmark_edge.py", "--torch", "gpt-7"],
+        capture_output=True, text=True, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "got gpt-7, expected bert-base, distilbert or a folder" in done.stderr
