@@ -59,6 +59,7 @@ FLOORS = {
     "export.check": 6,
     "export.timing": 1,
     "edge_benchmark": 3,
+    "serving": 1,
     "export.card": 3,
     "export.huggingface": 4,
     "export.modeling_exbert": 4,

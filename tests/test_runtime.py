@@ -133,6 +133,12 @@ def test_odd_texts_are_texts(folders, kind):
             assert result.shape == (24,) and np.isfinite(result).all()
 
 
+def test_what_goes_into_json_can_be_written(tagger):
+    (spans,) = tagger([f"{DRUG} \ud800 {GENE}"])
+    whole = [spans[0]._replace(text="a\ud800")]
+    assert runtime.as_json(whole)["entities"][0]["text"] == "a\ufffd"
+
+
 def test_a_text_is_judged_alike_alone_and_among_others(folders):
     texts = [f"{DRUG} {GENE} {WORDS[n]} x" * (1 + n % 3) for n in range(10)]
     for kind in ("classification", "encoder"):

@@ -453,12 +453,17 @@ def _read_lines(stream, sizes):
         yield line.decode("utf-8", "replace").rstrip("\r\n")
 
 
-def _as_json(result):
+def as_json(result: Any) -> dict[str, Any]:
+    """Returns what a model yields as an object of JSON."""
     if isinstance(result, np.ndarray):
         return {"vector": [round(float(number), 6) for number in result]}
     if isinstance(result, Prediction):
         return result._asdict()
-    return {"entities": [span._asdict() for span in result]}
+    return {
+        "entities": [
+            span._replace(text=_SURROGATES.sub("\ufffd", span.text))._asdict() for span in result
+        ]
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -490,7 +495,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         total = 0
     progress, sizes = _Progress(total), deque()
     for result in model(_read_lines(stream, sizes)):
-        sys.stdout.write(json.dumps(_as_json(result), ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps(as_json(result), ensure_ascii=False) + "\n")
         progress.add(sizes.popleft())
     sys.stdout.flush()
     progress.add(0, last=True)

@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Exported models behind HTTP: requests that come together are read together.
+
+    POST /v1/predict   {"texts": [...], "model": name} -> {"model", "results", "milliseconds"}
+    GET  /v1/models    names and tasks
+    GET  /health       200 once the models are loaded
+    GET  /metrics      Prometheus
+    GET  /docs         OpenAPI, /openapi.json without a browser
+    GET  /             a page to paste text into
+
+What is too large, too long or too much is answered 413, 422 or 429 before any work is done.
+"""
+
+import asyncio
+import importlib.resources
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import FastAPI, HTTPException, Response
+from fastapi.responses import HTMLResponse, JSONResponse
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from pydantic import BaseModel, Field
+
+from edad_jax.export.runtime import as_json
+
+_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one server takes."""
+
+    body_bytes: int = 1_000_000
+    text_characters: int = 100_000
+    texts: int = 64  # of one request
+    waiting: int = 64  # requests at once; the next one is answered 429
+    batch_texts: int = 64  # that are read together
+    gather_seconds: float = 0.002  # how long a request waits for others
+
+
+class Question(BaseModel):
+    """The body of POST /v1/predict."""
+
+    texts: list[str] = Field(min_length=1, description="What to read.")
+    model: str | None = Field(None, description="A name of /v1/models; the first one if not given.")
+
+
+class Answer(BaseModel):
+    """What POST /v1/predict gives."""
+
+    model: str
+    results: list[dict[str, Any]] = Field(
+        description="One for each text: entities, or label and scores, or a vector."
+    )
+    milliseconds: float = Field(description="From the request to the answer, on the server.")
+
+
+def create_app(models: Mapping[str, Any], limits: Limits | None = None) -> FastAPI:
+    """Returns the ASGI application.
+
+    Args:
+      models: {name: Tagger, Classifier or Encoder}; the first one is the default.
+      limits: what to take; None for the defaults.
+
+    Raises:
+      ValueError: no model.
+    """
+    if not models:
+        raise ValueError("got no model, expected at least one")
+    limits = limits or Limits()
+    registry = CollectorRegistry()
+    answered = Counter("edad_requests", "Requests by status.", ["status"], registry=registry)
+    texts_read = Counter("edad_texts", "Texts read.", ["model"], registry=registry)
+    seconds = Histogram("edad_seconds", "Seconds of a request.", ["model"], registry=registry)
+    waiting = Gauge("edad_waiting", "Requests under way.", registry=registry)
+    batchers = {name: _Batcher(model, limits) for name, model in models.items()}
+    under_way = 0
+
+    @asynccontextmanager
+    async def run_batchers(_: FastAPI) -> AsyncIterator[None]:
+        tasks = [asyncio.create_task(batcher.run()) for batcher in batchers.values()]
+        yield
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    app = FastAPI(title="edad-jax", lifespan=run_batchers)
+
+    app.add_middleware(_BodyLimit, limit=limits.body_bytes)
+
+    @app.middleware("http")
+    async def count(request, call_next):
+        response = await call_next(request)
+        answered.labels(str(response.status_code)).inc()
+        return response
+
+    @app.post("/v1/predict", response_model=Answer)
+    async def predict(question: Question) -> Answer:
+        """Reads texts, and says what is in them."""
+        nonlocal under_way
+        name = question.model or next(iter(batchers))
+        if name not in batchers:
+            raise HTTPException(404, f"got model {name!r}, expected one of {list(batchers)}")
+        _check_texts(question.texts, limits)
+        if under_way >= limits.waiting:
+            raise HTTPException(
+                429, f"{under_way} requests are under way; try again", {"Retry-After": "1"}
+            )
+        start = time.perf_counter()
+        under_way += 1
+        waiting.set(under_way)
+        try:
+            results = await batchers[name].read(question.texts)
+        finally:
+            under_way -= 1
+            waiting.set(under_way)
+        elapsed = time.perf_counter() - start
+        seconds.labels(name).observe(elapsed)
+        texts_read.labels(name).inc(len(results))
+        return Answer(model=name, results=results, milliseconds=round(1e3 * elapsed, 3))
+
+    @app.get("/v1/models")
+    async def list_models() -> dict[str, list[dict[str, str]]]:
+        """Names the models."""
+        kinds = {name: type(model).__name__.lower() for name, model in models.items()}
+        return {"models": [{"name": name, "kind": kind} for name, kind in kinds.items()]}
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        """Says that the models are loaded."""
+        return {"status": "ok"}
+
+    @app.get("/metrics", include_in_schema=False)
+    async def metrics() -> Response:
+        return Response(generate_latest(registry), media_type=_METRICS_TYPE)
+
+    page = (importlib.resources.files("edad_jax") / "serving_page.html").read_text("utf-8")
+
+    @app.get("/", include_in_schema=False)
+    async def show_page() -> HTMLResponse:
+        return HTMLResponse(page)
+
+    return app
+
+
+def _check_texts(texts: Sequence[str], limits: Limits) -> None:
+    if len(texts) > limits.texts:
+        raise HTTPException(
+            413, f"got {len(texts)} texts, expected {limits.texts} at most; send several requests"
+        )
+    longest = max(map(len, texts))
+    if longest > limits.text_characters:
+        raise HTTPException(
+            413,
+            f"got a text of {longest:,} characters, expected {limits.text_characters:,} at most; "
+            "cut it up",
+        )
+
+
+class _Batcher:
+    """Reads what several requests ask for in one go. One thread, so a model is never entered twice.
+
+    The queue has at most as many requests as the server admits.
+    """
+
+    def __init__(self, model: Any, limits: Limits):
+        self.model, self.limits = model, limits
+        self.queue: asyncio.Queue = asyncio.Queue()
+
+    async def read(self, texts: Sequence[str]) -> list[dict]:
+        """Returns a result for each text, once their turn has come."""
+        done = asyncio.get_running_loop().create_future()
+        await self.queue.put((texts, done))
+        return await done
+
+    async def run(self) -> None:
+        """Serves the queue until it is cancelled."""
+        loop = asyncio.get_running_loop()
+        with ThreadPoolExecutor(1) as thread:
+            while True:
+                requests = await self._gather()
+                texts = [text for texts, _ in requests for text in texts]
+                try:
+                    results = await loop.run_in_executor(thread, self._read, texts)
+                except Exception as error:  # told to those who asked; the server goes on
+                    for _, done in requests:
+                        if not done.done():
+                            done.set_exception(error)
+                    continue
+                for texts, done in requests:
+                    mine, results = results[: len(texts)], results[len(texts) :]
+                    if not done.done():  # who asked may be gone
+                        done.set_result(mine)
+
+    def _read(self, texts):
+        return [as_json(result) for result in self.model(texts)]
+
+    async def _gather(self):
+        """Returns the first request, and those that come while it waits."""
+        requests = [await self.queue.get()]
+        count = len(requests[0][0])
+        limit = asyncio.get_running_loop().time() + self.limits.gather_seconds
+        while count < self.limits.batch_texts:
+            left = limit - asyncio.get_running_loop().time()
+            try:
+                if self.queue.empty() and left <= 0:
+                    break
+                requests.append(await asyncio.wait_for(self.queue.get(), max(left, 0.0001)))
+            except TimeoutError:
+                break
+            count += len(requests[-1][0])
+        return requests
+
+
+class _BodyLimit:
+    """ASGI middleware: answers 413 once a body is too large, whether or not it said so first."""
+
+    def __init__(self, app: Any, limit: int):
+        self.app, self.limit = app, limit
+
+    async def __call__(self, scope: dict, receive: Any, send: Any) -> None:
+        """Passes a request on, as long as its body is small enough."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        too_large = JSONResponse(
+            {"detail": f"got a body of more than {self.limit:,} bytes; send less at once"}, 413
+        )
+        if not declared.isdigit() or int(declared) > self.limit:
+            await too_large(scope, receive, send)
+            return
+        messages, size, more = [], 0, True
+        while more:  # a small body is held whole, so that it is refused before any work
+            message = await receive()
+            messages.append(message)
+            size += len(message.get("body", b""))
+            more = message["type"] == "http.request" and message.get("more_body", False)
+            if size > self.limit:
+                await too_large(scope, receive, send)
+                return
+        waiting = iter(messages)
+
+        async def replay():
+            message = next(waiting, None)
+            return message if message is not None else await receive()
+
+        await self.app(scope, replay, send)

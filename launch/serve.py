@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""Serves exported models over HTTP, with a page to try them on.
+
+    pip install -c constraints.txt -e '.[serve]'
+    python launch/serve.py --models student=runs/ner/model-onnx-int8,teacher=runs/teacher/model-onnx
+
+Folders are those of launch/export.py. Requests that come together are read together; what is too
+large, too long or too much is refused (413, 422, 429). /docs has the interface, /metrics what
+Prometheus reads.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from edad_jax.command import run_command
+
+MODELS = flags.DEFINE_list(
+    "models", None, "NAME=FOLDER,..., or only folders; the first is default."
+)
+HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to listen at; 0.0.0.0 for all.")
+PORT = flags.DEFINE_integer("port", 8000, "Port to listen at.")
+THREADS = flags.DEFINE_integer("threads", 0, "Of each model; 0: all cores.", lower_bound=0)
+BODY = flags.DEFINE_integer("body_bytes", 1_000_000, "Largest body.", lower_bound=1)
+TEXT = flags.DEFINE_integer("text_characters", 100_000, "Longest text.", lower_bound=1)
+TEXTS = flags.DEFINE_integer("texts", 64, "Texts of a request.", lower_bound=1)
+WAITING = flags.DEFINE_integer("waiting", 64, "Requests at once; more get 429.", lower_bound=1)
+
+
+def main():
+    try:
+        import uvicorn
+
+        from edad_jax.serving import Limits, create_app
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{error.name} is not installed; pip install -e '.[serve]'") from error
+    from edad_jax.export.runtime import open_model
+
+    models = {}
+    for entry in MODELS.value:
+        name, _, folder = entry.rpartition("=")
+        name = name or Path(folder).name
+        if name in models:
+            raise ValueError(f"--models: got {name} twice; give names, as in student=FOLDER")
+        models[name] = open_model(folder, threads=THREADS.value)
+    limits = Limits(
+        body_bytes=BODY.value, text_characters=TEXT.value, texts=TEXTS.value, waiting=WAITING.value
+    )
+    uvicorn.run(create_app(models, limits), host=HOST.value, port=PORT.value, log_level="warning")
+
+
+if __name__ == "__main__":
+    run_command(main, required=["models"])
