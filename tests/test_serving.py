@@ -3,14 +3,18 @@
 
 import http.client
 import json
+import re
+import shutil
+import subprocess
 import threading
 import time
+import urllib.parse
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import uvicorn
 
-from edad_jax.export.runtime import Prediction
+from edad_jax.export.runtime import Prediction, Span
 from edad_jax.serving import Limits, create_app
 
 LIMITS = Limits(body_bytes=5_000, text_characters=200, texts=4, waiting=8, gather_seconds=0.01)
@@ -143,6 +147,32 @@ def test_of_a_thousand_requests_none_is_lost_and_none_fails():
             assert answer["results"][0]["label"] == f"length {number % 90}"
     assert max(model.batches) > 1  # those that came together were read together
     assert sum(model.batches) == statuses.count(200)
+
+
+class OneSpan:
+    """A model that finds whatever stands after a smiley."""
+
+    def __call__(self, texts):
+        for text in texts:
+            at = text.index("\U0001f600") + 2
+            yield [Span("Disease", at, len(text), text[at:], 0.9)]
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="needs Debian's package chromium")
+def test_the_page_marks_what_each_model_finds(tmp_path):
+    with Server({"student": OneSpan(), "teacher": OneSpan()}) as running:
+        query = urllib.parse.urlencode({"text": "\U0001f600 <b>fever</b>"})
+        shown = subprocess.run(
+            [
+                "chromium", "--headless", "--no-sandbox", "--disable-gpu",
+                f"--user-data-dir={tmp_path}", "--virtual-time-budget=10000", "--dump-dom",
+                f"http://127.0.0.1:{running.port}/?{query}",
+            ],
+            capture_output=True, text=True, timeout=120,
+        ).stdout  # fmt: skip
+    assert shown.count("<section>") == 2
+    assert len(re.findall(r"<mark[^>]*>&lt;b&gt;fever&lt;/b&gt;<small>Disease", shown)) == 2
+    assert len(re.findall(r"<span>[\d.]+ ms</span>", shown)) == 2
 
 
 def test_no_model_is_an_error():
