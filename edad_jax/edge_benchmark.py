@@ -53,13 +53,15 @@ def benchmark_edge(
     for candidate in candidates:
         print(f"{candidate.name} ...", file=sys.stderr, flush=True)
         row = {"name": candidate.name, "kind": candidate.kind, "file_mb": _size(candidate)}
-        row |= _run(candidate, settings | {"threads": cores})
+        row |= time_model(candidate, settings | {"threads": cores})
         single = settings | {
             "threads": 1,
             "batches": [32],
             "lengths": [min(128, candidate.longest)],
         }
-        row["rows_per_second_per_core"] = _run(candidate, single)["cells"][0]["rows_per_second"]
+        row["rows_per_second_per_core"] = time_model(candidate, single)["cells"][0][
+            "rows_per_second"
+        ]
         rows.append(row)
     machine = {
         "machine": platform.machine(), "processor": _processor(), "cores": cores,
@@ -73,8 +75,17 @@ def benchmark_edge(
     return rows
 
 
-def _run(candidate, settings):
-    job = settings | {
+def time_model(candidate: Candidate, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what `export.timing` measures of a model.
+
+    Args:
+      candidate: the model.
+      settings: batches, lengths, seconds, threads.
+
+    Raises:
+      ValueError: the process failed; says what it said.
+    """
+    job = dict(settings) | {
         "kind": candidate.kind, "folder": candidate.source, "name": candidate.source,
         "longest": candidate.longest, "started": time.time(),
     }  # fmt: skip

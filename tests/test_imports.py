@@ -59,6 +59,8 @@ FLOORS = {
     "export.check": 6,
     "export.timing": 1,
     "edge_benchmark": 3,
+    "export.compress": 6,
+    "compression": 7,
     "serving": 1,
     "export.card": 3,
     "export.huggingface": 4,

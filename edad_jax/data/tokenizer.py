@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A tokenizer of the BERT kind, from a folder or the hub."""
+"""A tokenizer of the BERT kind: from a folder or the hub, and with another vocabulary."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edad_jax.data.hub import is_hub_reachable
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
 
@@ -107,3 +109,64 @@ def check_kind(tokenizer: PreTrainedTokenizerFast, source: str) -> None:
             f"{source}: got {len(ids):,} pieces with ids up to {ids[-1]:,}, expected every id "
             "from 0 once; a vocabulary file with a line twice gives this"
         )
+
+
+def pieces_in_order(backend: Tokenizer) -> list[str]:
+    """Returns the pieces of a vocabulary by their ids."""
+    pieces = backend.get_vocab(with_added_tokens=True)
+    return sorted(pieces, key=pieces.__getitem__)
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, vocabulary: list[str], out: Path) -> None:
+    """Writes a tokenizer with another vocabulary beside `out`, checks it, and renames it.
+
+    Args:
+      tokenizer: what normalises, splits and frames the text.
+      vocabulary: pieces by id; the special ones have the ids that they had.
+      out: folder of the new tokenizer; what was there is replaced.
+
+    Raises:
+      ValueError: it does not load back as it was meant.
+    """
+    import transformers
+
+    beside = out.with_name(f"{out.name}.partial")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    description = json.loads(tokenizer.backend_tokenizer.to_str())
+    description["truncation"] = description["padding"] = None
+    description["model"]["vocab"] = {piece: number for number, piece in enumerate(vocabulary)}
+    normalizer = description["normalizer"]
+    tokenizer.save_pretrained(beside)
+    config = json.loads((beside / "tokenizer_config.json").read_text()) | {
+        "tokenizer_class": "BertTokenizer",
+        "do_lower_case": normalizer["lowercase"],
+        "strip_accents": normalizer["strip_accents"],
+        "tokenize_chinese_chars": normalizer["handle_chinese_chars"],
+    }
+    for key in ("is_local", "local_files_only", "name_or_path"):
+        config.pop(key, None)
+    specials = {
+        name: getattr(tokenizer, name)
+        for name in ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+    }
+    for name, content in (
+        ("tokenizer.json", description),
+        ("tokenizer_config.json", config),
+        ("special_tokens_map.json", specials),
+    ):
+        text = json.dumps(content, indent=2, ensure_ascii=False)
+        (beside / name).write_text(text + "\n", encoding="utf-8")
+    (beside / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8", newline="\n")
+    saved = transformers.AutoTokenizer.from_pretrained(beside, local_files_only=True)
+    check_kind(saved, str(beside))
+    if pieces_in_order(saved.backend_tokenizer) != vocabulary:
+        raise ValueError(f"{beside}: the saved tokenizer does not load back with the same pieces")
+    if out.exists():
+        old = out.with_name(f"{out.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(out, old)
+        os.replace(beside, out)
+        shutil.rmtree(old)
+    else:
+        os.replace(beside, out)

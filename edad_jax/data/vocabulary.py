@@ -11,23 +11,17 @@ such as "##)." that no BERT tokenizer can produce.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from edad_jax.data.pieces import split_words
-from edad_jax.data.tokenizer import check_kind, load_tokenizer
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+from edad_jax.data.tokenizer import load_tokenizer, pieces_in_order, save_tokenizer
 
 LEARN_FROM_WORDS = 20_000_000  # running words given to the learner; counts are scaled down to it
 MOST_DISTINCT_WORDS = 4_000_000  # rarer ones are forgotten when there are more, to bound memory
@@ -97,14 +91,14 @@ def extend_vocabulary(
     start = time.monotonic()
     tokenizer = load_tokenizer(base)
     backend = tokenizer.backend_tokenizer
-    base_pieces = _pieces_in_order(backend)
+    base_pieces = pieces_in_order(backend)
     vocabulary = base_pieces if keep_base else base_pieces[: max(tokenizer.all_special_ids) + 1]
     counts, heldout, text_bytes = Counter(), Counter(), 0
     if size:
         chunks, heldout_chunks, text_bytes = _count_chunks(texts, progress)
         counts, heldout = _count_words(backend, chunks), _count_words(backend, heldout_chunks)
     new = _learn(backend, vocabulary, counts, size, text_bytes) if size else []
-    _save(tokenizer, vocabulary + new, Path(out))
+    save_tokenizer(tokenizer, vocabulary + new, Path(out))
     before, unknown_before = _pieces_per_word(_bare_model(backend, base_pieces), heldout)
     after, unknown_after = _pieces_per_word(_bare_model(backend, vocabulary + new), heldout)
     return VocabularyReport(
@@ -145,11 +139,6 @@ def cut_added_words(vocabulary: list[str], base_size: int) -> list[tuple[int, ..
         return tuple(found)
 
     return [cut(piece) for piece in vocabulary[base_size:]]
-
-
-def _pieces_in_order(backend: Tokenizer) -> list[str]:
-    pieces = backend.get_vocab(with_added_tokens=True)
-    return sorted(pieces, key=pieces.__getitem__)
 
 
 def _count_chunks(texts: Iterable[str], progress: bool) -> tuple[Counter, Counter, int]:
@@ -259,7 +248,7 @@ def _learned_pieces(counts: Counter, size: int) -> list[str]:
                 times -= 10_000
 
     learner.train_from_iterator(repeated(), trainer)
-    return _pieces_in_order(learner)
+    return pieces_in_order(learner)
 
 
 def _bare_model(backend: Tokenizer, vocabulary: list[str]) -> Tokenizer:
@@ -304,49 +293,3 @@ def _pieces_per_word(bare: Tokenizer, counts: Counter) -> tuple[float | None, fl
     unknown = np.unique(numbers[ids == bare.token_to_id(bare.model.unk_token)])
     total = counts.total()
     return float(weights[numbers].sum() / total), float(weights[unknown].sum() / total)
-
-
-def _save(tokenizer: PreTrainedTokenizerFast, vocabulary: list[str], out: Path) -> None:
-    """Writes the tokenizer with another vocabulary beside `out`, checks it, and renames it."""
-    import transformers
-
-    beside = out.with_name(f"{out.name}.partial")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    description = json.loads(tokenizer.backend_tokenizer.to_str())
-    description["truncation"] = description["padding"] = None
-    description["model"]["vocab"] = {piece: number for number, piece in enumerate(vocabulary)}
-    normalizer = description["normalizer"]
-    tokenizer.save_pretrained(beside)
-    config = json.loads((beside / "tokenizer_config.json").read_text()) | {
-        "tokenizer_class": "BertTokenizer",
-        "do_lower_case": normalizer["lowercase"],
-        "strip_accents": normalizer["strip_accents"],
-        "tokenize_chinese_chars": normalizer["handle_chinese_chars"],
-    }
-    for key in ("is_local", "local_files_only", "name_or_path"):
-        config.pop(key, None)
-    specials = {
-        name: getattr(tokenizer, name)
-        for name in ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
-    }
-    for name, content in (
-        ("tokenizer.json", description),
-        ("tokenizer_config.json", config),
-        ("special_tokens_map.json", specials),
-    ):
-        text = json.dumps(content, indent=2, ensure_ascii=False)
-        (beside / name).write_text(text + "\n", encoding="utf-8")
-    (beside / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8", newline="\n")
-    saved = transformers.AutoTokenizer.from_pretrained(beside, local_files_only=True)
-    check_kind(saved, str(beside))
-    if _pieces_in_order(saved.backend_tokenizer) != vocabulary:
-        raise ValueError(f"{beside}: the saved tokenizer does not load back with the same pieces")
-    if out.exists():
-        old = out.with_name(f"{out.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        os.replace(out, old)
-        os.replace(beside, out)
-        shutil.rmtree(old)
-    else:
-        os.replace(beside, out)

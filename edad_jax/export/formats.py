@@ -46,7 +46,14 @@ def load(source: str) -> Model:
     return Model(source, config, params, None)
 
 
-def export(model: Model, format_name: str, out: str | Path, *, reduce_range: bool = False) -> Path:
+def export(
+    model: Model,
+    format_name: str,
+    out: str | Path,
+    *,
+    reduce_range: bool = False,
+    word_rank: int = 0,
+) -> Path:
     """Returns the folder, which now has the model's file, config.json and the tokenizer.
 
     Args:
@@ -54,6 +61,7 @@ def export(model: Model, format_name: str, out: str | Path, *, reduce_range: boo
       format_name: one of FORMATS.
       out: folder to write; what was there is replaced when all is written.
       reduce_range: see `onnx.write_onnx`.
+      word_rank: likewise; ONNX alone has it.
 
     Raises:
       ValueError: no such format, or the tokenizer does not fit the model.
@@ -84,6 +92,7 @@ def export(model: Model, format_name: str, out: str | Path, *, reduce_range: boo
                 model.task,
                 int8=format_name == "onnx-int8",
                 reduce_range=reduce_range,
+                word_rank=word_rank,
             )
     return out
 

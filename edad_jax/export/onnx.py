@@ -36,6 +36,7 @@ def write_onnx(
     *,
     int8: bool = False,
     reduce_range: bool = False,
+    word_rank: int = 0,
 ) -> Path:
     """Returns the path, now an ONNX file of the model.
 
@@ -46,13 +47,15 @@ def write_onnx(
       task: what the model was fine-tuned for; None for an encoder.
       int8: weights in eight bits: word vectors with a scale for each word, linear layers with a
         scale for each output, whose inputs onnxruntime then quantises as they come.
+      word_rank: word vectors as products of so many numbers with one small matrix (by singular
+        values, ALBERT's factorisation after the fact); 0 for the whole vectors.
       reduce_range: seven bits, for x86 CPUs without VNNI, whose eight-bit sums overflow.
 
     Raises:
       ValueError: parameters are missing.
       OSError: the file cannot be written.
     """
-    model = build_onnx(config, params, task, int8_words=int8)
+    model = build_onnx(config, params, task, int8_words=int8, word_rank=word_rank)
     if int8:
         model = _quantise(model, reduce_range=reduce_range)
     path = Path(path)
@@ -66,11 +69,12 @@ def build_onnx(
     task: Task | None = None,
     *,
     int8_words: bool = False,
+    word_rank: int = 0,
 ) -> onnx.ModelProto:
     """Returns the model as an ONNX graph; see `write_onnx`."""
     graph = _Graph()
     try:
-        hidden = _encode(graph, config, params, int8_words=int8_words)
+        hidden = _encode(graph, config, params, int8_words, word_rank)
         outputs = _heads(graph, params, hidden, task)
     except KeyError as error:
         raise ValueError(f"the parameters lack {error}; expected those of the task") from error
@@ -126,13 +130,21 @@ class _Graph:
         return model
 
 
-def _encode(graph, config, params, *, int8_words):
+def _encode(graph, config, params, int8_words, word_rank):
     base = params["base"]
     extension = params.get("extension", {})
     table_vd = _float(base["embeddings"]["word"]["embedding"])
     if config.extension_vocab_size:
         table_vd = np.concatenate([table_vd, _float(extension["word"]["embedding"])])
-    words = _look_up(graph, table_vd, int8=int8_words)
+    if word_rank:
+        if not 0 < word_rank < min(table_vd.shape):
+            raise ValueError(f"got word_rank={word_rank}, expected less than {min(table_vd.shape)}")
+        left_vr, values_r, right_rd = np.linalg.svd(table_vd, full_matrices=False)
+        narrow_vr = left_vr[:, :word_rank] * values_r[:word_rank]
+        right = graph.constant(right_rd[:word_rank], "words.right")
+        words = graph.add("MatMul", _look_up(graph, narrow_vr, int8=int8_words), right)
+    else:
+        words = _look_up(graph, table_vd, int8=int8_words)
     hidden = graph.add("Add", words, _positions(graph, base["embeddings"]))
     table = graph.constant(_float(base["embeddings"]["token_type"]["embedding"]), "segments")
     hidden = graph.add("Add", hidden, graph.add("Gather", table, "token_type_ids"))
