@@ -33,6 +33,7 @@ from tests.tiny_models import (
 LABELS = ("O", "B-Drug", "I-Drug", "B-Gene")
 KINDS = ("tagging", "classification")
 AUTO_CLASSES = {
+    "answering": "AutoModelForQuestionAnswering",
     "tagging": "AutoModelForTokenClassification",
     "classification": "AutoModelForSequenceClassification",
 }

@@ -27,7 +27,12 @@ def save(directory, tokenizer_dir, kind, *, blocks=True, added_words=7):
     config = tiny_exbert_config(
         blocks=blocks, added_words=added_words, vocab_size=pieces - added_words
     )
-    parts = {"tagging": ("base", "extension"), "classification": ("base", "extension", "pooler")}
+    parts = {
+        "tagging": ("base", "extension"),
+        "answering": ("base", "extension"),
+        "classification": ("base", "extension", "pooler"),
+    }
+    labels = ("start", "end") if kind == "answering" else LABELS
     params = random_params(config)
     task = None
     if kind in parts:
@@ -35,17 +40,17 @@ def save(directory, tokenizer_dir, kind, *, blocks=True, added_words=7):
         random = np.random.default_rng(1)
         params["classifier"] = {
             "dense": {
-                "kernel": random.standard_normal((24, len(LABELS))).astype(np.float32),
-                "bias": random.standard_normal(len(LABELS)).astype(np.float32),
+                "kernel": random.standard_normal((24, len(labels))).astype(np.float32),
+                "bias": random.standard_normal(len(labels)).astype(np.float32),
             }
         }
-        task = Task(kind, LABELS)
+        task = Task(kind, labels)
     huggingface.save_model(directory, params, config, tokenizer_dir, card=CARD, task=task)
     return str(directory)
 
 
 @pytest.mark.parametrize("blocks", [True, False])
-@pytest.mark.parametrize("kind", ["encoder", "tagging", "classification"])
+@pytest.mark.parametrize("kind", ["encoder", "tagging", "classification", "answering"])
 def test_onnx_gives_what_flax_gives(tmp_path, tokenizer_dir, kind, blocks):
     model = formats.load(save(tmp_path / "model", tokenizer_dir, kind, blocks=blocks))
     folder = formats.export(model, "onnx", tmp_path / "onnx")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edad_jax.export import formats, runtime
+from edad_jax.export import formats, runtime, windows
 from tests.test_formats import LABELS, save, tokenizer_dir  # noqa: F401, a fixture
 from tests.tiny_text import WORDS
 
@@ -27,7 +27,7 @@ def folders(tmp_path_factory, tokenizer_dir):  # noqa: F811
         kind: formats.export(
             formats.load(save(root / kind, tokenizer_dir, kind)), "onnx", root / f"{kind}-onnx"
         )
-        for kind in ("tagging", "classification", "encoder")
+        for kind in ("tagging", "classification", "encoder", "answering")
     }
 
 
@@ -79,7 +79,7 @@ def test_every_word_of_a_long_text_is_judged_once_and_in_place(tagger):
 def test_texts_longer_than_a_segment_keep_their_offsets(tagger, monkeypatch):
     text = " ".join([GENE, "x"] * 200)
     (whole,) = tagger([text])
-    monkeypatch.setattr(runtime, "_SEGMENT", 100)
+    monkeypatch.setattr(windows, "SEGMENT", 100)
     (cut,) = tagger([text])
     assert cut == whole
 
@@ -152,7 +152,7 @@ def test_a_text_is_judged_alike_alone_and_among_others(folders):
 
 
 def test_texts_are_read_as_they_are_asked_for(tagger, monkeypatch):
-    monkeypatch.setattr(runtime, "_CHUNK", 500)
+    monkeypatch.setattr(windows, "CHUNK", 500)
     read = []
 
     def stream():
@@ -163,6 +163,66 @@ def test_texts_are_read_as_they_are_asked_for(tagger, monkeypatch):
     results = tagger(stream())
     assert [span.label for span in next(results)] == ["Gene"]
     assert len(read) < 10
+
+
+class PointsAtGene:
+    """Stands in for a net that answers with the longest run of one word."""
+
+    def __init__(self, tokenizer):
+        self.gene, self.seen = tokenizer.token_to_id(GENE), []
+
+    def run(self, names, inputs):
+        assert names == ["start_logits", "end_logits"]
+        ids, segments = inputs["input_ids"], inputs["token_type_ids"]
+        self.seen.append((ids, segments))
+        is_answer = (ids == self.gene) & (segments == 1)
+        before = np.pad(is_answer, ((0, 0), (1, 0)))[:, :-1]
+        after = np.pad(is_answer, ((0, 0), (0, 1)))[:, 1:]
+        starts, ends = is_answer & ~before, is_answer & ~after
+        return [np.float32(9) * starts, np.float32(9) * ends]
+
+
+@pytest.fixture
+def reader(folders):
+    reader = runtime.Reader(folders["answering"], **SMALL)
+    reader.session = PointsAtGene(reader._tokenizer)
+    return reader
+
+
+def test_answers_are_parts_of_the_context(reader):
+    context = "x " * 40 + f"y, {GENE.upper()}  {GENE}! " + "z " * 40
+    for question in (GENE, f"{GENE} " * 50, ""):
+        ((answer,),) = reader([(question, context)])
+        assert answer.text == context[answer.start : answer.end] == f"{GENE.upper()}  {GENE}"
+        assert 0 < answer.score <= 1
+    assert max(ids.shape[1] for ids, _ in reader.session.seen) == SMALL["max_length"]
+
+
+def test_the_best_answers_come_first_and_none_is_too_long(reader, folders):
+    context = f"{GENE} x {GENE} {GENE} x"
+    reader.best = 3
+    (answers,) = reader([("what", context)])
+    assert len(answers) == 3
+    assert [answer.score for answer in answers] == sorted(
+        (answer.score for answer in answers), reverse=True
+    )
+    assert len({(answer.start, answer.end) for answer in answers}) == 3
+    reader.longest_answer = 1
+    (answers,) = reader([("what", context)])
+    assert answers[0].text == GENE
+    with pytest.raises(ValueError, match="got best=0"):
+        runtime.Reader(folders["answering"], best=0, **SMALL)
+
+
+def test_an_empty_context_has_no_answer_and_says_so_in_json(reader):
+    assert runtime.as_json(next(reader([("what", " ")]))) == {"answers": []}
+
+
+def test_a_real_net_answers_too(folders):
+    reader = runtime.open_model(folders["answering"], **SMALL)
+    texts = [text for text in ODD_TEXTS if text.strip("\0 \n\t")]
+    for text, answers in zip(texts, reader([("who?", text) for text in texts]), strict=True):
+        assert all(text[answer.start : answer.end] == answer.text for answer in answers)
 
 
 def test_it_needs_no_other_package_and_works_as_a_command(folders):

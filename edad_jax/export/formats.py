@@ -100,7 +100,7 @@ def export(
 def output_names(model: Model) -> list[str]:
     """Returns what `forward` gives, in its order; an ONNX file calls its outputs so."""
     if model.task:
-        return ["logits"]
+        return ["start_logits", "end_logits"] if model.task.kind == "answering" else ["logits"]
     return ["last_hidden_state", *(["pooler_output"] if "pooler" in model.params else [])]
 
 
@@ -121,7 +121,8 @@ def forward(
         return tuple(outputs)
     classifier = Classifier(model.config.base, len(model.task.labels), jnp.float32)
     variables = {"params": params["classifier"]}
-    return (classifier.apply(variables, outputs[-1], deterministic=True),)
+    logits = classifier.apply(variables, outputs[-1], deterministic=True)
+    return (logits[..., 0], logits[..., 1]) if model.task.kind == "answering" else (logits,)
 
 
 def _stablehlo(model):

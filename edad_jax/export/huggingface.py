@@ -48,6 +48,7 @@ _AUTO_MAP = {
     "AutoModelForMaskedLM": "ExBertForMaskedLM",
     "AutoModelForTokenClassification": "ExBertForTokenClassification",
     "AutoModelForSequenceClassification": "ExBertForSequenceClassification",
+    "AutoModelForQuestionAnswering": "ExBertForQuestionAnswering",
 }
 _MODELLING_FILE = "modeling_exbert.py"
 
@@ -83,7 +84,10 @@ def save_model(
     directory = Path(directory).resolve()
     tokenizer_dir = Path(tokenizer_dir)
     values = config_json(params, config, tokenizer_dir, task)
-    tensors = to_torch_names(params, config, labels=len(task.labels) if task else 0)
+    classes = (
+        {"labels": len(task.labels), "classifier": KINDS[task.kind].classifier} if task else {}
+    )
+    tensors = to_torch_names(params, config, **classes)
     with replaced_folder(directory) as beside:
         _write_json(beside / "config.json", values)
         _write_tensors(beside / "model.safetensors", tensors)
@@ -152,13 +156,15 @@ def load_task_model(
     """
     checkpoint = _load(path_or_hub_id, option)
     config = _sizes(checkpoint.config)
-    bias = checkpoint.tensors.get("classifier.bias", ())
+    biases = (checkpoint.tensors.get(f"{kind.classifier}.bias") for kind in KINDS.values())
+    bias = next((bias for bias in biases if bias is not None), ())
     task = read_task(checkpoint.config, classes=len(bias))
     params = from_torch_names(
         checkpoint.tensors,
         config,
         without=[head for head in HEADS if head not in KINDS[task.kind].heads],
         labels=len(task.labels),
+        classifier=KINDS[task.kind].classifier,
         source=str(checkpoint.directory),
     )
     return config, params, task

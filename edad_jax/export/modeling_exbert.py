@@ -26,6 +26,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import (
     BaseModelOutputWithPooling,
     MaskedLMOutput,
+    QuestionAnsweringModelOutput,
     SequenceClassifierOutput,
     TokenClassifierOutput,
 )
@@ -502,6 +503,53 @@ class ExBertForSequenceClassification(_WithClassifier):
         output = SequenceClassifierOutput(
             loss=loss,
             logits=logits,
+            hidden_states=output.hidden_states,
+            attentions=output.attentions,
+        )
+        return _as_asked(output, return_dict, self.config)
+
+
+class ExBertForQuestionAnswering(ExBertPreTrainedModel):
+    """With two scores for each token: an answer starts there, an answer ends there."""
+
+    _keys_to_ignore_on_load_unexpected = [r"^cls\.", r"pooler\."]
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.bert = ExBertModel(config, add_pooling_layer=False)
+        self.qa_outputs = nn.Linear(config.hidden_size, 2)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids=None,
+        attention_mask=None,
+        token_type_ids=None,
+        start_positions=None,
+        end_positions=None,
+        return_dict=None,
+        **kwargs,
+    ):
+        """Returns start_logits and end_logits [batch, length]; positions beyond it do not count."""
+        output = self.bert(input_ids, attention_mask, token_type_ids, return_dict=True, **kwargs)
+        start_logits, end_logits = self.qa_outputs(output.last_hidden_state).unbind(-1)
+        loss = None
+        if start_positions is not None and end_positions is not None:
+            beyond = start_logits.size(1)
+            loss = (
+                sum(
+                    functional.cross_entropy(logits, places.clamp(0, beyond), ignore_index=beyond)
+                    for logits, places in (
+                        (start_logits, start_positions),
+                        (end_logits, end_positions),
+                    )
+                )
+                / 2
+            )
+        output = QuestionAnsweringModelOutput(
+            loss=loss,
+            start_logits=start_logits,
+            end_logits=end_logits,
             hidden_states=output.hidden_states,
             attentions=output.attentions,
         )

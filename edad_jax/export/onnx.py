@@ -2,7 +2,8 @@
 """A trained model as one ONNX file, written node by node from the parameters.
 
     input_ids, attention_mask, token_type_ids   int64 [batch, length], both free
-    logits                                      float32, of a fine-tuned model
+    logits                                      float32, of a tagger or classifier
+    start_logits, end_logits                    float32, of a reader
     last_hidden_state, pooler_output            float32, of an encoder
 
 Every linear layer is a MatMul with constant weights, which is what onnxruntime's quantiser looks
@@ -258,6 +259,17 @@ def _heads(graph, params, hidden, task):
     if task and task.kind == "tagging":
         logits = graph.linear(hidden, classifier["kernel"], classifier["bias"], "classifier")
         return {_named(graph, logits, "logits"): ["batch", "length", len(task.labels)]}
+    if task and task.kind == "answering":
+        logits = graph.linear(hidden, classifier["kernel"], classifier["bias"], "classifier")
+        axis = graph.constant(np.array([2], np.int64), "axis")
+        return {
+            _named(graph, graph.add("Squeeze", part, axis), name): ["batch", "length"]
+            for name, part in zip(
+                ("start_logits", "end_logits"),
+                graph.add("Split", logits, outputs=2, axis=-1, num_outputs=2),
+                strict=True,
+            )
+        }
     outputs = {}
     if task is None:
         width = len(params["base"]["embeddings"]["norm"]["scale"])

@@ -17,7 +17,6 @@ import json
 import os
 import re
 import sys
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -27,10 +26,11 @@ import numpy as np
 import onnxruntime
 import tokenizers
 
+from edad_jax.export import windows
+from edad_jax.export.stream import Progress, read_lines, size_of
+
 MODEL_FILE = "model.onnx"
 _SURROGATES = re.compile("[\ud800-\udfff]")
-_SEGMENT = 20_000  # characters that are tokenised at once
-_CHUNK = 200_000  # characters of texts that are worked on at once, unless one text is longer
 
 
 class Span(NamedTuple):
@@ -51,23 +51,17 @@ class Prediction(NamedTuple):
     scores: dict[str, float]  # probability of every class
 
 
-class _Pieces(NamedTuple):
-    """A text as the net reads it."""
-
-    ids: np.ndarray  # int64 [pieces]
-    starts: np.ndarray  # int64 [pieces]; first character
-    ends: np.ndarray  # int64 [pieces]; one past the last
-    is_first: np.ndarray  # bool [pieces]; of its word
+class Answers(list):
+    """The best Answer first."""
 
 
-class _Window(NamedTuple):
-    """Pieces start to end of a text, of which those from keep_start to keep_end are judged."""
+class Answer(NamedTuple):
+    """An answer to a question: context[start:end]."""
 
-    text: int
+    text: str
     start: int
     end: int
-    keep_start: int
-    keep_end: int
+    score: float  # its share among the answers that were considered
 
 
 class _Model:
@@ -130,7 +124,7 @@ class _Model:
 
     def __call__(self, texts: Iterable[str]) -> Iterator[Any]:
         """Yields what the model makes of each text; memory does not grow with their number."""
-        for chunk in _chunks(texts):
+        for chunk in windows.chunks(texts):
             yield from self._judge(chunk, [self._cut(text) for text in chunk])
 
     def _judge(self, texts, pieces):
@@ -141,39 +135,33 @@ class _Model:
         """Returns the pieces of a text. Surrogates, which no encoding knows, count as unknown."""
         text = _SURROGATES.sub("\ufffd", text)
         parts = []
-        for start, end in _segments(text):
+        for start, end in windows.segments(text):
             encoding = self._tokenizer.encode(text[start:end], add_special_tokens=False)
             words = np.array([-1 if word is None else word for word in encoding.word_ids], np.int64)
             offsets = np.array(encoding.offsets, np.int64).reshape(-1, 2) + start
             is_first = np.diff(words, prepend=-2) != 0
             parts.append((np.array(encoding.ids, np.int64), offsets, is_first))
         ids, offsets, is_first = (np.concatenate(column) for column in zip(*parts, strict=True))
-        return _Pieces(ids, offsets[:, 0], offsets[:, 1], is_first)
+        return windows.Pieces(ids, offsets[:, 0], offsets[:, 1], is_first)
 
-    def _run(self, pieces: Sequence[_Pieces], output: str) -> Iterator[tuple[_Window, np.ndarray]]:
+    def _run(
+        self, pieces: Sequence[windows.Pieces], output: str
+    ) -> Iterator[tuple[windows.Window, np.ndarray]]:
         """Yields every window of every text, short ones first, with its rows of an output.
 
         Of an output for each piece, the rows are those of the pieces that are judged here.
         """
-        windows = [
+        cut = [
             window
             for number, text in enumerate(pieces)
-            for window in _windows(number, len(text.ids), self.max_length - 2, self.overlap)
+            for window in windows.cut(number, len(text.ids), self.max_length - 2, self.overlap)
         ]
-        windows.sort(key=lambda window: window.end - window.start)
-        for begin in range(0, len(windows), self.batch_size):
-            batch = windows[begin : begin + self.batch_size]
-            length = max(window.end - window.start for window in batch) + 2
-            ids = np.zeros((len(batch), length), np.int64)
-            mask = np.zeros((len(batch), length), np.int64)
-            for row, window in enumerate(batch):
-                size = window.end - window.start
-                ids[row, 0], ids[row, size + 1] = self._cls, self._sep
-                ids[row, 1 : size + 1] = pieces[window.text].ids[window.start : window.end]
-                mask[row, : size + 2] = 1
+        cut.sort(key=lambda window: window.end - window.start)
+        for begin in range(0, len(cut), self.batch_size):
+            batch = cut[begin : begin + self.batch_size]
+            rows = [pieces[window.text].ids[window.start : window.end] for window in batch]
             (values,) = self.session.run(
-                [output],
-                {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)},
+                [output], windows.feed([[self._cls, *ids, self._sep] for ids in rows])
             )
             for row, window in enumerate(batch):
                 if values.ndim == 2:
@@ -201,7 +189,7 @@ class Tagger(_Model):
             sizes = np.array([len(ids) for ids in cut], np.int64)
             first = np.cumsum(sizes) - sizes
             ids = np.concatenate([np.zeros(0, np.int64), *cut])
-            pieces.append(_Pieces(ids, ids, ids, np.isin(np.arange(len(ids)), first)))
+            pieces.append(windows.Pieces(ids, ids, ids, np.isin(np.arange(len(ids)), first)))
             firsts.append(first)
         best = self._label_pieces(pieces)
         return [
@@ -251,6 +239,83 @@ class Classifier(_Model):
             named = dict(zip(self.labels, scores.tolist(), strict=True))
             label = self.labels[int(scores.argmax())]
             yield Prediction(label, named[label], named)
+
+
+class Reader(_Model):
+    """Answers questions from contexts: yields the list of the best Answer of each pair.
+
+    Answers are as in SQuAD 1.1, parts of the context; an empty context has none.
+
+    Args:
+      directory: what launch/export.py wrote.
+      best: how many answers to give.
+      longest_answer: pieces of an answer at most.
+      options: as for the other models.
+    """
+
+    architecture = "ForQuestionAnswering"
+    outputs = ("start_logits", "end_logits")
+    _considered = 20  # starts, ends and answers of a window
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        best: int = 1,
+        longest_answer: int = 30,
+        **options: Any,
+    ):
+        super().__init__(directory, **options)
+        if best < 1 or longest_answer < 1:
+            raise ValueError(
+                f"got best={best}, longest_answer={longest_answer}, expected 1 or more"
+            )
+        self.best, self.longest_answer = best, longest_answer
+
+    def __call__(self, pairs: Iterable[tuple[str, str]]) -> Iterator[Answers]:
+        """Yields the best answers to each (question, context)."""
+        for question, context in pairs:
+            pieces = self._cut(context)
+            found = sorted(self._candidates(self._cut(question).ids, pieces), reverse=True)
+            found = found[: max(self._considered, self.best)]
+            shares = _softmax(np.array([score for score, _, _ in found])) if found else ()
+            yield Answers(
+                Answer(context[start:end], start, end, round(float(share), 4))
+                for (_, start, end), share in list(zip(found, shares, strict=True))[: self.best]
+            )
+
+    def _candidates(self, question, context):
+        """Yields (score, first character, one past the last) of every answer considered.
+
+        Where windows overlap, a part of the context counts once, by its better score.
+        """
+        if not len(context.ids):
+            return
+        question = question[: (self.max_length - 3) // 2]
+        room = self.max_length - 3 - len(question)
+        cut = list(windows.cut(0, len(context.ids), room, min(self.overlap, room // 2)))
+        before = [self._cls, *question, self._sep]
+        scores = {}
+        for begin in range(0, len(cut), self.batch_size):
+            batch = cut[begin : begin + self.batch_size]
+            rows = [[*before, *context.ids[w.start : w.end], self._sep] for w in batch]
+            outputs = self.session.run(list(self.outputs), windows.feed(rows, second=len(before)))
+            for window, starts, ends in zip(batch, *outputs, strict=True):
+                inside = slice(len(before), len(before) + window.end - window.start)
+                for score, first, last in self._best_of(starts[inside], ends[inside]):
+                    place = (
+                        int(context.starts[window.start + first]),
+                        int(context.ends[window.start + last]),
+                    )
+                    scores[place] = max(score, scores.get(place, score))
+        yield from ((score, *place) for place, score in scores.items())
+
+    def _best_of(self, starts, ends):
+        """Yields (score, first, last) of the likeliest starts with the likeliest ends."""
+        for first in np.argsort(-starts)[: self._considered]:
+            for last in np.argsort(-ends)[: self._considered]:
+                if first <= last < first + self.longest_answer:
+                    yield float(starts[first] + ends[last]), int(first), int(last)
 
 
 class Encoder(_Model):
@@ -306,11 +371,11 @@ def join_words(
     return spans
 
 
-KINDS = {kind.architecture: kind for kind in (Tagger, Classifier)}
+KINDS = {kind.architecture: kind for kind in (Tagger, Classifier, Reader)}
 
 
 def open_model(directory: str | os.PathLike[str], **options: Any) -> _Model:
-    """Returns a Tagger, Classifier or Encoder, as config.json says; options are theirs.
+    """Returns a Tagger, Classifier, Reader or Encoder, as config.json says; options are theirs.
 
     Raises:
       ValueError: as they do.
@@ -375,82 +440,9 @@ def _labels(config):
     return [named[number] for number in range(len(named))]
 
 
-def _chunks(texts):
-    """Yields lists of texts that have _CHUNK characters together, or one that has more."""
-    chunk, size = [], 0
-    for text in texts:
-        if chunk and size + len(text) > _CHUNK:
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(text)
-        size += len(text) + 100
-    if chunk:
-        yield chunk
-
-
-def _segments(text):
-    """Yields (start, end) of parts of a text, which end where a word does if one ends there."""
-    start = 0
-    while len(text) - start > _SEGMENT:
-        end = start + _SEGMENT
-        gap = max(text.rfind(" ", start, end), text.rfind("\n", start, end))
-        end = gap + 1 if gap > start else end
-        yield start, end
-        start = end
-    yield start, len(text)
-
-
-def _windows(text, pieces, room, overlap):
-    """Yields the windows of a text; half of what two share is judged by each."""
-    start = keep_start = 0
-    while True:
-        end = min(start + room, pieces)
-        keep_end = end if end == pieces else end - overlap // 2
-        yield _Window(text, start, end, keep_start, keep_end)
-        if end == pieces:
-            return
-        start, keep_start = end - overlap, keep_end
-
-
 def _softmax(logits):
     shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return shifted / shifted.sum(axis=-1, keepdims=True)
-
-
-class _Progress:
-    """One line on a terminal: texts, megabytes, texts a second, time left."""
-
-    def __init__(self, total_bytes):
-        self.start = self.shown = time.monotonic()
-        self.total, self.texts, self.bytes = total_bytes, 0, 0
-        self.is_on = sys.stderr.isatty()
-
-    def add(self, size, *, last=False):
-        """Counts a text; shows where things stand, every half second."""
-        self.texts, self.bytes = self.texts + (not last), self.bytes + size
-        now = time.monotonic()
-        if not self.is_on or (now - self.shown < 0.5 and not last):
-            return
-        self.shown = now
-        seconds = max(now - self.start, 1e-9)
-        left = ""
-        if self.total and self.bytes:
-            rest = int(seconds * (self.total - self.bytes) / self.bytes)
-            left = f", {self.bytes / self.total:.0%}, {rest // 60}:{rest % 60:02} left"
-        print(
-            f"\r{self.texts:,} texts, {self.bytes / 1e6:,.1f} MB, {self.texts / seconds:,.0f} "
-            f"texts/s{left}   ",
-            end="\n" if last else "",
-            file=sys.stderr,
-            flush=True,
-        )
-
-
-def _read_lines(stream, sizes):
-    """Yields the lines of a stream of bytes; notes how long each was. Bad UTF-8 becomes U+FFFD."""
-    for line in stream:
-        sizes.append(len(line))
-        yield line.decode("utf-8", "replace").rstrip("\r\n")
 
 
 def as_json(result: Any) -> dict[str, Any]:
@@ -459,6 +451,8 @@ def as_json(result: Any) -> dict[str, Any]:
         return {"vector": [round(float(number), 6) for number in result]}
     if isinstance(result, Prediction):
         return result._asdict()
+    if isinstance(result, Answers):
+        return {"answers": [answer._asdict() for answer in result]}
     return {
         "entities": [
             span._replace(text=_SURROGATES.sub("\ufffd", span.text))._asdict() for span in result
@@ -466,8 +460,20 @@ def as_json(result: Any) -> dict[str, Any]:
     }
 
 
+def _read_pair(line):
+    """Returns (question, context) of a JSON line."""
+    try:
+        pair = json.loads(line)
+        return str(pair["question"]), str(pair["context"])
+    except (ValueError, TypeError, KeyError) as error:
+        sys.exit(f'got {line[:80]!r} ({error}), expected {{"question": ..., "context": ...}}')
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Reads texts from standard input, one on each line, and writes a JSON line for each."""
+    """Reads texts from standard input, one on each line, and writes a JSON line for each.
+
+    A Reader's lines are JSON themselves: {"question": ..., "context": ...}.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m edad_jax.export.runtime",
         description="Reads texts, one on each line, and writes what the model finds as JSON lines.",
@@ -488,13 +494,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     except ValueError as error:
         sys.exit(str(error))
-    stream = sys.stdin.buffer
-    try:
-        total = os.fstat(stream.fileno()).st_size
-    except OSError:
-        total = 0
-    progress, sizes = _Progress(total), deque()
-    for result in model(_read_lines(stream, sizes)):
+    progress, sizes = Progress(size_of(sys.stdin.buffer)), deque()
+    texts = read_lines(sys.stdin.buffer, sizes)
+    for result in model(map(_read_pair, texts) if isinstance(model, Reader) else texts):
         sys.stdout.write(json.dumps(as_json(result), ensure_ascii=False) + "\n")
         progress.add(sizes.popleft())
     sys.stdout.flush()

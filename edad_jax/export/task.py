@@ -18,11 +18,14 @@ class Kind(NamedTuple):
     architecture: str  # the end of its class's name
     pipeline: str  # the model card's pipeline_tag
     heads: tuple[str, ...]  # what sits between encoder and classifier
+    classifier: str = "classifier"  # what torch calls the classifier
 
 
 KINDS = {
     "tagging": Kind("ForTokenClassification", "token-classification", ()),
     "classification": Kind("ForSequenceClassification", "text-classification", ("pooler",)),
+    # Two classes for each piece: how well an answer starts there, and how well it ends there.
+    "answering": Kind("ForQuestionAnswering", "question-answering", (), "qa_outputs"),
 }
 
 

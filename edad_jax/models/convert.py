@@ -190,7 +190,11 @@ def encoder_params(
 
 
 def to_torch_names(
-    params: Mapping[str, Any], config: ExBertConfig, *, labels: int = 0
+    params: Mapping[str, Any],
+    config: ExBertConfig,
+    *,
+    labels: int = 0,
+    classifier: str = "classifier",
 ) -> dict[str, np.ndarray]:
     """Returns the tensors of an exBERT under torch's names, in torch's orientation.
 
@@ -198,13 +202,13 @@ def to_torch_names(
     result is an ordinary BERT (`bert.*`, `cls.*`; BertForPreTraining without the tied decoder).
     With them, `bert.encoder.extension_layer.*` and `bert.encoder.gate.*` stand beside it, as
     `export/modeling_exbert.py` reads them. Heads that `params` lacks are left out; with `labels`
-    there must be a classifier of so many classes.
+    there must be a classifier of so many classes, which torch calls `classifier` or qa_outputs.
     """
     leaves = {path: np.asarray(leaf) for path, leaf in _flatten(params).items()}
     if _WORDS in leaves and _ADDED_WORDS in leaves:
         leaves[_WORDS] = np.concatenate([leaves[_WORDS], leaves.pop(_ADDED_WORDS)])
     without = [head for head in HEADS if head not in params]
-    expected = _expected(config, without=without, labels=labels)
+    expected = _expected(config, without=without, labels=labels, classifier=classifier)
     names = {path: name for path, (name, _) in expected.items()}
     tensors = {names.get(path, path): _turned(path, leaf) for path, leaf in leaves.items()}
     _check(tensors, expected, source="the parameters")
@@ -217,6 +221,7 @@ def from_torch_names(
     *,
     without: Collection[str] = (),
     labels: int = 0,
+    classifier: str = "classifier",
     source: str = "the file",
 ) -> dict[str, Any]:
     """Returns the parameters that `to_torch_names` wrote, bit for bit.
@@ -226,17 +231,25 @@ def from_torch_names(
       config: the sizes of that model.
       without: heads out of "pooler", "mlm", "nsp" to leave out.
       labels: classes of its classifier; 0 for a model that has none.
+      classifier: what torch calls that.
       source: what an error calls the file.
 
     Raises:
       ValueError: lists every missing, left-over and wrongly shaped tensor.
     """
     return _from_bare_names(
-        bare_names(tensors), config, without=without, labels=labels, source=source
+        bare_names(tensors),
+        config,
+        without=without,
+        labels=labels,
+        classifier=classifier,
+        source=source,
     )
 
 
-def _from_bare_names(tensors, config, *, without, source, labels=0, advise_fresh=False):
+def _from_bare_names(
+    tensors, config, *, without, source, labels=0, classifier="classifier", advise_fresh=False
+):
     tensors = _without_tied_decoder(tensors, check="mlm" not in without)
     ignored = tuple(HEADS[head] for head in without)
     tensors = {
@@ -244,7 +257,7 @@ def _from_bare_names(tensors, config, *, without, source, labels=0, advise_fresh
         for name, tensor in tensors.items()
         if not (ignored and name.startswith(ignored))
     }
-    expected = _expected(config, without=without, labels=labels)
+    expected = _expected(config, without=without, labels=labels, classifier=classifier)
     _check(tensors, expected, source=source, advise_fresh=advise_fresh)
     leaves = {path: _turned(path, tensors[name]) for path, (name, _) in expected.items()}
     if config.extension_vocab_size:
@@ -291,12 +304,13 @@ def _mismatch(source, problems, advise_fresh):
     return "\n".join(lines)
 
 
-def _expected(config, *, without, labels):
+def _expected(config, *, without, labels, classifier):
     """Returns our path -> (torch's bare name, shape in torch's orientation).
 
     The word table is the joint one, as in torch.
     """
     modules = modules_of(EXBERT if config.extension else BERT, config.base.num_hidden_layers)
+    modules["classifier/dense"] = classifier
     shapes = dict(_shapes(config))
     if labels:
         shapes["classifier/dense/kernel"] = (config.base.hidden_size, labels)

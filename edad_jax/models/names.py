@@ -90,4 +90,4 @@ def bare_names(tensors: Mapping[str, Any]) -> dict[str, Any]:
 
 def prefixed(name: str) -> str:
     """Returns the name that a bare one has in a model with heads."""
-    return name if name.startswith(("cls.", "classifier.")) else f"bert.{name}"
+    return name if name.startswith(("cls.", *TASK_HEADS)) else f"bert.{name}"

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Texts as windows of pieces, and windows as what a session reads. numpy alone."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+SEGMENT = 20_000  # characters that are tokenised at once
+CHUNK = 200_000  # characters of texts that are worked on at once, unless one text is longer
+
+
+class Pieces(NamedTuple):
+    """A text as the net reads it."""
+
+    ids: np.ndarray  # int64 [pieces]
+    starts: np.ndarray  # int64 [pieces]; first character
+    ends: np.ndarray  # int64 [pieces]; one past the last
+    is_first: np.ndarray  # bool [pieces]; of its word
+
+
+class Window(NamedTuple):
+    """Pieces start to end of a text, of which those from keep_start to keep_end are judged."""
+
+    text: int
+    start: int
+    end: int
+    keep_start: int
+    keep_end: int
+
+
+def chunks(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Yields lists of texts that have CHUNK characters together, or one that has more."""
+    chunk, size = [], 0
+    for text in texts:
+        if chunk and size + len(text) > CHUNK:
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(text)
+        size += len(text) + 100
+    if chunk:
+        yield chunk
+
+
+def segments(text: str) -> Iterator[tuple[int, int]]:
+    """Yields (start, end) of parts of a text, which end where a word does if one ends there."""
+    start = 0
+    while len(text) - start > SEGMENT:
+        end = start + SEGMENT
+        gap = max(text.rfind(" ", start, end), text.rfind("\n", start, end))
+        end = gap + 1 if gap > start else end
+        yield start, end
+        start = end
+    yield start, len(text)
+
+
+def cut(text: int, pieces: int, room: int, overlap: int) -> Iterator[Window]:
+    """Yields the windows of a text; half of what two share is judged by each.
+
+    Args:
+      text: its number.
+      pieces: how many it has.
+      room: pieces of a window at most.
+      overlap: pieces that neighbours share, fewer than room.
+    """
+    start = keep_start = 0
+    while True:
+        end = min(start + room, pieces)
+        keep_end = end if end == pieces else end - overlap // 2
+        yield Window(text, start, end, keep_start, keep_end)
+        if end == pieces:
+            return
+        start, keep_start = end - overlap, keep_end
+
+
+def feed(rows: Sequence[Sequence[int]], second: int | None = None) -> dict[str, np.ndarray]:
+    """Returns the inputs of a session; pieces from `second` on are of the second segment."""
+    shape = len(rows), max(map(len, rows))
+    ids, mask, segments = (np.zeros(shape, np.int64) for _ in range(3))
+    for number, row in enumerate(rows):
+        ids[number, : len(row)] = row
+        mask[number, : len(row)] = 1
+        if second is not None:
+            segments[number, second : len(row)] = 1
+    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": segments}
