@@ -31,7 +31,7 @@ from tests.tiny_models import (
 )
 
 LABELS = ("O", "B-Drug", "I-Drug", "B-Gene")
-KINDS = ("tagging", "classification")
+KINDS = ("tagging", "classification", "answering")
 AUTO_CLASSES = {
     "answering": "AutoModelForQuestionAnswering",
     "tagging": "AutoModelForTokenClassification",
@@ -49,23 +49,34 @@ def tokenizer_dir(tmp_path):
     return directory
 
 
+def labels_of(kind):
+    return ("start", "end") if kind == "answering" else LABELS
+
+
 def tuned(kind, *, blocks=True):
     """Returns (sizes, parameters) of a tiny fine-tuned model."""
     config = tiny_exbert_config(blocks=blocks)
     params = random_params(config)
     params = {part: params[part] for part in ("base", "extension", "pooler")}
-    if kind == "tagging":
+    if kind != "classification":
         del params["pooler"]
     random = np.random.default_rng(1)
-    kernel = random.standard_normal((24, len(LABELS))).astype(np.float32)
-    bias = random.standard_normal(len(LABELS)).astype(np.float32)
+    kernel = random.standard_normal((24, len(labels_of(kind)))).astype(np.float32)
+    bias = random.standard_normal(len(labels_of(kind))).astype(np.float32)
     return config, params | {"classifier": {"dense": {"kernel": kernel, "bias": bias}}}
 
 
-def save(directory, tokenizer_dir, kind, *, blocks=True, labels=LABELS):
+def save(directory, tokenizer_dir, kind, *, blocks=True, labels=None):
     """Returns (sizes, parameters) of a tiny fine-tuned model that now lies in `directory`."""
     config, params = tuned(kind, blocks=blocks)
-    save_model(directory, params, config, tokenizer_dir, card=CARD, task=Task(kind, labels))
+    save_model(
+        directory,
+        params,
+        config,
+        tokenizer_dir,
+        card=CARD,
+        task=Task(kind, labels or labels_of(kind)),
+    )
     return config, params
 
 
@@ -97,10 +108,14 @@ def assert_same_logits(kind, config, params, model):
 
     batch = tiny_batch(config.vocab_size)
     with torch.no_grad():
-        expected = model.eval()(**as_torch(batch._asdict())).logits.numpy()
+        output = model.eval()(**as_torch(batch._asdict()))
+        if kind == "answering":
+            expected = torch.stack([output.start_logits, output.end_logits], -1).numpy()
+        else:
+            expected = output.logits.numpy()
     ours = np.asarray(our_logits(kind, config, params, batch))
     assert ours.shape == expected.shape
-    where = batch.mask_bt if kind == "tagging" else slice(None)
+    where = slice(None) if kind == "classification" else batch.mask_bt
     np.testing.assert_allclose(ours[where], expected[where], atol=1e-5, rtol=1e-5)
 
 
@@ -150,7 +165,7 @@ def test_fine_tuned_model_loads_back_bit_for_bit(tmp_path, tokenizer_dir, kind, 
     config, params = save(tmp_path / "model", tokenizer_dir, kind, blocks=blocks)
     loaded_config, loaded, task = load_task_model(tmp_path / "model")
     assert loaded_config == config
-    assert task == Task(kind, LABELS)
+    assert task == Task(kind, labels_of(kind))
     assert_trees_equal(loaded, params)
     assert (tmp_path / "model" / "modeling_exbert.py").is_file() == blocks
 
@@ -195,12 +210,12 @@ def test_auto_model_gives_our_logits(tmp_path, tokenizer_dir, monkeypatch, kind,
         model, info = auto_class.from_pretrained(tmp_path / "model", **options)
         nothing_odd(info)
         assert_same_logits(kind, config, params, model)
-        assert model.config.id2label == dict(enumerate(LABELS))
-        assert model.config.label2id == {label: number for number, label in enumerate(LABELS)}
+        assert model.config.id2label == dict(enumerate(labels_of(kind)))
+        assert model.config.label2id == {each: place for place, each in enumerate(labels_of(kind))}
         assert model.config.architectures == [type(model).__name__]
         model.save_pretrained(tmp_path / "again")
     loaded_config, loaded, task = load_task_model(tmp_path / "again")
-    assert (loaded_config, task) == (config, Task(kind, LABELS))
+    assert (loaded_config, task) == (config, Task(kind, labels_of(kind)))
     assert_trees_equal(loaded, params)
 
 
@@ -210,16 +225,16 @@ def test_fine_tuned_bert_of_torch_is_read(tmp_path, kind):
     transformers = pytest.importorskip("transformers")
     from tests.golden.make_bert_golden import make_bert
 
-    sizes = make_bert().config.to_dict() | {"id2label": dict(enumerate(LABELS))}
-    sizes["label2id"] = {label: number for number, label in enumerate(LABELS)}
+    sizes = make_bert().config.to_dict() | {"id2label": dict(enumerate(labels_of(kind)))}
+    sizes["label2id"] = {label: number for number, label in enumerate(labels_of(kind))}
     class_name = AUTO_CLASSES[kind].replace("AutoModel", "Bert")
     model = getattr(transformers, class_name)(transformers.BertConfig(**sizes))
     model.save_pretrained(tmp_path / "model")
     config, params, task = load_task_model(tmp_path / "model")
-    assert task == Task(kind, LABELS)
+    assert task == Task(kind, labels_of(kind))
     assert_same_logits(kind, config, params, model)
     _, encoder, fresh = load_encoder(str(tmp_path / "model"), with_pooler=True)
-    assert fresh == (kind == "tagging")
+    assert fresh == (kind != "classification")
     del params["classifier"]
     assert_trees_equal(encoder, params)
 
