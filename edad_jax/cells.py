@@ -65,7 +65,9 @@ def run_cells(cells: Sequence[Cell], cells_folder: Path, root: Path, jobs: int =
                     failed[run.cell.name] = run
                 else:
                     finished.add(run.cell.name)
-            waiting = [cell for cell in waiting if not needed[cell.name] & set(failed)]
+            lost = set(failed) | (names - finished - {cell.name for cell in waiting})
+            lost -= {run.cell.name for run in running}
+            waiting = [cell for cell in waiting if not needed[cell.name] & lost]
             ready = (cell for cell in waiting if needed[cell.name] <= finished)
             free = sorted(set(range(jobs)) - {run.slot for run in running})
             locked = _lock_first(ready, cells_folder) if free else None
@@ -82,7 +84,10 @@ def run_cells(cells: Sequence[Cell], cells_folder: Path, root: Path, jobs: int =
             words = command(cell, cells_folder)
             LOG.info("%s %s: python %s", place[cell.name], cell.name, shlex.join(words))
             write_json(_command_file(cell, cells_folder), words)
-            process = subprocess.Popen([sys.executable, *words], cwd=root)
+            # The process has the lock too, and keeps it should this program be killed.
+            process = subprocess.Popen(
+                [sys.executable, *words], cwd=root, pass_fds=(lock.fileno(),)
+            )
             running.append(_Running(cell, process, lock, free[0]))
             if cores:
                 os.sched_setaffinity(process.pid, cores[free[0]])

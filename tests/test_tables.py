@@ -211,6 +211,7 @@ def test_a_failed_cell_stops_only_those_that_need_it(tmp_path, make_cell):
     cells = [
         make_cell("two", "--fail"),
         make_cell("three", f"--config.prepared={tmp_path}/cells/two/rows"),
+        make_cell("five", f"--config.model={tmp_path}/cells/three/model"),
         make_cell("four"),
     ]
     with pytest.raises(ValueError, match="two ended with status 3; by hand: python count.py"):
