@@ -52,6 +52,8 @@ def run_cells(cells: Sequence[Cell], cells_folder: Path, root: Path, jobs: int =
     names = {cell.name for cell in cells}
     needed = {cell.name: _folders_read(cell, cells_folder) & names for cell in cells}
     place = {cell.name: f"[{number}/{len(cells)}]" for number, cell in enumerate(cells, start=1)}
+    for cell in cells:
+        check_command(cell, cells_folder)
     waiting, finished, failed = list(cells), set(), {}
     running: list[_Running] = []
     cores = _share_cores(jobs)
@@ -61,7 +63,7 @@ def run_cells(cells: Sequence[Cell], cells_folder: Path, root: Path, jobs: int =
             for run in [run for run in running if run.process.poll() is not None]:
                 running.remove(run)
                 run.lock.close()
-                if run.process.returncode:
+                if run.process.returncode or not _is_finished(run.cell, cells_folder):
                     failed[run.cell.name] = run
                 else:
                     finished.add(run.cell.name)
@@ -76,7 +78,7 @@ def run_cells(cells: Sequence[Cell], cells_folder: Path, root: Path, jobs: int =
                 continue
             cell, lock = locked
             waiting.remove(cell)
-            if check_command(cell, cells_folder) and _is_finished(cell, cells_folder):
+            if _is_finished(cell, cells_folder):
                 LOG.info("%s %s: finished before", place[cell.name], cell.name)
                 finished.add(cell.name)
                 lock.close()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from edad_jax import figures
+from edad_jax.allocator import TUNABLES
 from edad_jax.markdown import markdown_table
 from edad_jax.workdir import open_beside, write_json
 
@@ -47,7 +48,15 @@ def benchmark_edge(
     Raises:
       ValueError: a candidate's process failed; says what it said.
     """
-    cores = threads or len(os.sched_getaffinity(0))
+    cores = threads or (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    for candidate in candidates:
+        if min(lengths) > candidate.longest:
+            raise ValueError(
+                f"{candidate.name} has {candidate.longest} positions, got lengths {list(lengths)}; "
+                "give a shorter one"
+            )
     settings = {"batches": list(batches), "lengths": list(lengths), "seconds": seconds}
     rows = []
     for candidate in candidates:
@@ -85,8 +94,10 @@ def time_model(candidate: Candidate, settings: Mapping[str, Any]) -> dict[str, A
     Raises:
       ValueError: the process failed; says what it said.
     """
+    is_folder = os.path.isdir(candidate.source)
+    source = os.path.abspath(candidate.source) if is_folder else candidate.source
     job = dict(settings) | {
-        "kind": candidate.kind, "folder": candidate.source, "name": candidate.source,
+        "kind": candidate.kind, "folder": source, "name": source,
         "longest": candidate.longest, "started": time.time(),
     }  # fmt: skip
     done = subprocess.run(
@@ -94,6 +105,8 @@ def time_model(candidate: Candidate, settings: Mapping[str, Any]) -> dict[str, A
         capture_output=True,
         text=True,
         cwd=Path(__file__).parents[1],
+        # The memory pages of training (see `allocator`) are not what serves.
+        env={name: value for name, value in os.environ.items() if name != TUNABLES},
     )
     if done.returncode:
         raise ValueError(f"{candidate.name}: timing it failed:\n{done.stderr.strip()[-2_000:]}")

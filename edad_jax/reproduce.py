@@ -75,7 +75,7 @@ def reproduce(
             if tuning[dataset] not in cells:
                 cells.append(tuning[dataset])
     if not only_report:
-        check_data(inputs.ner)
+        check_data(inputs.ner, datasets)
         run_cells(cells, cells_folder, root, jobs)
     begun = [tuning[dataset] for tuning in by_row.values() for dataset in DATASETS]
     cells += [cell for cell in begun if cell not in cells and check_command(cell, cells_folder)]
@@ -96,15 +96,18 @@ def reproduce(
     return rows
 
 
-def check_data(folder: str) -> None:
-    """Raises ValueError where a data set of the tables is not there, before hours of training."""
-    for name in DATASETS.values():
+def check_data(folder: str, datasets: Sequence[str]) -> None:
+    """Raises ValueError where a data set is not there or not known, before hours of training."""
+    unknown = set(datasets) - set(DATASETS)
+    if unknown:
+        raise ValueError(f"--datasets: got {sorted(unknown)}, expected out of {list(DATASETS)}")
+    for name in (DATASETS[dataset] for dataset in datasets):
         for split in ("train", "devel", "test"):
             if not any(Path(folder, name).glob(f"{split}.*")):
                 raise ValueError(
                     f"got no {split} file in {folder}/{name}, expected for example "
                     f"{folder}/{name}/{split}.tsv; give --ner=FOLDER that has "
-                    f"{', '.join(DATASETS.values())}"
+                    f"{', '.join(DATASETS[dataset] for dataset in datasets)}"
                 )
 
 

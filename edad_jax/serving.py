@@ -94,7 +94,11 @@ def create_app(models: Mapping[str, Any], limits: Limits | None = None) -> FastA
 
     @app.middleware("http")
     async def count(request, call_next):
-        response = await call_next(request)
+        try:
+            response = await call_next(request)
+        except Exception:
+            answered.labels("500").inc()
+            raise
         answered.labels(str(response.status_code)).inc()
         return response
 
@@ -186,15 +190,25 @@ class _Batcher:
                 texts = [text for texts, _ in requests for text in texts]
                 try:
                     results = await loop.run_in_executor(thread, self._read, texts)
-                except Exception as error:  # told to those who asked; the server goes on
-                    for _, done in requests:
-                        if not done.done():
-                            done.set_exception(error)
+                except Exception:
+                    # One of them did it; each alone, so that the others have their answers.
+                    for request in requests:
+                        await self._read_alone(loop, thread, *request)
                     continue
                 for texts, done in requests:
                     mine, results = results[: len(texts)], results[len(texts) :]
                     if not done.done():  # who asked may be gone
                         done.set_result(mine)
+
+    async def _read_alone(self, loop, thread, texts, done):
+        try:
+            results = await loop.run_in_executor(thread, self._read, texts)
+        except Exception as error:  # told to who asked; the server goes on
+            if not done.done():
+                done.set_exception(error)
+        else:
+            if not done.done():
+                done.set_result(results)
 
     def _read(self, texts):
         return [as_json(result) for result in self.model(texts)]

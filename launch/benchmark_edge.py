@@ -31,36 +31,47 @@ def main():
 
     if not MODELS.value and not TORCH.value:
         raise ValueError("got no model, expected --models=FOLDER,... or --torch=bert-base,...")
-    unknown = [name for name in TORCH.value if name not in TORCH_SIZES and not Path(name).is_dir()]
+    unknown = [name for name in TORCH.value if name not in TORCH_SIZES and not _path(name).is_dir()]
     if unknown:
         raise ValueError(
             f"--torch: got {', '.join(unknown)}, expected {', '.join(TORCH_SIZES)} or a folder"
         )
     candidates = [
-        Candidate(f"{_name(name)} (torch)", "torch", _source(name), 512) for name in TORCH.value
+        Candidate(f"{_name(name)} (torch)", "torch", _source(name), _longest(name))
+        for name in TORCH.value
     ]
     for folder in MODELS.value:
-        config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
-        longest = config["max_position_embeddings"]
-        candidates.append(Candidate(_name(folder), "onnx", _source(folder), longest))
+        candidates.append(Candidate(_name(folder), "onnx", _source(folder), _longest(folder)))
     benchmark_edge(
         candidates,
-        out=Path(OUT.value),
+        out=Path(OUT.value).expanduser(),
         batches=[int(size) for size in BATCHES.value],
         lengths=[int(size) for size in LENGTHS.value],
         seconds=SECONDS.value,
         threads=THREADS.value,
     )
-    print((Path(OUT.value) / "edge.md").read_text(encoding="utf-8"))
+    print((Path(OUT.value).expanduser() / "edge.md").read_text(encoding="utf-8"))
+
+
+def _path(name):
+    return Path(name).expanduser()
+
+
+def _longest(name):
+    """Returns the positions that a folder's model has; those of BERT for a name."""
+    if not _path(name).is_dir() and name in TORCH.value:
+        return 512
+    config = json.loads((_path(name) / "config.json").read_text(encoding="utf-8"))
+    return config["max_position_embeddings"]
 
 
 def _name(folder):
-    path = Path(folder)
+    path = _path(folder)
     return "/".join(path.parts[-2:]) if path.is_dir() else folder
 
 
 def _source(name):
-    return str(Path(name).resolve()) if Path(name).is_dir() else name
+    return str(_path(name).resolve()) if _path(name).is_dir() else name
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def main():
     if not OUT.value and not source.is_dir():
         raise ValueError(f"--model={MODEL.value} is no folder, so --out=FOLDER must say where to")
     out = Path(OUT.value) if OUT.value else source.with_name(f"{source.name}-{FORMAT.value}")
-    formats.export(model, FORMAT.value, out, reduce_range=REDUCE_RANGE.value)
+    out = formats.export(model, FORMAT.value, out, reduce_range=REDUCE_RANGE.value)
     sizes = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
     largest = max(sizes, key=sizes.get)
     print(f"{out}: {largest} has {sizes[largest] / 1e6:.1f} MB")

@@ -137,6 +137,18 @@ def test_what_goes_into_json_can_be_written(tagger):
     (spans,) = tagger([f"{DRUG} \ud800 {GENE}"])
     whole = [spans[0]._replace(text="a\ud800")]
     assert runtime.as_json(whole)["entities"][0]["text"] == "a\ufffd"
+    answers = runtime.Answers([runtime.Answer("\ud800", 0, 1, 0.5)])
+    assert runtime.as_json(answers)["answers"][0]["text"] == "\ufffd"
+
+
+def test_labels_that_name_no_entity_are_told(folders, tmp_path):
+    shutil.copytree(folders["tagging"], tmp_path / "copy")
+    path = tmp_path / "copy" / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["id2label"] = {"0": "O", "1": "B", "2": "I", "3": "LABEL_3"}
+    path.write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"got labels \['B', 'I', 'LABEL_3'\], expected O and B-"):
+        runtime.Tagger(tmp_path / "copy", **SMALL)
 
 
 def test_a_text_is_judged_alike_alone_and_among_others(folders):

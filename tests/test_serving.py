@@ -130,8 +130,12 @@ def test_a_large_body_is_refused_whatever_its_header_says(server):
 
 
 def test_a_failing_model_fails_that_request_alone(server):
-    assert server.ask("/v1/predict", json.dumps({"texts": ["fail"]}))[0] == 500
-    assert server.predict("a")[0] == 200
+    with ThreadPoolExecutor(6) as threads:
+        texts = ["a", "fail", "bb", "ccc", "fail", "d"]
+        bodies = [json.dumps({"texts": [text]}) for text in texts]
+        statuses = [each[0] for each in threads.map(lambda b: server.ask("/v1/predict", b), bodies)]
+    assert statuses == [200, 500, 200, 200, 500, 200]
+    assert 'edad_requests_total{status="500"} 2.0' in server.ask("/metrics")[2]
 
 
 def test_of_a_thousand_requests_none_is_lost_and_none_fails():

@@ -154,8 +154,10 @@ def test_a_table_of_another_scale_is_kept_under_its_own_name(tmp_path):
 
 def test_a_missing_data_set_is_named_before_anything_runs(tmp_path):
     (tmp_path / "BC5CDR-IOB").mkdir()
+    with pytest.raises(ValueError, match="got .'NCBI'., expected out of .'BC5CDR', 'BioNLP09'"):
+        reproduce.check_data(str(tmp_path), ["NCBI"])
     with pytest.raises(ValueError, match="got no train file in .*BC5CDR-IOB"):
-        reproduce.check_data(str(tmp_path))
+        reproduce.check_data(str(tmp_path), list(tables.DATASETS))
 
 
 def test_a_small_student_is_as_wide_as_the_teacher_that_gives_it_layers(tmp_path):
@@ -180,6 +182,7 @@ folder = pathlib.Path(sys.argv[-1])
 folder.mkdir(parents=True, exist_ok=True)
 with open(folder / "runs", "a") as file: file.write("x")
 if "--fail" in sys.argv: sys.exit(3)
+if "--nothing" in sys.argv: sys.exit(0)
 if "--meet" in sys.argv:  # needs another cell to run at the same time
     (folder / "here").touch()
     limit = time.monotonic() + 30
@@ -217,6 +220,11 @@ def test_a_failed_cell_stops_only_those_that_need_it(tmp_path, make_cell):
     with pytest.raises(ValueError, match="two ended with status 3; by hand: python count.py"):
         run_cells(cells, tmp_path / "cells", tmp_path)
     assert runs_of(tmp_path) == {"two": "x", "four": "x"}
+
+
+def test_a_cell_that_leaves_no_result_has_failed(tmp_path, make_cell):
+    with pytest.raises(ValueError, match="one ended with status 0"):
+        run_cells([make_cell("one", "--nothing")], tmp_path / "cells", tmp_path)
 
 
 def test_two_jobs_run_at_once_and_one_waits_for_what_it_reads(tmp_path, make_cell):

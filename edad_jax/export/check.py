@@ -99,11 +99,12 @@ class _FlaxSession:
     def __init__(self, model: formats.Model):
         self.forward = jax.jit(lambda *inputs: formats.forward(model, model.params, *inputs))
         self.names = formats.output_names(model)
+        self.longest = model.config.base.max_position_embeddings
 
     def run(self, names, inputs):
         """Returns the named outputs, as onnxruntime does."""
         rows, length = inputs["input_ids"].shape
-        padded = next(each for each in _LENGTHS if each >= length)
+        padded = min(next(each for each in _LENGTHS if each >= length), self.longest)
         ids, mask, segments = (
             np.pad(inputs[name], ((0, 0), (0, padded - length))).astype(np.int32)
             for name in ("input_ids", "attention_mask", "token_type_ids")

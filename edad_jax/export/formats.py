@@ -64,13 +64,15 @@ def export(
       word_rank: likewise; ONNX alone has it.
 
     Raises:
-      ValueError: no such format, or the tokenizer does not fit the model.
+      ValueError: no such format, the tokenizer does not fit the model, or the folder has
+        something else in it, such as the model itself.
       OSError: the files cannot be written.
     """
     if format_name not in FORMATS:
         raise ValueError(f"got format {format_name!r}, expected one of {', '.join(FORMATS)}")
     folder = huggingface.tokenizer_folder(model.source, option="--model=DIR")
     out = Path(out).expanduser()
+    _check_replaceable(out, folder)
     if format_name == "hf":
         card = ModelCard(out.name, f"{model.source}, exported again by edad_jax.", {}, {}, {})
         return huggingface.save_model(
@@ -95,6 +97,19 @@ def export(
                 word_rank=word_rank,
             )
     return out
+
+
+def _check_replaceable(out, source):
+    """Raises ValueError where writing `out` would delete more than an exported model."""
+    if source.resolve().is_relative_to(out.resolve()):
+        raise ValueError(f"{out} has the model that is to be exported; choose another --out")
+    there = list(out.iterdir()) if out.is_dir() else []
+    is_model = (out / "config.json").is_file() and not any(path.is_dir() for path in there)
+    if there and not is_model:
+        raise ValueError(
+            f"{out} has something else than an exported model ({there[0].name}, ...); "
+            "choose another --out"
+        )
 
 
 def output_names(model: Model) -> list[str]:

@@ -77,7 +77,8 @@ class _Model:
 
     Raises:
       ValueError: a file is missing, damaged or does not fit the others; the model does another
-        task; the windows are longer than the model's positions.
+        task, or a tagger's labels are not those of entities; the windows are longer than the
+        model's positions.
     """
 
     architecture = ""  # how the class's name ends in config.json
@@ -179,6 +180,12 @@ class Tagger(_Model):
     def __init__(self, directory: str | os.PathLike[str], **options: Any):
         super().__init__(directory, **options)
         self.labels = _labels(self.config)
+        odd = [label for label in self.labels if not re.fullmatch("O|[BIES]-.+", label)]
+        if odd:
+            raise ValueError(
+                f"{directory}: got labels {odd}, expected O and B-, I-, E- or S- with a type; "
+                "name them in config.json's id2label"
+            )
 
     def tag_words(self, sentences: Sequence[Sequence[str]]) -> list[list[str]]:
         """Returns a label for each word of sentences that have been cut into words already."""
@@ -451,11 +458,10 @@ def as_json(result: Any) -> dict[str, Any]:
         return {"vector": [round(float(number), 6) for number in result]}
     if isinstance(result, Prediction):
         return result._asdict()
-    if isinstance(result, Answers):
-        return {"answers": [answer._asdict() for answer in result]}
+    name = "answers" if isinstance(result, Answers) else "entities"
     return {
-        "entities": [
-            span._replace(text=_SURROGATES.sub("\ufffd", span.text))._asdict() for span in result
+        name: [
+            part._replace(text=_SURROGATES.sub("\ufffd", part.text))._asdict() for part in result
         ]
     }
 
