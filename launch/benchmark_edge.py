@@ -26,7 +26,7 @@ OUT = flags.DEFINE_string("out", "runs/edge", "Folder for edge.json, edge.md and
 
 
 def main():
-    from edad_jax.edge_benchmark import Candidate, benchmark_edge
+    from edad_jax.benchmark_edge import Candidate, benchmark_edge
     from edad_jax.export.timing import TORCH_SIZES
 
     if not MODELS.value and not TORCH.value:

@@ -6,10 +6,10 @@ import json
 import numpy as np
 import pytest
 
-from edad_jax.compression import compress, variants
+from edad_jax.compress import compress, variants
 from edad_jax.data.tokenizer import load_tokenizer
 from edad_jax.export import formats
-from edad_jax.export.compress import prune_extension, prune_vocabulary
+from edad_jax.export.pruning import prune_extension, prune_vocabulary
 from tests.test_formats import save, tokenizer_dir  # noqa: F401, a fixture
 from tests.tiny_tasks import tiny_sentences, write_tagged, write_tagging
 
@@ -72,7 +72,7 @@ def test_a_model_without_extension_has_none_to_prune(tmp_path, tokenizer_dir):  
         prune_extension(model, 0.5)
 
 
-def test_full_rank_is_the_table_and_lower_ranks_are_near(tagger, tmp_path):
+def test_a_higher_rank_is_nearer_and_the_full_one_is_refused(tagger, tmp_path):
     from edad_jax.export import check
 
     differences = []

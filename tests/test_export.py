@@ -319,7 +319,7 @@ def test_the_old_model_stays_whole_whatever_stops_the_new_one(
         with pytest.raises(type(error)) as raised:
             save(tmp_path / "student", tokenizer_dir, seed=1)
     if isinstance(error, OSError):
-        assert "cannot write the model to" in str(raised.value)
+        assert "cannot write" in str(raised.value)
         assert "No space left on device" in str(raised.value)
     after = {path.name: path.read_bytes() for path in (tmp_path / "student").iterdir()}
     assert after == before
@@ -343,7 +343,7 @@ def test_a_file_that_does_not_fit_the_disk_leaves_the_old_model(tmp_path, tokeni
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, hard))  # the tensors take 76,000 bytes
     try:
-        with pytest.raises(OSError, match="cannot write the model to .*unchanged"):
+        with pytest.raises(OSError, match="cannot write .*unchanged"):
             save(tmp_path / "student", tokenizer_dir, seed=1)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -353,7 +353,7 @@ def test_a_file_that_does_not_fit_the_disk_leaves_the_old_model(tmp_path, tokeni
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path, tokenizer_dir):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="cannot write the model to .*file/student"):
+    with pytest.raises(OSError, match="cannot write .*file/student"):
         save(tmp_path / "file" / "student", tokenizer_dir)
 
 

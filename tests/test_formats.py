@@ -99,18 +99,15 @@ def test_int8_word_vectors_err_by_half_a_step_of_their_own_row(tmp_path, tokeniz
     from edad_jax.export.onnx import build_onnx
 
     graph = build_onnx(config, params, int8_words=True).graph
-    arrays = {each.name.split(".")[0]: onnx.numpy_helper.to_array(each) for each in
-              graph.initializer if each.name.startswith("words")}  # fmt: skip
-    scales = [onnx.numpy_helper.to_array(each) for each in graph.initializer
-              if each.name.startswith("words.scale")]  # fmt: skip
-    rounded = next(
-        onnx.numpy_helper.to_array(each)
-        for each in graph.initializer
-        if each.data_type == onnx.TensorProto.INT8
-    )
-    assert arrays
-    error = np.abs(rounded[: len(table)] * scales[0][: len(table)] - table)
-    assert (error <= 0.501 * scales[0][: len(table)]).all()
+    rounded = only(graph, lambda each: each.data_type == onnx.TensorProto.INT8)[: len(table)]
+    scales = only(graph, lambda each: each.name.startswith("words.scale"))[: len(table)]
+    assert (np.abs(rounded * scales - table) <= 0.501 * scales).all()
+
+
+def only(graph, is_it):
+    """Returns the one array of a graph that is it."""
+    (found,) = [onnx.numpy_helper.to_array(each) for each in graph.initializer if is_it(each)]
+    return found
 
 
 def test_the_graph_has_the_nodes_that_quantisers_and_runtimes_know(tmp_path, tokenizer_dir):

@@ -133,6 +133,14 @@ def test_odd_texts_are_texts(folders, kind):
             assert result.shape == (24,) and np.isfinite(result).all()
 
 
+def test_ten_megabytes_are_one_text(tagger):
+    text = f"{GENE} {'x' * 490} " * 20_000  # words beyond 100 letters are one unknown piece
+    (spans,) = tagger([text])
+    assert len(text) > 9_900_000
+    assert len(spans) == 20_000
+    assert spans[-1].start == text.rindex(GENE)
+
+
 def test_what_goes_into_json_can_be_written(tagger):
     (spans,) = tagger([f"{DRUG} \ud800 {GENE}"])
     whole = [spans[0]._replace(text="a\ud800")]

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edad_jax.data.hub import is_hub_reachable
+from edad_jax.folder import replaced_folder
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -118,7 +118,7 @@ def pieces_in_order(backend: Tokenizer) -> list[str]:
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, vocabulary: list[str], out: Path) -> None:
-    """Writes a tokenizer with another vocabulary beside `out`, checks it, and renames it.
+    """Writes a tokenizer with another vocabulary, and checks it before it takes its place.
 
     Args:
       tokenizer: what normalises, splits and frames the text.
@@ -127,46 +127,41 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, vocabulary: list[str], ou
 
     Raises:
       ValueError: it does not load back as it was meant.
+      OSError: it cannot be written.
     """
     import transformers
 
-    beside = out.with_name(f"{out.name}.partial")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
     description = json.loads(tokenizer.backend_tokenizer.to_str())
     description["truncation"] = description["padding"] = None
     description["model"]["vocab"] = {piece: number for number, piece in enumerate(vocabulary)}
     normalizer = description["normalizer"]
-    tokenizer.save_pretrained(beside)
-    config = json.loads((beside / "tokenizer_config.json").read_text()) | {
-        "tokenizer_class": "BertTokenizer",
-        "do_lower_case": normalizer["lowercase"],
-        "strip_accents": normalizer["strip_accents"],
-        "tokenize_chinese_chars": normalizer["handle_chinese_chars"],
-    }
-    for key in ("is_local", "local_files_only", "name_or_path"):
-        config.pop(key, None)
     specials = {
         name: getattr(tokenizer, name)
         for name in ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
     }
-    for name, content in (
-        ("tokenizer.json", description),
-        ("tokenizer_config.json", config),
-        ("special_tokens_map.json", specials),
-    ):
-        text = json.dumps(content, indent=2, ensure_ascii=False)
-        (beside / name).write_text(text + "\n", encoding="utf-8")
-    (beside / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8", newline="\n")
-    saved = transformers.AutoTokenizer.from_pretrained(beside, local_files_only=True)
-    check_kind(saved, str(beside))
-    if pieces_in_order(saved.backend_tokenizer) != vocabulary:
-        raise ValueError(f"{beside}: the saved tokenizer does not load back with the same pieces")
-    if out.exists():
-        old = out.with_name(f"{out.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        os.replace(out, old)
-        os.replace(beside, out)
-        shutil.rmtree(old)
-    else:
-        os.replace(beside, out)
+    with replaced_folder(out) as beside:
+        tokenizer.save_pretrained(beside)
+        config = json.loads((beside / "tokenizer_config.json").read_text()) | {
+            "tokenizer_class": "BertTokenizer",
+            "do_lower_case": normalizer["lowercase"],
+            "strip_accents": normalizer["strip_accents"],
+            "tokenize_chinese_chars": normalizer["handle_chinese_chars"],
+        }
+        for key in ("is_local", "local_files_only", "name_or_path"):
+            config.pop(key, None)
+        for name, content in (
+            ("tokenizer.json", description),
+            ("tokenizer_config.json", config),
+            ("special_tokens_map.json", specials),
+        ):
+            text = json.dumps(content, indent=2, ensure_ascii=False)
+            (beside / name).write_text(text + "\n", encoding="utf-8")
+        (beside / "vocab.txt").write_text(
+            "\n".join(vocabulary) + "\n", encoding="utf-8", newline="\n"
+        )
+        saved = transformers.AutoTokenizer.from_pretrained(beside, local_files_only=True)
+        check_kind(saved, str(beside))
+        if pieces_in_order(saved.backend_tokenizer) != vocabulary:
+            raise ValueError(
+                f"{beside}: the saved tokenizer does not load back with the same pieces"
+            )

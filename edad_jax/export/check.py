@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether an exported model says what the trained one says."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from edad_jax.export import formats, runtime
 from edad_jax.tasks.scores import entity_scores
-from edad_jax.tasks.tagged import read_tagged
+from edad_jax.tasks.tagged import TaggedSentence, read_tagged
 
 _LENGTHS = (2, 8, 16, 32, 64, 128, 256, 512)  # rows are padded to these; few to compile
 
@@ -82,15 +82,21 @@ def entity_f1(model: formats.Model, folder: str | Path, data: str) -> tuple[floa
     Raises:
       ValueError: the model does not tag, or the data cannot be read.
     """
-    splits, _ = read_tagged(data)
-    sentences = splits["test"] if "test" in splits else splits["devel"]
-    tagger = runtime.Tagger(folder)
-    scores = []
-    for session in (_FlaxSession(model), tagger.session):
-        tagger.session = session
-        predicted = tagger.tag_words([sentence.words for sentence in sentences])
-        scores.append(entity_scores([sentence.tags for sentence in sentences], predicted)["f1"])
-    return scores[0], scores[1]
+    sentences = scored_sentences(read_tagged(data)[0])
+    exported, trained = runtime.Tagger(folder), runtime.Tagger(folder)
+    trained.session = _FlaxSession(model)
+    return tagger_f1(trained, sentences), tagger_f1(exported, sentences)
+
+
+def scored_sentences(splits: Mapping[str, Sequence[TaggedSentence]]) -> Sequence[TaggedSentence]:
+    """Returns the split that a tagger is judged by: the test split, else the development one."""
+    return splits["test"] if "test" in splits else splits["devel"]
+
+
+def tagger_f1(tagger: runtime.Tagger, sentences: Sequence[TaggedSentence]) -> float:
+    """Returns entity F1 (micro, as seqeval counts it) of an exported tagger."""
+    predicted = tagger.tag_words([sentence.words for sentence in sentences])
+    return entity_scores([sentence.tags for sentence in sentences], predicted)["f1"]
 
 
 class _FlaxSession:

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from edad_jax.data.tokenizer import load_tokenizer
 from edad_jax.export import huggingface, onnx, runtime
 from edad_jax.export.card import ModelCard
-from edad_jax.export.folder import replaced_folder
 from edad_jax.export.task import KINDS, Task
+from edad_jax.folder import replaced_folder
 from edad_jax.models.convert import load_checkpoint
 from edad_jax.models.exbert import ExBert, ExBertConfig
 from edad_jax.models.heads import Classifier, Pooler

@@ -19,8 +19,8 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
 from edad_jax.export.card import ModelCard, readme
-from edad_jax.export.folder import recover_folder, replaced_folder
 from edad_jax.export.task import KINDS, Task, read_task, write_task
+from edad_jax.folder import recover_folder, replaced_folder
 from edad_jax.models.bert import BertConfig
 from edad_jax.models.convert import (
     bert_config,

@@ -22,11 +22,11 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edad_jax.export.task import Task
+from edad_jax.models.bert import PADDING_SCORE
 from edad_jax.models.exbert import ExBertConfig
 
 OPSET = 20  # the first that has Gelu
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-_PADDING_SCORE = -10_000.0  # as in models/bert.py
 
 
 def write_onnx(
@@ -182,7 +182,7 @@ def _padding(graph):
     one = graph.constant(np.array(1, np.int64), "one")
     is_padding = graph.add("Cast", graph.add("Sub", one, "attention_mask"), to=TensorProto.FLOAT)
     scores = graph.add(
-        "Mul", is_padding, graph.constant(np.array(_PADDING_SCORE, np.float32), "padding")
+        "Mul", is_padding, graph.constant(np.array(PADDING_SCORE, np.float32), "padding")
     )
     return graph.add("Unsqueeze", scores, graph.constant(np.array([1, 2], np.int64), "axes"))
 

@@ -21,7 +21,7 @@ from edad_jax.models.dropout import Dropout
 from edad_jax.models.product import linear_product
 from edad_jax.types import EncoderOutput
 
-_PADDING_SCORE = -10_000.0  # added to the scores of padded keys, as BERT does
+PADDING_SCORE = -10_000.0  # added to the scores of padded keys, as BERT does
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,7 +147,7 @@ class SelfAttention(nn.Module):
         scores_bhts = jnp.einsum(
             "bthk,bshk->bhts", query_bthk, key_bshk, preferred_element_type=jnp.float32
         ) / math.sqrt(head_size)
-        padding_b11s = jnp.where(mask_bt, 0.0, _PADDING_SCORE)[:, None, None, :]
+        padding_b11s = jnp.where(mask_bt, 0.0, PADDING_SCORE)[:, None, None, :]
         weights_bhts = jax.nn.softmax(scores_bhts + padding_b11s, axis=-1).astype(self.dtype)
         weights_bhts = Dropout(config.attention_probs_dropout_prob)(
             weights_bhts, deterministic=deterministic

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edad_jax.edge_benchmark import Candidate, benchmark_edge
+from edad_jax.benchmark_edge import Candidate, benchmark_edge
 from edad_jax.export import formats
 from tests.test_formats import save, tokenizer_dir  # noqa: F401, a fixture
 

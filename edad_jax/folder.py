@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model's folder, replaced as a whole: whatever stops the writing, the old model stays."""
+"""A folder, replaced as a whole: whatever stops the writing, the old one stays."""
 
 import contextlib
 import os
@@ -27,7 +27,7 @@ def replaced_folder(directory: str | Path) -> Iterator[Path]:
         shutil.rmtree(beside, ignore_errors=True)
         raise OSError(
             error.errno,
-            f"cannot write the model to {directory} ({error.strerror or error}); "
+            f"cannot write {directory} ({error.strerror or error}); "
             "make room or choose another directory. What was there before is unchanged",
         ) from error
     except BaseException:
@@ -36,7 +36,7 @@ def replaced_folder(directory: str | Path) -> Iterator[Path]:
 
 
 def recover_folder(directory: Path) -> None:
-    """Brings back the old model, where a process died in the moment of replacing it."""
+    """Brings back the old folder, where a process died in the moment of replacing it."""
     aside = directory.with_name(f".{directory.name}.old")
     if aside.exists():
         if directory.exists():

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from edad_jax import figures
-from edad_jax.edge_benchmark import Candidate, time_model
+from edad_jax.benchmark_edge import Candidate, time_model
 from edad_jax.export import formats
-from edad_jax.export.compress import prune_extension, prune_vocabulary
+from edad_jax.export.check import scored_sentences, tagger_f1
+from edad_jax.export.pruning import prune_extension, prune_vocabulary
 from edad_jax.export.runtime import Tagger
 from edad_jax.markdown import markdown_table
-from edad_jax.tasks.scores import entity_scores
 from edad_jax.tasks.tagged import read_tagged
 from edad_jax.workdir import open_beside, write_json
 
@@ -67,7 +67,7 @@ def compress(
     if model.task is None or model.task.kind != "tagging":
         raise ValueError(f"{model.source} is no tagger; expected one, to score what is left of it")
     splits, _ = read_tagged(data)
-    test = splits["test"] if "test" in splits else splits["devel"]
+    test = scored_sentences(splits)
     texts = [" ".join(sentence.words) for sentence in splits["train"]]
     rows = []
     for number, variant in enumerate(chosen):
@@ -79,17 +79,15 @@ def compress(
         if variant.extension_share:
             smaller = prune_extension(smaller, variant.extension_share)
         formats.export(smaller, variant.format_name, folder, word_rank=variant.word_rank)
-        predicted = Tagger(folder).tag_words([sentence.words for sentence in test])
         longest = model.config.base.max_position_embeddings
         length = min(128, longest)
         timed = time_model(
             Candidate(variant.name, "onnx", str(folder), longest),
             {"batches": [1], "lengths": [length], "seconds": seconds, "threads": 1},
         )
-        scores = entity_scores([sentence.tags for sentence in test], predicted)
         rows.append(
             {
-                "name": variant.name, "folder": folder.name, "f1": scores["f1"],
+                "name": variant.name, "folder": folder.name, "f1": tagger_f1(Tagger(folder), test),
                 "file_mb": (folder / "model.onnx").stat().st_size / 1e6,
                 "words": smaller.config.vocab_size,
                 "median_ms": timed["cells"][0]["median_ms"], "memory_mb": timed["memory_mb"],
