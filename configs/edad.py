@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
     """Returns every setting of a training run, in the order of the paper."""
     config = ConfigDict()
     config.seed = 0
-    config.method = "edad"  # edad | adaptation | distillation
+    config.method = "edad"  # edad | adaptation | distillation | triple | triple_adaptation | minilm
     config.dtype = "auto"  # bfloat16 on GPU and TPU, float32 on CPU; mixed: CPUs with AMX
 
     config.prepared = ""  # folder of launch/prepare.py; empty: text is prepared in the workdir
@@ -36,7 +36,9 @@ def get_config() -> ConfigDict:
     config.vocabulary.max_megabytes = 1_000  # of text that the words are learned from
 
     config.rows = ConfigDict()
+    config.rows.mode = "pairs"  # A and B, for NSP; single: one segment, as in DistilBERT
     config.rows.max_length = 128  # pieces
+    config.rows.buckets = ()  # lengths to cut batches to, so that short rows cost less; ints
     config.rows.short_seq_prob = 0.1
     config.rows.duplicates = 1  # how often a document is cut anew into pairs
     config.rows.workers = 0  # processes; 0: one a core
@@ -49,6 +51,7 @@ def get_config() -> ConfigDict:
     config.masking = ConfigDict()
     config.masking.share = 0.15
     config.masking.max_predictions = 20  # masked pieces of a row at most
+    config.masking.smoothing = 0.0  # weigh pieces by count ** -smoothing; DistilBERT: 0.7
 
     config.teacher = ConfigDict()
     config.teacher.checkpoint = "bert-base-uncased"  # hub id or folder in Hugging Face layout
@@ -83,6 +86,17 @@ def get_config() -> ConfigDict:
     config.student.gate_bias = 0.0
 
     config.alpha = "linear"  # from 1 to 0 (section 4.4.4): distillation first, adaptation last
+    config.triple = ConfigDict()  # for methods triple and triple_adaptation; weights sum to 1
+    config.triple.soft = 0.625  # DistilBERT's 5 : 2 : 1
+    config.triple.mlm = 0.25
+    config.triple.cosine = 0.125
+    config.triple.temperature = 2.0
+    config.triple.positions = "masked"  # where soft targets are compared; all: every real piece
+    config.triple.schedule = "constant"  # or one of alpha's: the teacher's part of the weights
+
+    config.minilm = ConfigDict()
+    config.minilm.relation_heads = 12  # a divisor of both widths; the paper: 48 at 768
+
     config.epochs = 3.0
     config.max_steps = 0  # updates; 0: as many as the epochs need
     config.batch_size = 128  # rows per update, over all devices

@@ -8,19 +8,24 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from edad_jax import distill, optimizer, schedules, state
+from edad_jax import distill, methods, minilm, optimizer, schedules, state, triple
+from edad_jax.data.counts import masking_weights
 from edad_jax.data.masking import MaskingConfig
 from edad_jax.export import huggingface
 from edad_jax.models import convert
 from edad_jax.models.bert import BertConfig
 from edad_jax.models.exbert import ExBert, ExBertConfig, ExtensionConfig
 from edad_jax.models.heads import WidthProjection
+from edad_jax.nets import Nets, check_heads
+from edad_jax.step import StepSettings
 
 ADDED_WORDS = ("random", "pieces")
 STUDENT_INITS = ("random", "teacher")
+ROW_MODES = ("pairs", "single")
 NO_EXTENSION = 0  # exBERT's own convention: an extension of width 0 is none
 
 
@@ -34,6 +39,7 @@ class Vocabulary:
     cls_id: int
     sep_id: int
     added_pieces: Sequence[tuple[int, ...]] = ()  # the base pieces that each added word is made of
+    token_counts: np.ndarray | None = None  # int64 [size]; where masking asks for them
 
     @property
     def added_size(self) -> int:
@@ -45,10 +51,10 @@ class Vocabulary:
 class Run:
     """Everything a training run starts with."""
 
-    nets: distill.Nets
+    nets: Nets
     trained: dict[str, dict]  # net -> parameters that the method trains
     frozen: dict[str, dict]  # net -> parameters that it only reads
-    settings: distill.StepSettings
+    settings: StepSettings
 
     @property
     def models(self) -> dict[str, ExBert]:
@@ -104,13 +110,19 @@ def build_run(config: ConfigDict, vocabulary: Vocabulary, *, total_steps: int) -
     )
     has_learned = is_exported(config.teacher.checkpoint)
     grows = teacher.config.extension is not None or vocabulary.added_size > 0
-    if "teacher" not in distill.METHODS[config.method] and grows and not has_learned:
+    if "teacher" not in methods.TRAINED_NETS[config.method] and grows and not has_learned:
         raise ValueError(
             f"config.method={config.method!r} freezes the teacher, but {config.teacher.checkpoint} "
             "has no extension yet: it would imitate random blocks and words. Adapt it first "
             "(--config.method=adaptation) and give --config.teacher.checkpoint=WORKDIR/teacher, or "
             "distil the plain model: --config.teacher.extension.hidden_size=0 "
             "--config.vocabulary.size=0"
+        )
+    if config.method in methods.NEED_MLM_HEAD and "mlm" in fresh:
+        raise ValueError(
+            f"config.method={config.method!r} takes soft targets from the teacher's MLM head, and "
+            "config.teacher.fresh says that it starts from random; give a teacher that has one, or "
+            "adapt it first (--config.method=adaptation)"
         )
     return assemble_run(
         config, vocabulary, teacher, teacher_params, fresh=fresh, total_steps=total_steps
@@ -122,9 +134,9 @@ def check_settings(config: ConfigDict) -> None:
 
     Names out of a list, head counts, and intervals; what needs a checkpoint is seen later.
     """
-    if config.method not in distill.METHODS:
+    if config.method not in methods.TRAINED_NETS:
         raise ValueError(
-            f"config.method={config.method!r} is not one of {', '.join(distill.METHODS)}"
+            f"config.method={config.method!r} is not one of {', '.join(methods.TRAINED_NETS)}"
         )
     for key in ("batch_size", "accumulate_steps"):
         if config[key] < 1:
@@ -149,8 +161,18 @@ def check_settings(config: ConfigDict) -> None:
         raise ValueError(
             f"config.student.init={config.student.init!r} is not one of {', '.join(STUDENT_INITS)}"
         )
+    if config.masking.smoothing < 0:
+        raise ValueError(
+            f"config.masking.smoothing={config.masking.smoothing}, expected 0 (all pieces alike) "
+            "or more (DistilBERT: 0.7)"
+        )
+    if config.rows.mode not in ROW_MODES:
+        raise ValueError(
+            f"config.rows.mode={config.rows.mode!r} is not one of {', '.join(ROW_MODES)}"
+        )
     resolve_precision(config.dtype)
     schedules.alpha(config.alpha, total_steps=1)
+    triple.alpha_schedule(config.triple, triple.read_settings(config.triple), 1)
     build_optimizer(config.optimizer, _learning_rate(config.optimizer, "teacher", 1_000_000))
     student_config(config.student, Vocabulary(1, 1, 0, 0, 0))
     extension_config(config.teacher.extension)
@@ -166,14 +188,19 @@ def assemble_run(
     total_steps: int,
 ) -> Run:
     """Returns the run of config.method with this teacher; `fresh` parts of it are trained."""
-    trained_nets = distill.METHODS[config.method]
+    trained_nets = methods.TRAINED_NETS[config.method]
     precision = Precision(teacher.dtype, teacher.products or teacher.dtype)
     student, student_params = build_student(config.student, vocabulary, precision, (config.seed, 1))
     projection = WidthProjection(teacher.config.base.hidden_size, student.config.base, *precision)
-    student_params["projection"] = state.init_projection(projection, (config.seed, 2))
-    nets = distill.Nets(teacher, student, projection)
+    same_width = teacher.config.base.hidden_size == student.config.base.hidden_size
+    if config.method in distill.METHODS or (config.method in triple.METHODS and not same_width):
+        student_params["projection"] = state.init_projection(projection, (config.seed, 2))
+    nets = Nets(teacher, student, projection)
     if "student" in trained_nets:
-        distill.check_heads(teacher, student)
+        if config.method in distill.METHODS:
+            check_heads(teacher, student)
+        if config.method in minilm.METHODS:
+            minilm.check_relation_heads(nets, config.minilm.relation_heads)
         layers = nets.teacher_taps  # a student deeper than its teacher is an error now
         if config.student.init == "teacher":
             student_params = state.take_layers(student_params, teacher_params, layers)
@@ -191,7 +218,12 @@ def assemble_run(
     trained = {"teacher": teacher_trained, "student": student_params}
 
     schedule = {net: _learning_rate(config.optimizer, net, total_steps) for net in trained_nets}
-    settings = distill.StepSettings(
+    triple_settings = triple.read_settings(config.triple)
+    if config.method in triple.METHODS:
+        alpha = triple.alpha_schedule(config.triple, triple_settings, total_steps)
+    else:
+        alpha = schedules.alpha(config.alpha, total_steps=total_steps)
+    settings = StepSettings(
         masking=MaskingConfig(
             vocab_size=vocabulary.size,
             mask_id=vocabulary.mask_id,
@@ -199,12 +231,16 @@ def assemble_run(
             masked_share=config.masking.share,
             max_predictions=config.masking.max_predictions,
             seed=config.seed,
+            piece_weights=_piece_weights(config.masking, vocabulary),
         ),
-        alpha=schedules.alpha(config.alpha, total_steps=total_steps),
+        alpha=alpha,
         learning_rate=schedule,
         optimizers={net: build_optimizer(config.optimizer, schedule[net]) for net in trained_nets},
         accumulate_steps=config.accumulate_steps,
         seed=config.seed,
+        with_nsp=config.rows.mode == "pairs",
+        triple=triple_settings,
+        relation_heads=config.minilm.relation_heads,
     )
     return Run(
         nets=nets,
@@ -286,6 +322,12 @@ def extension_config(section: ConfigDict | None) -> ExtensionConfig | None:
     if section is None or section.hidden_size == NO_EXTENSION:
         return None
     return ExtensionConfig(**section)
+
+
+def _piece_weights(section, vocabulary):
+    if not section.smoothing:
+        return None
+    return masking_weights(vocabulary.token_counts, section.smoothing)
 
 
 def _learning_rate(section: ConfigDict, net: str, total_steps: int) -> Any:

@@ -16,12 +16,13 @@ from edad_jax.types import Batch
 
 
 def make_evaluation_step(
-    models: Mapping[str, ExBert], masking_config: masking.MaskingConfig
+    models: Mapping[str, ExBert], masking_config: masking.MaskingConfig, *, with_nsp: bool = True
 ) -> Callable:
     """Returns step(trained, frozen, batch) -> sums over the batch, without dropout.
 
     `trained` and `frozen` map each net's name to its parts. Rows are masked as in training, by
-    their number, so all nets and all evaluations are asked the same questions.
+    their number, so all nets and all evaluations are asked the same questions. NSP is left out for
+    rows of single segments (`with_nsp`) and for nets without its head.
     """
 
     def step(trained: dict, frozen: dict, batch: Batch) -> dict:
@@ -34,12 +35,12 @@ def make_evaluation_step(
             _, mlm_logits_bmv, nsp_logits_bc = model.apply({"params": params}, masked)
             guess_bm = mlm_logits_bmv.argmax(axis=-1)
             right_bm = (guess_bm == masked.masked_labels_bm) * masked.masked_weights_bm
-            right_b = (nsp_logits_bc.argmax(axis=-1) == masked.next_sentence_b) * masked.mask_bt[
-                :, 0
-            ]
             sums[f"{net}_mlm_loss"] = losses.mlm_loss(mlm_logits_bmv, masked).sum()
             sums[f"{net}_mlm_accuracy"] = right_bm.sum()
-            sums[f"{net}_nsp_accuracy"] = right_b.sum().astype(jnp.float32)
+            if with_nsp and nsp_logits_bc is not None:
+                is_right_b = nsp_logits_bc.argmax(axis=-1) == masked.next_sentence_b
+                right_b = is_right_b * masked.mask_bt[:, 0]
+                sums[f"{net}_nsp_accuracy"] = right_b.sum().astype(jnp.float32)
             guesses.append(guess_bm)
         if len(guesses) == 2:
             same_bm = (guesses[0] == guesses[1]) * masked.masked_weights_bm

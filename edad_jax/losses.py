@@ -7,6 +7,7 @@ says what to divide by: then N devices or N micro-batches give the loss and the 
 one big batch, to rounding.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -80,3 +81,63 @@ def hidden_loss(
         projected_bte.astype(jnp.float32) - teacher_hidden_bte.astype(jnp.float32)
     )
     return jnp.where(mask_bt, error_bte.mean(axis=-1), 0.0).sum(axis=1)
+
+
+def soft_loss(
+    student_logits_bmv: jax.Array,
+    teacher_logits_bmv: jax.Array,
+    weights_bm: jax.Array,
+    temperature: float,
+) -> jax.Array:
+    """Returns loss_b: T^2 KL(softmax(teacher / T) || softmax(student / T)) summed over positions.
+
+    Hinton et al. 2015, section 2; DistilBERT (Sanh et al. 2019), section 2, which calls it L_ce.
+    Mean: / the sum of weights_bm. It is the cross-entropy less the teacher's entropy, as in the
+    published code: the gradient is the same, and a student that equals its teacher has 0.
+    """
+    student_bmv = jax.nn.log_softmax(student_logits_bmv.astype(jnp.float32) / temperature)
+    teacher_bmv = jax.nn.log_softmax(teacher_logits_bmv.astype(jnp.float32) / temperature)
+    loss_bm = optax.losses.kl_divergence_with_log_targets(student_bmv, teacher_bmv)
+    return temperature**2 * (loss_bm * weights_bm).sum(axis=1)
+
+
+def cosine_loss(
+    student_hidden_btd: jax.Array, teacher_hidden_btd: jax.Array, mask_bt: jax.Array
+) -> jax.Array:
+    """Returns loss_b: 1 - cosine of two nets' last hidden states, summed over real pieces.
+
+    DistilBERT (Sanh et al. 2019), section 3: L_cos. Mean: / tokens.
+    """
+    cosine_bt = optax.losses.cosine_similarity(
+        student_hidden_btd.astype(jnp.float32),
+        teacher_hidden_btd.astype(jnp.float32),
+        epsilon=1e-8,
+    )
+    return jnp.where(mask_bt, 1.0 - cosine_bt, 0.0).sum(axis=1)
+
+
+def relation_loss(
+    student_bthk: jax.Array, teacher_bthk: jax.Array, mask_bt: jax.Array, heads: int
+) -> jax.Array:
+    """Returns loss_b: KL of the teacher's relations from the student's, summed over real pieces.
+
+    MiniLMv2 (Wang et al. 2021), Eq. 3 to 5. A relation is how much a piece's query (or key, or
+    value) resembles those of the others: all heads' vectors are put side by side and cut anew into
+    `heads` relation heads, so the two nets need neither the same heads nor the same width. Mean
+    over relation heads here; over tokens: / tokens.
+    """
+    teacher_bhts = _log_relations(teacher_bthk, mask_bt, heads)
+    student_bhts = _log_relations(student_bthk, mask_bt, heads)
+    loss_bht = optax.losses.kl_divergence_with_log_targets(student_bhts, teacher_bhts)
+    return jnp.where(mask_bt, loss_bht.mean(axis=1), 0.0).sum(axis=1)
+
+
+def _log_relations(vectors_bthk, mask_bt, heads):
+    """Returns log softmax(x x^T / sqrt(k)) over the real pieces, float32 [b, h, t, s]."""
+    batch, length = vectors_bthk.shape[:2]
+    vectors_bthk = vectors_bthk.reshape(batch, length, heads, -1)
+    scores_bhts = jnp.einsum(
+        "bthk,bshk->bhts", vectors_bthk, vectors_bthk, preferred_element_type=jnp.float32
+    ) / math.sqrt(vectors_bthk.shape[-1])
+    # Finite: -inf would give 0 * inf in the divergence.
+    return jax.nn.log_softmax(jnp.where(mask_bt[:, None, None, :], scores_bhts, -10_000.0), axis=-1)

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from edad_jax.build import Vocabulary
 from edad_jax.data.batches import Rows
 from edad_jax.data.corpus import list_files, read_dataset, read_documents
+from edad_jax.data.counts import token_counts
 from edad_jax.data.docstrings import read_docstrings
 from edad_jax.data.pairs import make_rows
 from edad_jax.data.reading import ReadReport
@@ -75,7 +76,7 @@ def prepare(config: ConfigDict, workdir: str | Path) -> Prepared:
                 "vocabulary": hashlib.sha256(
                     (vocabulary_dir / "vocab.txt").read_bytes()
                 ).hexdigest(),
-                "rows": {k: v for k, v in config.rows.items() if k != "workers"},
+                "rows": _row_facts(config.rows),
                 "heldout_fraction": config.heldout.fraction,
                 "seed": config.seed,
             },
@@ -98,6 +99,7 @@ def prepare(config: ConfigDict, workdir: str | Path) -> Prepared:
             cls_id=tokenizer.cls_token_id,
             sep_id=tokenizer.sep_token_id,
             added_pieces=cut_added_words(_pieces(tokenizer), base_size),
+            token_counts=token_counts(train, folder / "counts"),
         ),
         train=train,
         heldout=heldout,
@@ -186,6 +188,14 @@ def _check_prepared(config, tokenizer, rows, folder):
         )
 
 
+def _row_facts(section):
+    """Returns what of config.rows the rows on disk depend on."""
+    facts = {k: v for k, v in section.items() if k not in ("workers", "buckets")}
+    if facts["mode"] == "pairs":
+        del facts["mode"]  # rows from before there was another mode stay good
+    return facts
+
+
 def _load_base(config):
     if config.vocabulary.base:
         return load_tokenizer(config.vocabulary.base, option="--config.vocabulary.base=FOLDER")
@@ -247,6 +257,7 @@ def _make_rows(config, vocabulary_dir, out):
         out,
         max_length=config.rows.max_length,
         short_seq_prob=config.rows.short_seq_prob,
+        mode=config.rows.mode,
         duplicates=config.rows.duplicates,
         heldout_fraction=config.heldout.fraction,
         seed=config.seed,

@@ -106,7 +106,7 @@ def _card(config, net, summary):
 def _untrained_heads(config, net):
     """Returns a word for the card where the heads of the exported student never had a loss."""
     if net == "student" and (
-        config.method == "distillation" or config.alpha == "only_distillation"
+        config.method in ("distillation", "minilm") or config.alpha == "only_distillation"
     ):
         return {"heads": "MLM and NSP heads are untrained: this student learned by imitation only"}
     return {}
@@ -126,9 +126,10 @@ def _result_text(workdir, summary, picture):
                 f"{end[f'heldout/{net}_mlm_accuracy']:.1%}",
                 "held-out MLM loss": f"{start[f'heldout/{net}_mlm_loss']:.2f} -> "
                 f"{end[f'heldout/{net}_mlm_loss']:.2f}",
-                "NSP accuracy": f"{end[f'heldout/{net}_nsp_accuracy']:.1%}",
             }
         )
+        if (nsp := f"heldout/{net}_nsp_accuracy") in end:
+            rows[-1]["NSP accuracy"] = f"{end[nsp]:.1%}"
     text = "\n" + markdown_table(rows, list(rows[0]))
     if len(rows) == 2:
         teacher, student = (summary["nets"][net] for net in ("teacher", "student"))

@@ -156,7 +156,7 @@ def take_layers(params: dict, teacher_params: Mapping[str, dict], layers: Sequen
     Args:
       params: of the student.
       teacher_params: of the teacher.
-      layers: teacher layers, from 0, as `distill.layer_map` gives.
+      layers: teacher layers, from 0, as `nets.layer_map` gives.
 
     Raises:
       ValueError: the nets have not the same width, so nothing would fit.

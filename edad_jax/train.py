@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import jax
 from ml_collections import ConfigDict
 
-from edad_jax import distill, evaluate, result, state
+from edad_jax import evaluate, methods, result, state
 from edad_jax.build import Run, build_run, check_settings, resolve_precision
 from edad_jax.checkpoint import Checkpointer
 from edad_jax.data.batches import make_batch_at, padded_batches
@@ -62,13 +62,14 @@ def train(config: ConfigDict, workdir: str) -> dict:
         prepared.train,
         batch_size=config.batch_size,
         seed=config.seed,
+        buckets=config.rows.buckets,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
     frozen = parallel.replicate(run.frozen)
     train_state = parallel.replicate(state.begin(run.trained, run.settings.optimizers))
     step = parallel.compile(
-        distill.MAKERS[config.method](run.nets, run.settings), replicated_arguments=2, donate=True
+        methods.MAKERS[config.method](run.nets, run.settings), replicated_arguments=2, donate=True
     )
     measure_heldout = _make_heldout(config, prepared, run, parallel, frozen)
 
@@ -89,11 +90,14 @@ def train(config: ConfigDict, workdir: str) -> dict:
                 total_steps,
                 shown=(
                     "tokens_per_second",
-                    *(("alpha",) if config.method == "edad" else ()),
+                    "alpha",
                     "teacher/mlm",
                     "student/mlm",
                     "distill/attention",
                     "distill/hidden",
+                    "distill/soft",
+                    "distill/cosine",
+                    "distill/value",
                 ),
                 visible=config.progress and jax.process_index() == 0,
                 spent=writer.last_values,
@@ -136,7 +140,9 @@ def _make_heldout(
 ) -> Callable:
     """Returns measure(trained params) -> means over the held-out rows."""
     evaluation = parallel.compile(
-        evaluate.make_evaluation_step(run.models, run.settings.masking),
+        evaluate.make_evaluation_step(
+            run.models, run.settings.masking, with_nsp=run.settings.with_nsp
+        ),
         replicated_arguments=2,
         donate=False,
     )

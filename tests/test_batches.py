@@ -7,7 +7,8 @@ import time
 import numpy as np
 import pytest
 
-from edad_jax.data.batches import Rows, make_batch_at, permuted
+from edad_jax.data.batches import POOL, Rows, make_batch_at, permuted
+from edad_jax.data.counts import masking_weights, token_counts
 from edad_jax.data.pairs import make_rows
 from tests.tiny_text import make_documents, write_tokenizer
 
@@ -150,3 +151,69 @@ def test_other_format_version_is_an_error(folder, tmp_path):
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ValueError, match="got row format 99, expected 1"):
         Rows(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def short_folder(tmp_path_factory):
+    """Rows of 10 to 32 pieces."""
+    root = tmp_path_factory.mktemp("short")
+    make_rows(
+        (" ".join(str(number) for number in range(8 + n % 23)) for n in range(400)),
+        write_tokenizer(root / "tokenizer"), root / "out", max_length=32, mode="single",
+        heldout_fraction=0.1, seed=1, workers=0, progress=False,
+    )  # fmt: skip
+    return root / "out" / "train"
+
+
+def test_buckets_cut_padding_and_lose_no_row(short_folder):
+    rows = Rows(short_folder)
+    batch_at = make_batch_at(rows, batch_size=4, seed=3, buckets=(8, 16, 24))
+    batches = [batch_at(step) for step in range(POOL)]
+    lengths = {batch.ids_bt.shape[1] for batch in batches}
+    assert lengths <= {8, 16, 24, 32} and len(lengths) > 1
+    for batch in batches:
+        assert batch.length_b.max() <= batch.ids_bt.shape[1]
+    plain = [make_batch_at(rows, batch_size=4, seed=3)(step) for step in range(POOL)]
+    numbers = [
+        sorted(zip(np.concatenate([b.epoch_b for b in each]),
+                   np.concatenate([b.row_b for b in each]), strict=True))
+        for each in (batches, plain)
+    ]  # fmt: skip
+    assert numbers[0] == numbers[1]
+    cells = [sum(batch.ids_bt.size for batch in each) for each in (batches, plain)]
+    assert cells[0] < cells[1]
+    sizes = [batch.ids_bt.shape[1] for batch in batches]
+    assert sizes != sorted(sizes)  # short ones do not all come first
+
+
+def test_processes_see_one_length_and_share_the_batch_of_a_bucket(short_folder):
+    rows = Rows(short_folder)
+    whole = make_batch_at(rows, batch_size=8, seed=3, buckets=(16,))(POOL + 5)
+    parts = [
+        make_batch_at(
+            rows, batch_size=8, seed=3, buckets=(16,), process_index=index, process_count=2
+        )(POOL + 5)
+        for index in range(2)
+    ]
+    np.testing.assert_array_equal(np.concatenate([p.ids_bt for p in parts]), whole.ids_bt)
+    np.testing.assert_array_equal(np.concatenate([p.row_b for p in parts]), whole.row_b)
+
+
+def test_a_bucket_longer_than_the_rows_is_an_error(short_folder):
+    with pytest.raises(ValueError, match=r"rows.buckets=\(64,\), expected lengths .* 32"):
+        make_batch_at(Rows(short_folder), batch_size=4, seed=3, buckets=(64,))
+
+
+def test_counts_are_those_of_the_real_pieces_and_are_kept(short_folder, tmp_path):
+    rows = Rows(short_folder)
+    counts = token_counts(rows, tmp_path / "counts")
+    found = rows[np.arange(len(rows))]
+    expected = np.zeros(rows.manifest["vocabulary_size"], np.int64)
+    for ids, length in zip(found["ids"], found["length"], strict=True):
+        np.add.at(expected, ids[:length], 1)
+    np.testing.assert_array_equal(counts, expected)
+    assert (tmp_path / "counts.stage.json").exists()
+    np.testing.assert_array_equal(token_counts(rows, tmp_path / "counts"), expected)
+    assert masking_weights(np.array([0, 1, 128]), 0.7).tolist() == pytest.approx(
+        [1, 1, 128**-0.7], rel=1e-6
+    )

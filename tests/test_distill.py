@@ -8,6 +8,7 @@ import pytest
 
 from edad_jax import distill, losses, state
 from edad_jax.data import masking
+from edad_jax.nets import Nets, check_heads, layer_map
 from edad_jax.parallel import AXIS
 from tests.tiny_models import assert_trees_equal
 from tests.tiny_steps import (
@@ -45,19 +46,19 @@ def one_device_run(**changes):
     ],
 )
 def test_layer_map(teacher, student, expected):
-    assert distill.layer_map(teacher, student) == expected
+    assert layer_map(teacher, student) == expected
 
 
 def test_a_student_deeper_than_its_teacher_is_an_error():
     with pytest.raises(ValueError, match="4 layers cannot imitate a teacher of 3"):
-        distill.layer_map(3, 4)
+        layer_map(3, 4)
 
 
 def test_nets_with_other_head_counts_are_an_error_that_names_the_option():
     nets = tiny_nets()
     other = tiny_nets(num_attention_heads=2)
     with pytest.raises(ValueError, match="config.student.num_attention_heads=2"):
-        distill.check_heads(other.teacher, nets.student)
+        check_heads(other.teacher, nets.student)
 
 
 def test_the_fused_step_equals_a_teacher_step_and_a_student_step_taken_apart():
@@ -240,7 +241,7 @@ def test_the_losses_fall():
 
 def test_bfloat16_products_give_nearly_the_losses_of_float32():
     nets = tiny_nets(**NO_DROPOUT)
-    halves = distill.Nets(
+    halves = Nets(
         *(net.clone(dtype=jax.numpy.bfloat16) for net in (nets.teacher, nets.student)),
         nets.projection.clone(dtype=jax.numpy.bfloat16),
     )

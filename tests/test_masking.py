@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+import dataclasses
+
 import jax
 import numpy as np
 
@@ -97,3 +99,25 @@ def test_an_empty_row_has_nothing_to_predict():
     rows = tiny_rows()
     rows = rows._replace(length_b=np.zeros(8, np.int32))
     assert mask_rows(rows, CONFIG).masked_weights_bm.sum() == 0
+
+
+def test_rare_pieces_are_masked_more_often_where_pieces_have_weights():
+    weights = np.ones(500, np.float32)
+    weights[4:250] = 128**-0.7  # frequent ones: 30 times less likely at the first draw
+    config = dataclasses.replace(CONFIG, piece_weights=weights)
+    rows = long_rows()
+    plain, weighted = mask_rows(rows, CONFIG), mask_rows(rows, config)
+    assert plain.masked_weights_bm.sum() == weighted.masked_weights_bm.sum()
+    labels = np.asarray(weighted.masked_labels_bm)[np.asarray(weighted.masked_weights_bm) > 0]
+    assert (labels >= 4).all()
+    assert (labels >= 250).mean() > 0.85
+    labels = np.asarray(plain.masked_labels_bm)[np.asarray(plain.masked_weights_bm) > 0]
+    assert 0.4 < (labels >= 250).mean() < 0.6
+
+
+def test_equal_weights_are_no_weights():
+    config = dataclasses.replace(CONFIG, piece_weights=np.full(500, 0.2, np.float32))
+    np.testing.assert_array_equal(
+        mask_rows(long_rows(), config).masked_positions_bm,
+        mask_rows(long_rows(), CONFIG).masked_positions_bm,
+    )

@@ -6,11 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from edad_jax import distill, optimizer, schedules, state
+from edad_jax import methods, optimizer, schedules, state
 from edad_jax.data.masking import MaskingConfig
 from edad_jax.models.exbert import ExBert
 from edad_jax.models.heads import WidthProjection
+from edad_jax.nets import Nets
 from edad_jax.parallel import Parallel
+from edad_jax.step import StepSettings
 from edad_jax.types import Batch
 from tests.tiny_models import tiny_exbert_config
 
@@ -18,7 +20,7 @@ CLS, SEP, MASK = 1, 2, 3
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
-def tiny_nets(*, teacher_layers=2, student_extension=True, **changes) -> distill.Nets:
+def tiny_nets(*, teacher_layers=2, student_extension=True, **changes) -> Nets:
     """Returns a teacher of two layers and a narrower student of one."""
     teacher = ExBert(tiny_exbert_config(num_hidden_layers=teacher_layers, **changes), jnp.float32)
     student = ExBert(
@@ -27,10 +29,10 @@ def tiny_nets(*, teacher_layers=2, student_extension=True, **changes) -> distill
         ),
         jnp.float32,
     )
-    return distill.Nets(teacher, student, WidthProjection(24, student.config.base, jnp.float32))
+    return Nets(teacher, student, WidthProjection(24, student.config.base, jnp.float32))
 
 
-def tiny_params(nets: distill.Nets) -> tuple[dict, dict]:
+def tiny_params(nets: Nets) -> tuple[dict, dict]:
     """Returns (params of both nets, frozen part of the teacher)."""
     teacher, frozen = state.freeze(
         state.init_params(nets.teacher, (0,), gate_bias=0.0), ("base", "pooler")
@@ -40,20 +42,23 @@ def tiny_params(nets: distill.Nets) -> tuple[dict, dict]:
     return {"teacher": teacher, "student": student}, {"teacher": frozen}
 
 
-def tiny_settings(nets, *, alpha="linear", total_steps=10, accumulate_steps=1, clip_by="net"):
+def tiny_settings(
+    nets, *, alpha="linear", total_steps=10, accumulate_steps=1, clip_by="net", **changes
+):
     """Returns step settings with one BertAdam per net."""
     rate = optax.constant_schedule(1e-2)
     make = lambda: optimizer.make_optimizer(  # noqa: E731
         "bert_adam", learning_rate=rate, b1=0.9, b2=0.999, eps=1e-3, weight_decay=0.01,
         clip_norm=1.0, clip_by=clip_by,
     )  # fmt: skip
-    return distill.StepSettings(
+    return StepSettings(
         masking=MaskingConfig(nets.teacher.config.vocab_size, MASK, (CLS, SEP), 0.15, 4, 0),
-        alpha=schedules.alpha(alpha, total_steps=total_steps),
+        alpha=schedules.alpha(alpha, total_steps=total_steps) if isinstance(alpha, str) else alpha,
         learning_rate={"teacher": rate, "student": rate},
         optimizers={"teacher": make(), "student": make()},
         accumulate_steps=accumulate_steps,
         seed=0,
+        **changes,
     )
 
 
@@ -87,12 +92,12 @@ def run_steps(
     parallel = Parallel(engine, jax.devices()[:devices])
     initial, frozen = tiny_params(nets)
     initial = params or initial
-    trained_nets = distill.METHODS[method]
+    trained_nets = methods.TRAINED_NETS[method]
     if "teacher" not in trained_nets:
         frozen = {"teacher": frozen["teacher"] | initial["teacher"]}
     train_state = state.begin({net: initial[net] for net in trained_nets}, settings.optimizers)
     step = parallel.compile(
-        distill.MAKERS[method](nets, settings), replicated_arguments=2, donate=True
+        methods.MAKERS[method](nets, settings), replicated_arguments=2, donate=True
     )
     train_state, frozen = parallel.replicate(train_state), parallel.replicate(frozen)
     for number in range(steps):

@@ -13,7 +13,8 @@ padding not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from edad_jax.data.rows import (
 )
 from edad_jax.types import Batch
 
+POOL = 64  # batches whose rows are sorted by length together, where there are buckets
 _ROUNDS = 6  # of the Feistel network; four already pass statistical tests
 
 
@@ -112,7 +114,13 @@ class Rows:
 
 
 def make_batch_at(
-    rows: Rows, *, batch_size: int, seed: int, process_index: int = 0, process_count: int = 1
+    rows: Rows,
+    *,
+    batch_size: int,
+    seed: int,
+    buckets: Sequence[int] = (),
+    process_index: int = 0,
+    process_count: int = 1,
 ) -> Callable[[int], Batch]:
     """Returns batch_at(step) -> Batch of int32 numpy arrays: this process's part of the batch.
 
@@ -121,6 +129,9 @@ def make_batch_at(
       batch_size: examples in the global batch. The global batch of a step is the same however
         many processes share it; each takes a contiguous part.
       seed: of the order of the rows.
+      buckets: lengths that a batch is cut to, whichever is enough for its longest row. Rows of like
+        length then share a batch: of POOL batches the rows are sorted by length, and the batches
+        drawn in random order. None: all batches are as long as the rows on disk.
       process_index: which part, counted from 0.
       process_count: how many parts.
     """
@@ -133,14 +144,35 @@ def make_batch_at(
         raise ValueError(f"got process_index={process_index} of {process_count} processes")
     count = len(rows)
     local_size = batch_size // process_count
-    offset_b = np.arange(process_index * local_size, (process_index + 1) * local_size)
+    mine = slice(process_index * local_size, (process_index + 1) * local_size)
+    buckets = _check_buckets(buckets, rows.max_length)
+
+    def rows_of(first: int, batches: int) -> tuple[np.ndarray, np.ndarray]:
+        numbers_b = first * batch_size + np.arange(batches * batch_size)
+        epoch_b, position_b = np.divmod(numbers_b, count)
+        return permuted(position_b, epoch_b, count=count, seed=seed), epoch_b
+
+    @functools.lru_cache(maxsize=2)
+    def sorted_pool(number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns row and epoch [POOL, b] of a pool's batches, and the length of each."""
+        row_n, epoch_n = rows_of(number * POOL, POOL)
+        length_n = rows[row_n]["length"]
+        order_pb = np.argsort(length_n, kind="stable").reshape(POOL, batch_size)
+        order_pb = order_pb[np.random.default_rng([seed, number]).permutation(POOL)]
+        longest_p = length_n[order_pb].max(axis=1)
+        return row_n[order_pb], epoch_n[order_pb], buckets[np.searchsorted(buckets, longest_p)]
 
     def batch_at(step: int) -> Batch:
-        epoch_b, position_b = np.divmod(int(step) * batch_size + offset_b, count)
-        row_b = permuted(position_b, epoch_b, count=count, seed=seed)
+        step = int(step)
+        if len(buckets) > 1:
+            row_pb, epoch_pb, length_p = sorted_pool(step // POOL)
+            row_b, epoch_b, length = (each[step % POOL] for each in (row_pb, epoch_pb, length_p))
+        else:
+            (row_b, epoch_b), length = rows_of(step, 1), rows.max_length
+        row_b, epoch_b = row_b[mine], epoch_b[mine]
         found_b = rows[row_b]
         return Batch(
-            ids_bt=found_b["ids"].astype(np.int32),
+            ids_bt=found_b["ids"][:, :length].astype(np.int32),
             segment_b_start_b=found_b["segment_b_start"].astype(np.int32),
             length_b=found_b["length"].astype(np.int32),
             next_sentence_b=found_b["next_sentence"].astype(np.int32),
@@ -149,6 +181,17 @@ def make_batch_at(
         )
 
     return batch_at
+
+
+def _check_buckets(buckets: Sequence[int], max_length: int) -> np.ndarray:
+    """Returns the lengths in order, the rows' own as the last."""
+    wanted = np.unique([*buckets, max_length])
+    if wanted[0] < 1 or wanted[-1] > max_length:
+        raise ValueError(
+            f"got config.rows.buckets={tuple(buckets)}, expected lengths from 1 to the rows' "
+            f"{max_length} pieces"
+        )
+    return wanted
 
 
 def padded_batches(

@@ -11,6 +11,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from edad_jax.types import Batch, MaskedBatch
 
@@ -25,6 +26,7 @@ class MaskingConfig:
     masked_share: float  # of the real pieces of a row
     max_predictions: int  # masked slots of a row at most
     seed: int
+    piece_weights: np.ndarray | None = None  # float32 [vocab_size]: how likely, before the others
 
 
 def mask_rows(batch: Batch, config: MaskingConfig) -> MaskedBatch:
@@ -38,6 +40,8 @@ def mask_rows(batch: Batch, config: MaskingConfig) -> MaskedBatch:
         masked_positions_bm      3    0    0
         masked_labels_bm      2088    0    0
         masked_weights_bm        1    0    0
+
+    With piece_weights the pieces are drawn without replacement, each as likely as its weight.
 
     The reference code of exBERT and EDAD draws each position by itself, may mask [SEP], and
     has no upper limit; BERT's own rule is used here, since slots must be of a fixed number.
@@ -92,7 +96,13 @@ def _mask_row(key, ids_t, length, *, config):
     wanted = jnp.clip(jnp.round(config.masked_share * length), 1, config.max_predictions)
     chosen = jnp.minimum(wanted.astype(jnp.int32), candidate_t.sum())
 
-    lottery_t = jnp.where(candidate_t, jax.random.uniform(choice_key, ids_t.shape), -1.0)
+    if config.piece_weights is None:
+        lottery_t = jax.random.uniform(choice_key, ids_t.shape)
+    else:
+        # Efraimidis and Spirakis 2006: the k largest u^(1/w) are a weighted draw; here in logs.
+        uniform_t = jax.random.uniform(choice_key, ids_t.shape, minval=1e-9)
+        lottery_t = jnp.log(uniform_t) / jnp.asarray(config.piece_weights)[ids_t]
+    lottery_t = jnp.where(candidate_t, lottery_t, -jnp.inf)
     slots = min(config.max_predictions, ids_t.shape[0])
     _, positions_m = jax.lax.top_k(lottery_t, slots)
     used_m = jnp.arange(slots) < chosen

@@ -144,6 +144,9 @@ class SelfAttention(nn.Module):
             return projected.reshape(batch, length, self.num_heads, head_size)
 
         query_bthk, key_bshk, value_bshk = heads("query"), heads("key"), heads("value")
+        # Kept only for a caller that asks for "intermediates": MiniLM imitates them.
+        vectors = {"query": query_bthk, "key": key_bshk, "value": value_bshk}
+        self.sow("intermediates", "vectors", vectors)
         scores_bhts = jnp.einsum(
             "bthk,bshk->bhts", query_bthk, key_bshk, preferred_element_type=jnp.float32
         ) / math.sqrt(head_size)
