@@ -180,14 +180,17 @@ def _encode(model, params, batch, key, *, taps):
 
 
 def _adapt(model, params, batch, counts, key, *, taps, net):
-    """Returns the encoder's output and the terms of L_MLM + L_NSP, divided by global counts."""
+    """Returns the encoder's output and the terms of L_MLM + L_NSP, divided by global counts.
+
+    A net without pooler has no L_NSP.
+    """
     output, mlm_logits_bmv, nsp_logits_bc = model.apply(
         {"params": params}, batch, taps=taps, deterministic=False, rngs={"dropout": key}
     )
-    return output, {
-        f"{net}/mlm": losses.mlm_loss(mlm_logits_bmv, batch).sum() / counts.masked,
-        f"{net}/nsp": losses.nsp_loss(nsp_logits_bc, batch).sum() / counts.examples,
-    }
+    terms = {f"{net}/mlm": losses.mlm_loss(mlm_logits_bmv, batch).sum() / counts.masked}
+    if nsp_logits_bc is not None:
+        terms[f"{net}/nsp"] = losses.nsp_loss(nsp_logits_bc, batch).sum() / counts.examples
+    return output, terms
 
 
 def _imitate(nets, student_params, student_output, teacher_output, batch, counts):

@@ -34,12 +34,12 @@ def make_evaluation_step(
             _, mlm_logits_bmv, nsp_logits_bc = model.apply({"params": params}, masked)
             guess_bm = mlm_logits_bmv.argmax(axis=-1)
             right_bm = (guess_bm == masked.masked_labels_bm) * masked.masked_weights_bm
-            right_b = (nsp_logits_bc.argmax(axis=-1) == masked.next_sentence_b) * masked.mask_bt[
-                :, 0
-            ]
             sums[f"{net}_mlm_loss"] = losses.mlm_loss(mlm_logits_bmv, masked).sum()
             sums[f"{net}_mlm_accuracy"] = right_bm.sum()
-            sums[f"{net}_nsp_accuracy"] = right_b.sum().astype(jnp.float32)
+            if nsp_logits_bc is not None:
+                right_b = nsp_logits_bc.argmax(axis=-1) == masked.next_sentence_b
+                right_b = right_b * masked.mask_bt[:, 0]
+                sums[f"{net}_nsp_accuracy"] = right_b.sum().astype(jnp.float32)
             guesses.append(guess_bm)
         if len(guesses) == 2:
             same_bm = (guesses[0] == guesses[1]) * masked.masked_weights_bm

@@ -117,6 +117,7 @@ def _result_text(workdir, summary, picture):
     start, end = summary["heldout"]["start"], summary["heldout"]["end"]
     rows = []
     for net, facts in summary["nets"].items():
+        nsp = end.get(f"heldout/{net}_nsp_accuracy")  # None: the net has no pooler
         rows.append(
             {
                 "": net,
@@ -126,7 +127,7 @@ def _result_text(workdir, summary, picture):
                 f"{end[f'heldout/{net}_mlm_accuracy']:.1%}",
                 "held-out MLM loss": f"{start[f'heldout/{net}_mlm_loss']:.2f} -> "
                 f"{end[f'heldout/{net}_mlm_loss']:.2f}",
-                "NSP accuracy": f"{end[f'heldout/{net}_nsp_accuracy']:.1%}",
+                "NSP accuracy": f"{nsp:.1%}" if nsp is not None else "-",
             }
         )
     text = "\n" + markdown_table(rows, list(rows[0]))
