@@ -74,7 +74,11 @@ def get_config() -> ConfigDict:
     config.student.num_attention_heads = 12
     config.student.intermediate_size = 1_200
     config.student.max_position_embeddings = 512
-    config.student.type_vocab_size = 2
+    config.student.type_vocab_size = 2  # 0: no segment vectors; DistilBERT has neither these
+    config.student.has_pooler = True  # nor a pooler (and so no next-sentence loss)
+    config.student.shares_layers = False  # one block for all layers; ALBERT has both this
+    config.student.embedding_size = 0  # and narrow word vectors; 0: hidden_size
+    config.student.hidden_act = "gelu"  # gelu | gelu_new
     config.student.hidden_dropout_prob = 0.1
     config.student.attention_probs_dropout_prob = 0.1
     config.student.layer_norm_eps = 1e-12

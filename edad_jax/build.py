@@ -16,10 +16,12 @@ from edad_jax import distill, methods, minilm, optimizer, schedules, state, trip
 from edad_jax.data.counts import masking_weights
 from edad_jax.data.masking import MaskingConfig
 from edad_jax.export import huggingface
-from edad_jax.models import convert
+from edad_jax.models import config_json, convert
 from edad_jax.models.bert import BertConfig
+from edad_jax.models.checkpoint_files import load_checkpoint
 from edad_jax.models.exbert import ExBert, ExBertConfig, ExtensionConfig
 from edad_jax.models.heads import WidthProjection
+from edad_jax.models.names import HEADS
 from edad_jax.nets import Nets, check_heads
 from edad_jax.step import StepSettings
 
@@ -174,7 +176,8 @@ def check_settings(config: ConfigDict) -> None:
     schedules.alpha(config.alpha, total_steps=1)
     triple.alpha_schedule(config.triple, triple.read_settings(config.triple), 1)
     build_optimizer(config.optimizer, _learning_rate(config.optimizer, "teacher", 1_000_000))
-    student_config(config.student, Vocabulary(1, 1, 0, 0, 0))
+    student = student_config(config.student, Vocabulary(1, 1, 0, 0, 0))
+    config_json.family_of(student.base, extended=student.extension is not None)
     extension_config(config.teacher.extension)
 
 
@@ -205,7 +208,7 @@ def assemble_run(
         if config.student.init == "teacher":
             student_params = state.take_layers(student_params, teacher_params, layers)
 
-    unknown = set(config.teacher.frozen) - set(teacher_params)
+    unknown = set(config.teacher.frozen) - set(teacher_params) - set(HEADS)  # some nets lack heads
     if unknown:
         raise ValueError(
             f"config.teacher.frozen names {sorted(unknown)}; the teacher's parts are "
@@ -255,8 +258,9 @@ def build_teacher(
 ) -> tuple[ExBert, dict, tuple[str, ...]]:
     """Returns the teacher, its parameters, and which of its heads start from random values.
 
-    section.checkpoint is a BERT in Hugging Face layout, to which the extension is added, or a
-    model that this project exported, which is taken as it is.
+    section.checkpoint is a BERT, DistilBERT or ALBERT in Hugging Face layout, to which the
+    extension is added (an ALBERT takes none), or a model that this project exported, which is
+    taken as it is.
     """
     if is_exported(section.checkpoint):
         exbert, params = huggingface.load_model(section.checkpoint)
@@ -268,8 +272,8 @@ def build_teacher(
         }
         exbert = dataclasses.replace(exbert, base=dataclasses.replace(exbert.base, **rates))
         return ExBert(exbert, *precision), params, ()
-    checkpoint = convert.load_checkpoint(section.checkpoint)
-    base = convert.bert_config(
+    checkpoint = load_checkpoint(section.checkpoint)
+    base = config_json.bert_config(
         checkpoint.config,
         hidden_dropout_prob=section.hidden_dropout_prob,
         attention_probs_dropout_prob=section.attention_probs_dropout_prob,
@@ -277,9 +281,9 @@ def build_teacher(
     if section.from_scratch:
         base = dataclasses.replace(base, vocab_size=vocabulary.base_size)
     convert.check_vocabulary(vocabulary.base_size, base)
-    model = ExBert(
-        ExBertConfig(base, extension_config(section.extension), vocabulary.added_size), *precision
-    )
+    extension = extension_config(section.extension)
+    config_json.family_of(base, extended=extension is not None)  # it must be written when learned
+    model = ExBert(ExBertConfig(base, extension, vocabulary.added_size), *precision)
     params = state.init_params(model, seed, gate_bias=section.gate_bias)
     if section.from_scratch:
         return model, params, tuple(params)  # SciBERT's way: only the sizes are the checkpoint's

@@ -13,7 +13,8 @@ from typing import Any
 from edad_jax import figures
 from edad_jax.cells import Cell, check_command, command, run_cells
 from edad_jax.markdown import markdown_table
-from edad_jax.models import convert
+from edad_jax.models.checkpoint_files import local_folder, read_json
+from edad_jax.models.config_json import bert_config
 from edad_jax.published import published_rows
 from edad_jax.tables import DATASETS, TITLES, Inputs, Row, Scale, plan_table, tuning_cell
 from edad_jax.tasks.outcome import show_interval
@@ -119,8 +120,8 @@ def read_sizes(models: Sequence[str]) -> dict[str, tuple[int, int]]:
     """
     sizes = {}
     for model in filter(None, models):
-        folder = convert.local_folder(model, option="--teacher, --biobert or --scibert")
-        config = convert.bert_config(convert.read_json(folder / "config.json"))
+        folder = local_folder(model, option="--teacher, --biobert or --scibert")
+        config = bert_config(read_json(folder / "config.json"))
         sizes[model] = (config.hidden_size, config.intermediate_size)
     return sizes
 

@@ -128,8 +128,9 @@ def _result_text(workdir, summary, picture):
                 f"{end[f'heldout/{net}_mlm_loss']:.2f}",
             }
         )
-        if (nsp := f"heldout/{net}_nsp_accuracy") in end:
-            rows[-1]["NSP accuracy"] = f"{end[nsp]:.1%}"
+        if any(name.endswith("nsp_accuracy") for name in end):
+            nsp = end.get(f"heldout/{net}_nsp_accuracy")  # a net without pooler has none
+            rows[-1]["NSP accuracy"] = None if nsp is None else f"{nsp:.1%}"
     text = "\n" + markdown_table(rows, list(rows[0]))
     if len(rows) == 2:
         teacher, student = (summary["nets"][net] for net in ("teacher", "student"))

@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from edad_jax.models import convert
+from edad_jax.models import checkpoint_files, convert
+from edad_jax.models.config_json import bert_config
 from edad_jax.models.exbert import ExBert, ExBertConfig
 from tests.tiny_models import (
     GOLDEN,
@@ -39,8 +40,8 @@ def plain(config):
 
 def load(directory, **options):
     """Returns (sizes, parameters) of a BERT checkpoint."""
-    checkpoint = convert.load_checkpoint(str(directory))
-    config = convert.bert_config(checkpoint.config)
+    checkpoint = checkpoint_files.load_checkpoint(str(directory))
+    config = bert_config(checkpoint.config)
     return config, convert.bert_params(checkpoint, config, **options)
 
 
@@ -197,10 +198,8 @@ def test_fresh_heads_are_left_out_whether_present_or_not(bert_directory, fresh, 
 
 def test_dropout_rates_may_be_overridden():
     config_json = json.loads((GOLDEN / "bert" / "config.json").read_text())
-    assert convert.bert_config(config_json).hidden_dropout_prob == 0.1
-    config = convert.bert_config(
-        config_json, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.2
-    )
+    assert bert_config(config_json).hidden_dropout_prob == 0.1
+    config = bert_config(config_json, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.2)
     assert (config.hidden_dropout_prob, config.attention_probs_dropout_prob) == (0.0, 0.2)
 
 
@@ -270,7 +269,7 @@ def test_unknown_fresh_heads_are_an_error():
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("hidden_act", "gelu_new"),
+        ("hidden_act", "swish"),
         ("hidden_act", "relu"),
         ("position_embedding_type", "relative_key"),
         ("model_type", "roberta"),
@@ -279,15 +278,15 @@ def test_unknown_fresh_heads_are_an_error():
 def test_other_kinds_of_model_are_an_error(key, value):
     config_json = json.loads((GOLDEN / "bert" / "config.json").read_text())
     with pytest.raises(ValueError, match=f"{key}='{value}', expected '"):
-        convert.bert_config(config_json | {key: value})
+        bert_config(config_json | {key: value})
 
 
 def test_config_without_sizes_and_indivisible_heads_are_errors():
     with pytest.raises(ValueError, match="lacks vocab_size, hidden_size, .*intermediate_size"):
-        convert.bert_config({"model_type": "bert"})
+        bert_config({"model_type": "bert"})
     config_json = json.loads((GOLDEN / "bert" / "config.json").read_text())
     with pytest.raises(ValueError, match="hidden_size=24 is not divisible .*heads=5"):
-        convert.bert_config(config_json | {"num_attention_heads": 5})
+        bert_config(config_json | {"num_attention_heads": 5})
 
 
 def test_vocabulary_of_another_size_is_an_error():
@@ -345,7 +344,7 @@ def test_hub_that_does_not_answer_is_one_line_with_the_option(name, monkeypatch)
     with pytest.raises(
         ValueError, match="pass a local directory: --config.teacher.checkpoint"
     ) as e:
-        convert.load_checkpoint(name)
+        checkpoint_files.load_checkpoint(name)
     assert repr(name) in str(e.value)
     assert "\n" not in str(e.value)
 

@@ -15,7 +15,7 @@ import pytest
 
 from edad_jax.export import huggingface
 from edad_jax.export.huggingface import ModelCard, load_model, save_model
-from edad_jax.models import convert
+from edad_jax.models import checkpoint_files, config_json, convert
 from tests.tiny_models import (
     GOLDEN,
     assert_parity,
@@ -101,8 +101,8 @@ def test_saved_model_loads_back_bit_for_bit(tmp_path, tokenizer_dir, blocks):
 
 def test_plain_student_is_a_teacher_to_the_next(tmp_path, tokenizer_dir):
     _, params = save(tmp_path / "student", tokenizer_dir, blocks=False)
-    checkpoint = convert.load_checkpoint(str(tmp_path / "student"))
-    config = convert.bert_config(checkpoint.config)
+    checkpoint = checkpoint_files.load_checkpoint(str(tmp_path / "student"))
+    config = config_json.bert_config(checkpoint.config)
     assert config.vocab_size == 68
     loaded = convert.bert_params(checkpoint, config)
     joint_vd = np.concatenate(
@@ -279,7 +279,7 @@ def test_other_models_are_not_loaded(tmp_path):
     path = tmp_path / "model" / "config.json"
     values = json.loads(path.read_text())
     path.write_text(json.dumps(values | {"model_type": "gpt2"}))
-    with pytest.raises(ValueError, match="model_type='gpt2', expected 'bert' or 'exbert'"):
+    with pytest.raises(ValueError, match="model_type='gpt2', expected 'bert', .* or 'exbert'"):
         load_model(tmp_path / "model")
     del values["extension_hidden_size"]
     path.write_text(json.dumps(values))

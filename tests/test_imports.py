@@ -17,6 +17,8 @@ FLOORS = {
     "models.heads": 1,
     "models.exbert": 2,
     "models.names": 0,
+    "models.checkpoint_files": 0,
+    "models.config_json": 2,
     "models.convert": 3,
     "data.hub": 1,
     "data.jats": 1,
@@ -106,7 +108,7 @@ NEIGHBOURS = {
 
 # Torch: only to read old weights where it happens to be installed, and in the file that is copied
 # beside a student for those who use it from torch. Nothing of ours runs it otherwise.
-LAZY_TORCH = {"models.convert", "export.timing"}
+LAZY_TORCH = {"models.checkpoint_files", "export.timing"}
 TORCH_TEMPLATES = {"export.modeling_exbert"}
 
 

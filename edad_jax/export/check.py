@@ -52,7 +52,8 @@ def largest_difference(
         shape = (len(sizes), min(padded, limit))
         ids = random.integers(0, model.config.vocab_size, shape).astype(np.int32)
         mask = (np.arange(shape[1]) < sizes[:, None]).astype(np.int32)
-        segments = random.integers(0, model.config.base.type_vocab_size, shape).astype(np.int32)
+        kinds = max(1, model.config.base.type_vocab_size)  # 0: the model does not read them
+        segments = random.integers(0, kinds, shape).astype(np.int32)
         outputs = zip(
             formats.output_names(model),
             trained(ids, mask, segments),

@@ -14,7 +14,7 @@ from edad_jax.export import huggingface, onnx, runtime
 from edad_jax.export.card import ModelCard
 from edad_jax.export.task import KINDS, Task
 from edad_jax.folder import replaced_folder
-from edad_jax.models.convert import load_checkpoint
+from edad_jax.models.checkpoint_files import load_checkpoint
 from edad_jax.models.exbert import ExBert, ExBertConfig
 from edad_jax.models.heads import Classifier, Pooler
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A trained model as a directory that Hugging Face tools load, and back.
 
-Without extension blocks the model is an ordinary BERT. With them the directory brings its
-torch code along, `modeling_exbert.py`, which `trust_remote_code=True` runs.
+Without extension blocks the model is an ordinary BERT, DistilBERT or ALBERT, as its sizes say:
+`models/config_json.py`. With them the directory brings its torch code along,
+`modeling_exbert.py`, which `trust_remote_code=True` runs.
 """
 
 import dataclasses
@@ -22,13 +23,12 @@ from edad_jax.export.card import ModelCard, readme
 from edad_jax.export.task import KINDS, Task, read_task, write_task
 from edad_jax.folder import recover_folder, replaced_folder
 from edad_jax.models.bert import BertConfig
+from edad_jax.models.checkpoint_files import load_checkpoint, local_folder
+from edad_jax.models.config_json import FAMILIES, bert_config, sizes_json
 from edad_jax.models.convert import (
-    bert_config,
     check_vocabulary,
     encoder_params,
     from_torch_names,
-    load_checkpoint,
-    local_folder,
     to_torch_names,
 )
 from edad_jax.models.exbert import ExBertConfig, ExtensionConfig
@@ -51,6 +51,7 @@ _AUTO_MAP = {
     "AutoModelForQuestionAnswering": "ExBertForQuestionAnswering",
 }
 _MODELLING_FILE = "modeling_exbert.py"
+_CLASSES = {"bert": "Bert", "distilbert": "DistilBert", "albert": "Albert", "exbert": "ExBert"}
 
 
 def save_model(
@@ -144,7 +145,7 @@ def load_task_model(
     """Returns (sizes, parameters, task) of a fine-tuned model.
 
     What `save_model` wrote with a task comes back bit for bit; a BertForTokenClassification or
-    BertForSequenceClassification that others trained is read too.
+    BertForSequenceClassification (DistilBert, Albert) that others trained is read too.
 
     Args:
       path_or_hub_id: the model.
@@ -180,8 +181,8 @@ def load_encoder(
 ) -> tuple[ExBertConfig, dict[str, Any], bool]:
     """Returns (sizes, parameters, whether the pooler must start afresh) of an encoder.
 
-    Takes what this project exported and any BERT in Hugging Face layout, pretrained or
-    fine-tuned; their other heads are left behind.
+    Takes what this project exported and any BERT, DistilBERT or ALBERT in Hugging Face layout,
+    pretrained or fine-tuned; their other heads are left behind.
 
     Args:
       path_or_hub_id: the model.
@@ -220,16 +221,24 @@ def exbert_config(config_json: Mapping[str, Any]) -> ExBertConfig:
     Raises:
       ValueError: the config.json is of another kind of model.
     """
-    if config_json.get("model_type") not in ("bert", "exbert"):
+    family = config_json.get("model_type")
+    if family not in (*FAMILIES, "exbert"):
         raise ValueError(
-            f"config.json says model_type={config_json.get('model_type')!r}, "
-            "expected 'bert' or 'exbert': pass a model that edad_jax exported"
+            f"config.json says model_type={family!r}, expected 'bert', 'distilbert', 'albert' or "
+            "'exbert': pass a model that edad_jax exported"
         )
     try:
         added_words = config_json.get("extension_vocab_size", 0)
-        sizes = {field.name: config_json[field.name] for field in dataclasses.fields(BertConfig)}
-        extension = None
-        if config_json["model_type"] == "exbert":
+        if family != "exbert":
+            base, extension = bert_config(config_json), None
+        else:
+            base = BertConfig(
+                **{
+                    field.name: config_json[field.name]
+                    for field in dataclasses.fields(BertConfig)
+                    if field.name in config_json or field.default is dataclasses.MISSING
+                }
+            )
             extension = ExtensionConfig(
                 **{
                     field.name: config_json[f"extension_{field.name}"]
@@ -238,8 +247,8 @@ def exbert_config(config_json: Mapping[str, Any]) -> ExBertConfig:
             )
     except KeyError as error:
         raise ValueError(f"config.json lacks {error}; export the model again") from error
-    sizes["vocab_size"] -= added_words
-    return ExBertConfig(BertConfig(**sizes), extension, added_words)
+    base = dataclasses.replace(base, vocab_size=base.vocab_size - added_words)
+    return ExBertConfig(base, extension, added_words)
 
 
 def _load(path_or_hub_id, option):
@@ -248,7 +257,7 @@ def _load(path_or_hub_id, option):
 
 
 def _sizes(config_json, **rates):
-    """Returns the sizes of one of our models or of a plain BERT, with these dropout rates."""
+    """Returns the sizes of one of our models or of anyone's, with these dropout rates."""
     if "extension_vocab_size" not in config_json:
         return ExBertConfig(bert_config(config_json, **rates), None, 0)
     config = exbert_config(config_json)
@@ -259,19 +268,18 @@ def _sizes(config_json, **rates):
 def _architecture(heads, task):
     if task:
         return KINDS[task.kind].architecture
-    return "ForPreTraining" if "mlm" in heads else "Model"
+    if "mlm" not in heads:
+        return "Model"
+    return "ForPreTraining" if "nsp" in heads else "ForMaskedLM"
 
 
 def _config_json(config, architecture, pad_token_id):
-    family = "ExBert" if config.extension else "Bert"
+    sizes = sizes_json(config.base, extended=config.extension is not None)
     values = {
-        "architectures": [f"{family}{architecture}"],
-        "model_type": family.lower(),
+        "architectures": [f"{_CLASSES[sizes['model_type']]}{architecture}"],
         "dtype": "float32",
-        "hidden_act": "gelu",
-        "position_embedding_type": "absolute",
         "pad_token_id": pad_token_id,
-        **dataclasses.asdict(config.base),
+        **sizes,
         "vocab_size": config.vocab_size,
         "extension_vocab_size": config.extension_vocab_size,  # the last so many words were added
     }

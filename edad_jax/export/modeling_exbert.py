@@ -14,6 +14,9 @@ Names of the tensors: everything that BERT has is named as in BERT (`bert.embedd
 `bert.encoder.layer.N.*`, `bert.pooler.*`, `cls.*`). New are `bert.encoder.extension_layer.N.*`,
 whose modules are named like a BERT layer's, and `bert.encoder.gate.N.{weight,bias}`. The word
 table holds the base vocabulary's rows first, then the added words'.
+
+With `type_vocab_size` 0 there are no segment vectors, and with `has_pooler` false no pooler: the
+extension then stands beside a DistilBERT.
 """
 
 import math
@@ -57,6 +60,8 @@ class ExBertConfig(PreTrainedConfig):
         attention_probs_dropout_prob=0.1,
         layer_norm_eps=1e-12,
         initializer_range=0.02,
+        has_pooler=True,
+        hidden_act="gelu",
         classifier_dropout=None,
         pad_token_id=0,
         tie_word_embeddings=True,
@@ -77,6 +82,8 @@ class ExBertConfig(PreTrainedConfig):
         self.attention_probs_dropout_prob = attention_probs_dropout_prob
         self.layer_norm_eps = layer_norm_eps
         self.initializer_range = initializer_range
+        self.has_pooler = has_pooler
+        self.hidden_act = hidden_act  # gelu | gelu_new
         self.classifier_dropout = classifier_dropout
         super().__init__(
             pad_token_id=pad_token_id, tie_word_embeddings=tie_word_embeddings, **kwargs
@@ -93,14 +100,19 @@ class ExBertEmbeddings(nn.Module):
             config.vocab_size, width, padding_idx=config.pad_token_id
         )
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, width)
-        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, width)
+        if config.type_vocab_size:
+            self.token_type_embeddings = nn.Embedding(config.type_vocab_size, width)
+        else:
+            self.token_type_embeddings = None
         self.LayerNorm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, words, token_type_ids, position_ids):
         """Returns the input of the first layer from word vectors."""
         summed = words + self.position_embeddings(position_ids)
-        return self.dropout(self.LayerNorm(summed + self.token_type_embeddings(token_type_ids)))
+        if self.token_type_embeddings is not None:
+            summed = summed + self.token_type_embeddings(token_type_ids)
+        return self.dropout(self.LayerNorm(summed))
 
 
 class ExBertSelfAttention(nn.Module):
@@ -160,10 +172,11 @@ class ExBertIntermediate(nn.Module):
     def __init__(self, config, intermediate_size):
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, intermediate_size)
+        self.gelu = _gelu(config)
 
     def forward(self, hidden):
         """Returns the activated inner layer."""
-        return functional.gelu(self.dense(hidden))
+        return self.gelu(self.dense(hidden))
 
 
 class ExBertBlock(nn.Module):
@@ -213,15 +226,16 @@ class ExBertEncoder(nn.Module):
 
 
 class ExBertPooler(nn.Module):
-    """tanh(linear([CLS]))."""
+    """tanh(linear([CLS])); relu(linear([CLS])) where only the classifier has a pooler."""
 
     def __init__(self, config):
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.activation = nn.Tanh() if config.has_pooler else nn.ReLU()
 
     def forward(self, hidden):
         """Returns one vector for each row."""
-        return torch.tanh(self.dense(hidden[:, 0]))
+        return self.activation(self.dense(hidden[:, 0]))
 
 
 class ExBertPredictionTransform(nn.Module):
@@ -230,11 +244,12 @@ class ExBertPredictionTransform(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.gelu = _gelu(config)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def forward(self, hidden):
         """Returns vectors to be compared with word vectors."""
-        return self.LayerNorm(functional.gelu(self.dense(hidden)))
+        return self.LayerNorm(self.gelu(self.dense(hidden)))
 
 
 class ExBertPredictionHead(nn.Module):
@@ -277,12 +292,14 @@ class ExBertPreTrainedModel(PreTrainedModel):
 
 
 class ExBertModel(ExBertPreTrainedModel):
-    """The encoder with its pooler."""
+    """The encoder with its pooler, where it has one."""
 
     _keys_to_ignore_on_load_unexpected = [r"^cls\.", r"pooler\."]
 
-    def __init__(self, config, add_pooling_layer=True):
+    def __init__(self, config, add_pooling_layer=None):
         super().__init__(config)
+        if add_pooling_layer is None:
+            add_pooling_layer = config.has_pooler
         self.embeddings = ExBertEmbeddings(config)
         self.encoder = ExBertEncoder(config)
         self.pooler = ExBertPooler(config) if add_pooling_layer else None
@@ -377,6 +394,8 @@ class ExBertForPreTraining(_WithPredictionHead):
 
     def __init__(self, config):
         super().__init__(config)
+        if not config.has_pooler:
+            raise ValueError("this model has no next-sentence head: use ExBertForMaskedLM")
         self.bert = ExBertModel(config)
         self.cls = ExBertHeads(config, next_sentence=True)
         self.post_init()
@@ -554,6 +573,10 @@ class ExBertForQuestionAnswering(ExBertPreTrainedModel):
             attentions=output.attentions,
         )
         return _as_asked(output, return_dict, self.config)
+
+
+def _gelu(config):
+    return nn.GELU(approximate="tanh" if config.hidden_act == "gelu_new" else "none")
 
 
 def _cross_entropy(logits, labels):

@@ -9,9 +9,14 @@
 Every linear layer is a MatMul with constant weights, which is what onnxruntime's quantiser looks
 for. Three things are done here once that the training code does at every call: queries, keys and
 values of a block and of its extension are one product; the attention's 1/sqrt(head size) is in the
-query's weights; the two word tables are one.
+query's weights; the two word tables are one. Equal constants are stored once, so that the one
+block of an ALBERT is.
+
+`token_type_ids` is an input of every model, so that all are fed alike; one without segment vectors
+does not read it.
 """
 
+import hashlib
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -76,7 +81,7 @@ def build_onnx(
     graph = _Graph()
     try:
         hidden = _encode(graph, config, params, int8_words, word_rank)
-        outputs = _heads(graph, params, hidden, task)
+        outputs = _heads(graph, config.base, params, hidden, task)
     except KeyError as error:
         raise ValueError(f"the parameters lack {error}; expected those of the task") from error
     return graph.finish(outputs)
@@ -88,12 +93,20 @@ class _Graph:
     def __init__(self):
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
+        self._names: dict[tuple, str] = {}  # content of a constant -> its name
 
     def constant(self, values: np.ndarray, name: str) -> str:
-        """Adds a constant; the number behind its name makes it the only one so called."""
-        name = f"{name}.{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(np.asarray(values, order="C"), name))
-        return name
+        """Adds a constant, where there is none like it; returns its name.
+
+        The number behind its name makes it the only one so called.
+        """
+        values = np.asarray(values, order="C")
+        digest = hashlib.sha256(values.data).digest()
+        content = (values.dtype.str, values.shape, digest)
+        if content not in self._names:
+            self._names[content] = f"{name}.{len(self.constants)}"
+            self.constants.append(numpy_helper.from_array(values, self._names[content]))
+        return self._names[content]
 
     def add(self, kind: str, *inputs: str, outputs: int = 1, **attributes: Any) -> Any:
         """Adds a node; returns the name of its output, or a list of several."""
@@ -147,11 +160,17 @@ def _encode(graph, config, params, int8_words, word_rank):
     else:
         words = _look_up(graph, table_vd, int8=int8_words)
     hidden = graph.add("Add", words, _positions(graph, base["embeddings"]))
-    table = graph.constant(_float(base["embeddings"]["token_type"]["embedding"]), "segments")
-    hidden = graph.add("Add", hidden, graph.add("Gather", table, "token_type_ids"))
+    if config.base.type_vocab_size:
+        table = graph.constant(_float(base["embeddings"]["token_type"]["embedding"]), "segments")
+        hidden = graph.add("Add", hidden, graph.add("Gather", table, "token_type_ids"))
     hidden = graph.norm(
         hidden, base["embeddings"]["norm"], config.base.layer_norm_eps, "embeddings.norm"
     )
+    if config.base.embedding_size:
+        projection = base["embeddings"]["projection"]
+        hidden = graph.linear(
+            hidden, projection["kernel"], projection["bias"], "embeddings.projection"
+        )
     padding = _padding(graph)
     for layer in range(config.base.num_hidden_layers):
         hidden = _layer(graph, config, base, extension, layer, hidden, padding)
@@ -189,7 +208,8 @@ def _padding(graph):
 
 def _layer(graph, config, base, extension, layer, hidden, padding):
     sizes = config.base
-    blocks = [("base", base[f"layers_{layer}"], sizes.hidden_size, sizes.num_attention_heads)]
+    block = base[f"layers_{0 if sizes.shares_layers else layer}"]
+    blocks = [("base", block, sizes.hidden_size, sizes.num_attention_heads)]
     if config.extension:
         blocks.append(
             (
@@ -244,16 +264,16 @@ def _after_attention(graph, block, context, hidden, sizes, name):
     )
     inner = block["intermediate"]
     inner = graph.linear(hidden, inner["kernel"], inner["bias"], f"{name}.intermediate")
+    form = "tanh" if sizes.hidden_act == "gelu_new" else "none"
+    inner = graph.add("Gelu", inner, approximate=form)
     output = block["output"]
-    output = graph.linear(
-        graph.add("Gelu", inner), output["kernel"], output["bias"], f"{name}.output"
-    )
+    output = graph.linear(inner, output["kernel"], output["bias"], f"{name}.output")
     return graph.norm(
         graph.add("Add", hidden, output), block["output_norm"], epsilon, f"{name}.norm2"
     )
 
 
-def _heads(graph, params, hidden, task):
+def _heads(graph, sizes, params, hidden, task):
     """Adds the heads; returns the model's outputs and their axes."""
     classifier = params["classifier"]["dense"] if task else None
     if task and task.kind == "tagging":
@@ -272,13 +292,14 @@ def _heads(graph, params, hidden, task):
         }
     outputs = {}
     if task is None:
-        width = len(params["base"]["embeddings"]["norm"]["scale"])
+        width = sizes.hidden_size
         outputs[_named(graph, hidden, "last_hidden_state")] = ["batch", "length", width]
         if "pooler" not in params:
             return outputs
     first = graph.add("Gather", hidden, graph.constant(np.array(0, np.int64), "first"), axis=1)
     dense = params["pooler"]["dense"]
-    pooled = graph.add("Tanh", graph.linear(first, dense["kernel"], dense["bias"], "pooler"))
+    pooled = graph.linear(first, dense["kernel"], dense["bias"], "pooler")
+    pooled = graph.add("Tanh" if sizes.has_pooler else "Relu", pooled)
     if task is None:
         return outputs | {_named(graph, pooled, "pooler_output"): ["batch", width]}
     logits = graph.linear(pooled, classifier["kernel"], classifier["bias"], "classifier")

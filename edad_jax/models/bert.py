@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """BERT's encoder (Devlin et al. 2019, section 3), which returns what a distiller asks for.
 
+Its kin are options of `BertConfig`, not classes of their own:
+
+    DistilBERT (Sanh et al. 2019)   type_vocab_size=0, has_pooler=False
+    ALBERT (Lan et al. 2020)        shares_layers=True, embedding_size=128, hidden_act="gelu_new"
+
 What differs from a textbook BERT:
 - `taps` names the layers whose hidden states and raw attention scores come back; the other
   layers return neither, so that the compiler may fuse them as it likes;
@@ -22,11 +27,12 @@ from edad_jax.models.product import linear_product
 from edad_jax.types import EncoderOutput
 
 PADDING_SCORE = -10_000.0  # added to the scores of padded keys, as BERT does
+ACTIVATIONS = ("gelu", "gelu_new")  # by the error function, as in BERT; by tanh, as in ALBERT
 
 
 @dataclasses.dataclass(frozen=True)
 class BertConfig:
-    """Sizes of a BERT encoder, under the names that Hugging Face's config.json uses."""
+    """Sizes of an encoder, under the names that the config.json of a BERT or ALBERT uses."""
 
     vocab_size: int
     hidden_size: int
@@ -34,15 +40,36 @@ class BertConfig:
     num_attention_heads: int
     intermediate_size: int
     max_position_embeddings: int
-    type_vocab_size: int
+    type_vocab_size: int  # 0: no segment vectors
     hidden_dropout_prob: float
     attention_probs_dropout_prob: float
     layer_norm_eps: float
     initializer_range: float
+    has_pooler: bool = True  # False: neither pooler nor next-sentence head
+    shares_layers: bool = False  # one block, applied num_hidden_layers times
+    embedding_size: int = 0  # width of the tables before a map to hidden_size; 0: no such map
+    hidden_act: str = "gelu"  # one of ACTIVATIONS
 
     def __post_init__(self):
-        """Raises ValueError where the heads do not divide the width."""
+        """Raises ValueError where the heads do not divide the width, or for another activation."""
         check_heads(self.hidden_size, self.num_attention_heads, "hidden_size")
+        if self.hidden_act not in ACTIVATIONS:
+            raise ValueError(
+                f"got hidden_act={self.hidden_act!r}, expected one of {', '.join(ACTIVATIONS)}"
+            )
+        for name in ("type_vocab_size", "embedding_size"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"got {name}={getattr(self, name)}, expected 0 (none) or more")
+
+    @property
+    def table_width(self) -> int:
+        """Returns the width of the word, position and segment vectors."""
+        return self.embedding_size or self.hidden_size
+
+    @property
+    def stored_layers(self) -> int:
+        """Returns the number of blocks that have parameters of their own."""
+        return 1 if self.shares_layers else self.num_hidden_layers
 
 
 def check_heads(width: int, heads: int, name: str) -> None:
@@ -79,35 +106,47 @@ def layer_norm(config: BertConfig, dtype: jnp.dtype, *, name: str | None = None)
     )
 
 
+def activate(inner: jax.Array, config: BertConfig) -> jax.Array:
+    """Returns the feed-forward's or MLM head's inner layer after config.hidden_act."""
+    return jax.nn.gelu(inner, approximate=config.hidden_act == "gelu_new")
+
+
 def embedding_table(rows: int, config: BertConfig, dtype: jnp.dtype) -> nn.Embed:
-    """Returns a table of `rows` vectors of the model's width."""
+    """Returns a table of `rows` vectors, as wide as the model's tables are."""
     return nn.Embed(
         rows,
-        config.hidden_size,
+        config.table_width,
         dtype=dtype,
         embedding_init=nn.initializers.normal(config.initializer_range),
     )
 
 
 class Embeddings(nn.Module):
-    """Word + position + segment vectors, normalised."""
+    """Word + position + segment vectors, normalised; then mapped to the width where narrower."""
 
     config: BertConfig
     dtype: jnp.dtype
+    products: jnp.dtype | None = None
 
     def setup(self):
         """Makes the parts; Linen calls it."""
         config, dtype = self.config, self.dtype
         self.word = embedding_table(config.vocab_size, config, dtype)
         self.position = embedding_table(config.max_position_embeddings, config, dtype)
-        self.token_type = embedding_table(config.type_vocab_size, config, dtype)
+        if config.type_vocab_size:
+            self.token_type = embedding_table(config.type_vocab_size, config, dtype)
         self.norm = layer_norm(config, dtype)
+        if config.embedding_size:
+            self.projection = dense(config.hidden_size, config, dtype, self.products)
         self.dropout = Dropout(config.hidden_dropout_prob)
 
     def __call__(
         self, words_btd: jax.Array, segments_bt: jax.Array, *, deterministic: bool
     ) -> jax.Array:
-        """Returns hidden_btd from word vectors that have been looked up already."""
+        """Returns hidden_btd from word vectors that have been looked up already.
+
+        Without segment vectors `segments_bt` is not read.
+        """
         length = words_btd.shape[1]
         if length > self.config.max_position_embeddings:
             raise ValueError(
@@ -115,8 +154,11 @@ class Embeddings(nn.Module):
                 f"{self.config.max_position_embeddings}; prepare shorter rows"
             )
         positions_1td = self.position(jnp.arange(length))[None]
-        hidden_btd = words_btd + positions_1td + self.token_type(segments_bt)
-        return self.dropout(self.norm(hidden_btd), deterministic=deterministic)
+        hidden_btd = words_btd + positions_1td
+        if self.config.type_vocab_size:
+            hidden_btd = hidden_btd + self.token_type(segments_bt)
+        hidden_btd = self.dropout(self.norm(hidden_btd), deterministic=deterministic)
+        return self.projection(hidden_btd) if self.config.embedding_size else hidden_btd
 
 
 class SelfAttention(nn.Module):
@@ -188,7 +230,7 @@ class Block(nn.Module):
         inner_btf = dense(
             self.intermediate_size, config, self.dtype, self.products, name="intermediate"
         )(hidden_btd)
-        inner_btf = jax.nn.gelu(inner_btf, approximate=False)  # BERT's gelu is the erf form
+        inner_btf = activate(inner_btf, config)
         output_btd = dense(width, config, self.dtype, self.products, name="output")(inner_btf)
         output_btd = dropout(output_btd, deterministic=deterministic)
         output_btd = layer_norm(config, self.dtype, name="output_norm")(hidden_btd + output_btd)
@@ -205,7 +247,7 @@ class Bert(nn.Module):
     def setup(self):
         """Makes the parts; Linen calls it."""
         config = self.config
-        self.embeddings = Embeddings(config, self.dtype)
+        self.embeddings = Embeddings(config, self.dtype, self.products)
         self.layers = [
             Block(
                 config,
@@ -215,7 +257,7 @@ class Bert(nn.Module):
                 dtype=self.dtype,
                 products=self.products,
             )
-            for _ in range(config.num_hidden_layers)
+            for _ in range(config.stored_layers)
         ]
 
     def look_up(self, ids_bt: jax.Array) -> jax.Array:
@@ -232,10 +274,11 @@ class Bert(nn.Module):
         self, layer: int, hidden_btd: jax.Array, mask_bt: jax.Array, *, deterministic: bool
     ) -> tuple[jax.Array, jax.Array]:
         """Returns what block number `layer` (from 0) makes of hidden_btd, and its scores."""
-        return self.layers[layer](hidden_btd, mask_bt, deterministic=deterministic)
+        block = self.layers[0 if self.config.shares_layers else layer]
+        return block(hidden_btd, mask_bt, deterministic=deterministic)
 
     def word_table(self) -> jax.Array:
-        """Returns the word embedding table, [vocab_size, d], to which the MLM head is tied."""
+        """Returns the word table, [vocab_size, table_width], to which the MLM head is tied."""
         return self.embeddings.word.embedding
 
     def __call__(

@@ -11,7 +11,7 @@ at the top level, so that "frozen" is a subtree and not a mask:
     base       the original BERT: embeddings and blocks
     pooler     [CLS] to the NSP head; the reference code leaves the teacher's as it was
     extension  new word vectors, narrow blocks, gates
-    mlm, nsp   the pretraining heads
+    mlm, nsp   the pretraining heads (a base without pooler has no nsp)
 
 Deviation from the reference code: the embedding lookup is clean. There, original words get
 the extension's row 0 added (and the other way round), segment 0 is forced to zero and padding
@@ -131,9 +131,10 @@ class ExBert(nn.Module):
         self.base = Bert(base, self.dtype, self.products)
         if self.config.extension or self.config.extension_vocab_size:
             self.extension = Extension(self.config, self.dtype, self.products)
-        self.pooler = Pooler(base, self.dtype, self.products)
         self.mlm = MlmHead(base, self.config.vocab_size, self.dtype, self.products)
-        self.nsp = NspHead(base, self.dtype, self.products)
+        if base.has_pooler:
+            self.pooler = Pooler(base, self.dtype, self.products)
+            self.nsp = NspHead(base, self.dtype, self.products)
 
     def encode(
         self,
@@ -167,14 +168,17 @@ class ExBert(nn.Module):
             tables_vd.append(self.extension.word_table())
         return self.mlm(gather_positions(hidden_btd, positions_bm), tables_vd)
 
-    def nsp_logits(self, hidden_btd: jax.Array) -> jax.Array:
-        """Returns logits_bc: 0 is "B follows A", 1 "B is random"."""
-        return self.nsp(self.pooler(hidden_btd))
+    def nsp_logits(self, hidden_btd: jax.Array) -> jax.Array | None:
+        """Returns logits_bc: 0 is "B follows A", 1 "B is random"; None without a pooler."""
+        return self.nsp(self.pooler(hidden_btd)) if self.config.base.has_pooler else None
 
     def __call__(
         self, batch: MaskedBatch, *, taps: Sequence[int] = (), deterministic: bool = True
-    ) -> tuple[EncoderOutput, jax.Array, jax.Array]:
-        """Returns the encoder's output, mlm_logits_bmv at the masked positions, nsp_logits_bc."""
+    ) -> tuple[EncoderOutput, jax.Array, jax.Array | None]:
+        """Returns the encoder's output, mlm_logits_bmv at the masked positions, nsp_logits_bc.
+
+        The last is None where the net has no pooler.
+        """
         output = self.encode(
             batch.ids_bt,
             batch.segments_bt,

@@ -7,13 +7,17 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from edad_jax.models.bert import BertConfig, dense, layer_norm
+from edad_jax.models.bert import BertConfig, activate, dense, layer_norm
 from edad_jax.models.dropout import Dropout
 from edad_jax.models.product import tied_product
 
 
 class Pooler(nn.Module):
-    """tanh(linear([CLS])), the vector that NSP and sequence classification read."""
+    """tanh(linear([CLS])), the vector that NSP and sequence classification read.
+
+    A net whose pretraining has no pooler gets one with relu for tanh when it learns to classify:
+    that is DistilBERT's `pre_classifier`, so that its classifiers can be read and written.
+    """
 
     config: BertConfig
     dtype: jnp.dtype
@@ -22,11 +26,10 @@ class Pooler(nn.Module):
     @nn.compact
     def __call__(self, hidden_btd: jax.Array) -> jax.Array:
         """Returns pooled_bd."""
-        return jnp.tanh(
-            dense(self.config.hidden_size, self.config, self.dtype, self.products, name="dense")(
-                hidden_btd[:, 0]
-            )
-        )
+        pooled_bd = dense(
+            self.config.hidden_size, self.config, self.dtype, self.products, name="dense"
+        )(hidden_btd[:, 0])
+        return jnp.tanh(pooled_bd) if self.config.has_pooler else jax.nn.relu(pooled_bd)
 
 
 def gather_positions(hidden_btd: jax.Array, positions_bm: jax.Array) -> jax.Array:
@@ -50,10 +53,10 @@ class MlmHead(nn.Module):
     def __call__(self, hidden_bmd: jax.Array, tables_vd: Sequence[jax.Array]) -> jax.Array:
         """Returns float32 logits_bmv over the tables' rows, one table after the other."""
         config = self.config
-        hidden_bmd = dense(config.hidden_size, config, self.dtype, self.products, name="transform")(
+        hidden_bmd = dense(config.table_width, config, self.dtype, self.products, name="transform")(
             hidden_bmd
         )
-        hidden_bmd = jax.nn.gelu(hidden_bmd, approximate=False)
+        hidden_bmd = activate(hidden_bmd, config)
         hidden_bmd = layer_norm(config, self.dtype, name="norm")(hidden_bmd)
         logits = [
             tied_product(hidden_bmd, table_vd, self.dtype, self.products) for table_vd in tables_vd

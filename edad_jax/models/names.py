@@ -5,10 +5,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-# What a checkpoint may lack where the config says so, and how its tensors' names begin.
-HEADS = {"pooler": "pooler.", "mlm": "cls.predictions.", "nsp": "cls.seq_relationship."}
-# What may sit on a BERT beside these, put there by training it for a task.
+HEADS = ("pooler", "mlm", "nsp")  # what a checkpoint may lack where the config says so
+# What may sit on an encoder beside these, put there by training it for a task.
 TASK_HEADS = ("classifier.", "qa_outputs.")
+LEAVES = {"kernel": "weight", "embedding": "weight", "scale": "weight", "bias": "bias"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,9 +19,25 @@ class NameTable:
     """
 
     modules: Mapping[str, str]  # once in the model
-    layers: Mapping[str, str]  # once in each layer
+    layers: Mapping[str, str]  # once in each layer that is stored
+    prefix: str  # what the encoder's names have in front in a model with heads
+    outside: tuple[str, ...]  # how names begin that have no such prefix
+    heads: Mapping[str, tuple[str, ...]]  # our head -> how the names of its tensors begin
+    decoder: str  # the MLM head's map to words; tied to the word table and to the head's bias
+    left_behind: tuple[str, ...] = ()  # heads that we have no use for
+
+    def prefixed(self, name: str) -> str:
+        """Returns the name that a bare one has in a model with heads."""
+        return name if name.startswith((*self.outside, *TASK_HEADS)) else self.prefix + name
 
 
+_EMBEDDINGS = {
+    "base/embeddings/word": "embeddings.word_embeddings",
+    "base/embeddings/position": "embeddings.position_embeddings",
+    "base/embeddings/token_type": "embeddings.token_type_embeddings",
+    "base/embeddings/norm": "embeddings.LayerNorm",
+    "classifier/dense": "classifier",
+}
 _BLOCK = {
     "attention/query": "attention.self.query",
     "attention/key": "attention.self.key",
@@ -34,21 +50,21 @@ _BLOCK = {
 }
 BERT = NameTable(
     modules={
-        "base/embeddings/word": "embeddings.word_embeddings",
-        "base/embeddings/position": "embeddings.position_embeddings",
-        "base/embeddings/token_type": "embeddings.token_type_embeddings",
-        "base/embeddings/norm": "embeddings.LayerNorm",
+        **_EMBEDDINGS,
         "pooler/dense": "pooler.dense",
         "mlm/transform": "cls.predictions.transform.dense",
         "mlm/norm": "cls.predictions.transform.LayerNorm",
         "mlm": "cls.predictions",  # its own bias, one number for each word
         "nsp/dense": "cls.seq_relationship",
-        "classifier/dense": "classifier",
     },
     layers={f"base/layers_{{}}/{ours}": f"encoder.layer.{{}}.{it}" for ours, it in _BLOCK.items()},
+    prefix="bert.",
+    outside=("cls.",),
+    heads={"pooler": ("pooler.",), "mlm": ("cls.predictions.",), "nsp": ("cls.seq_relationship.",)},
+    decoder="cls.predictions.decoder",
 )
-EXBERT = NameTable(
-    modules=BERT.modules,
+EXBERT = dataclasses.replace(
+    BERT,
     layers={
         **BERT.layers,
         **{
@@ -58,36 +74,89 @@ EXBERT = NameTable(
         "extension/gates_{}": "encoder.gate.{}",
     },
 )
-LEAVES = {"kernel": "weight", "embedding": "weight", "scale": "weight", "bias": "bias"}
+DISTILBERT = NameTable(
+    modules={
+        **_EMBEDDINGS,
+        "pooler/dense": "pre_classifier",  # only in a DistilBertForSequenceClassification
+        "mlm/transform": "vocab_transform",
+        "mlm/norm": "vocab_layer_norm",
+        "mlm": "vocab_projector",
+    },
+    layers={
+        f"base/layers_{{}}/{ours}": f"transformer.layer.{{}}.{it}"
+        for ours, it in {
+            "attention/query": "attention.q_lin",
+            "attention/key": "attention.k_lin",
+            "attention/value": "attention.v_lin",
+            "attention/output": "attention.out_lin",
+            "attention_norm": "sa_layer_norm",
+            "intermediate": "ffn.lin1",
+            "output": "ffn.lin2",
+            "output_norm": "output_layer_norm",
+        }.items()
+    },
+    prefix="distilbert.",
+    outside=("vocab_", "pre_classifier."),
+    heads={"pooler": ("pre_classifier.",), "mlm": ("vocab_",)},
+    decoder="vocab_projector",
+)
+ALBERT = NameTable(
+    modules={
+        **_EMBEDDINGS,
+        "base/embeddings/projection": "encoder.embedding_hidden_mapping_in",
+        "pooler/dense": "pooler",
+        "mlm/transform": "predictions.dense",
+        "mlm/norm": "predictions.LayerNorm",
+        "mlm": "predictions",
+        # ALBERT has a head for the order of sentences, which tells other things apart.
+        "nsp/dense": "cls.seq_relationship",
+    },
+    layers={
+        f"base/layers_{{}}/{ours}": f"encoder.albert_layer_groups.{{}}.albert_layers.0.{it}"
+        for ours, it in {
+            "attention/query": "attention.query",
+            "attention/key": "attention.key",
+            "attention/value": "attention.value",
+            "attention/output": "attention.dense",
+            "attention_norm": "attention.LayerNorm",
+            "intermediate": "ffn",
+            "output": "ffn_output",
+            "output_norm": "full_layer_layer_norm",
+        }.items()
+    },
+    prefix="albert.",
+    outside=("predictions.", "cls.", "sop_classifier."),
+    heads={"pooler": ("pooler.",), "mlm": ("predictions.",), "nsp": ("cls.seq_relationship.",)},
+    decoder="predictions.decoder",
+    left_behind=("sop_classifier.",),
+)
+TABLES = {"bert": BERT, "exbert": EXBERT, "distilbert": DISTILBERT, "albert": ALBERT}
 
 
-def modules_of(table: NameTable, num_layers: int) -> dict[str, str]:
-    """Returns our module -> torch's module, with every layer spelt out."""
+def modules_of(table: NameTable, stored_layers: int) -> dict[str, str]:
+    """Returns our module -> torch's module, with every layer that is stored spelt out."""
     modules = dict(table.modules)
-    for layer in range(num_layers):
+    for layer in range(stored_layers):
         modules |= {ours.format(layer): it.format(layer) for ours, it in table.layers.items()}
     return modules
 
 
-def bare_names(tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the tensors without `bert.`, old LayerNorm names and position buffers.
+def bare_names(tensors: Mapping[str, Any], table: NameTable) -> dict[str, Any]:
+    """Returns the tensors without `bert.`, old LayerNorm names, counters and unused heads.
 
     Raises:
       ValueError: two tensors have one name, but for the prefix.
     """
     bare = {}
     for name, tensor in tensors.items():
-        short = name.removeprefix("bert.")
+        short = name.removeprefix(table.prefix)
         if short in ("embeddings.position_ids", "embeddings.token_type_ids"):
             continue  # counters that old versions of transformers stored
+        if table.left_behind and short.startswith(table.left_behind):
+            continue
         short = short.replace("LayerNorm.gamma", "LayerNorm.weight")
         short = short.replace("LayerNorm.beta", "LayerNorm.bias")
         if short in bare:
             raise ValueError(f"the checkpoint holds {short} twice, with and without a prefix")
         bare[short] = tensor
     return bare
-
-
-def prefixed(name: str) -> str:
-    """Returns the name that a bare one has in a model with heads."""
-    return name if name.startswith(("cls.", *TASK_HEADS)) else f"bert.{name}"

@@ -3,13 +3,15 @@
 
     python tests/golden/make_bert_golden.py
 
-`bert/` is transformers' BertForPreTraining, `exbert/` the modelling file that exported models
-bring along. Each has config.json, model.safetensors and outputs.npz (inputs, all hidden
-states, scores before mask and softmax, MLM and NSP logits). Needs torch and transformers.
+`bert/` is transformers' BertForPreTraining, `distilbert/` its DistilBertForMaskedLM, `albert/` its
+AlbertForPreTraining, and `exbert/` the modelling file that exported models bring along. Each has
+config.json, model.safetensors and outputs.npz (inputs, all hidden states, scores before mask and
+softmax, MLM and NSP logits). Needs torch and transformers.
 """
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,7 @@ _SIZES = {
     "type_vocab_size": 2,
     "initializer_range": 0.2,
 }
+_QUERY_KEY = ("query", "key")
 
 
 def exbert_module():
@@ -43,6 +46,20 @@ def make_bert(**changes) -> transformers.BertForPreTraining:
     """Returns transformers' BERT with random weights."""
     config = transformers.BertConfig(**(_SIZES | changes), attn_implementation="eager")
     return _randomised(transformers.BertForPreTraining(config))
+
+
+def make_distilbert(**changes) -> transformers.DistilBertForMaskedLM:
+    """Returns transformers' DistilBERT with random weights."""
+    sizes = {"dim": 24, "n_layers": 2, "n_heads": 3, "hidden_dim": 40, "vocab_size": 68}
+    sizes |= {"max_position_embeddings": 20, "attn_implementation": "eager"}
+    config = transformers.DistilBertConfig(**(sizes | changes))
+    return _randomised(transformers.DistilBertForMaskedLM(config))
+
+
+def make_albert(name: str = "AlbertForPreTraining", **changes) -> transformers.PreTrainedModel:
+    """Returns one of transformers' ALBERTs with random weights: three layers of one block."""
+    sizes = _SIZES | {"num_hidden_layers": 3, "embedding_size": 16, "attn_implementation": "eager"}
+    return _randomised(getattr(transformers, name)(transformers.AlbertConfig(**(sizes | changes))))
 
 
 def make_exbert():
@@ -64,7 +81,7 @@ def _randomised(model):
     torch.manual_seed(0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            centre = 1.0 if name.endswith("LayerNorm.weight") else 0.0
+            centre = 1.0 if re.search("(LayerN|layer_n)orm.weight$", name) else 0.0
             parameter.copy_(centre + 0.2 * torch.randn_like(parameter))
     return model.eval()
 
@@ -78,11 +95,12 @@ def run(model, *, rows: int = 2, length: int = 10) -> dict[str, np.ndarray]:
     ids_bt = np.where(mask_bt, random.integers(1, model.config.vocab_size, mask_bt.shape), 0)
     segments_bt = ((positions_1t >= 5) & mask_bt).astype(np.int32)
     scores, hooks = _record_scores(model)
+    inputs = {"input_ids": ids_bt, "token_type_ids": segments_bt, "attention_mask": mask_bt}
+    if model.config.model_type == "distilbert":
+        del inputs["token_type_ids"]
     with torch.no_grad():
         output = model(
-            input_ids=torch.from_numpy(ids_bt).long(),
-            token_type_ids=torch.from_numpy(segments_bt).long(),
-            attention_mask=torch.from_numpy(mask_bt).long(),
+            **{name: torch.from_numpy(array).long() for name, array in inputs.items()},
             output_hidden_states=True,
         )
     for hook in hooks:
@@ -91,12 +109,13 @@ def run(model, *, rows: int = 2, length: int = 10) -> dict[str, np.ndarray]:
         "ids_bt": ids_bt.astype(np.int32),
         "segments_bt": segments_bt,
         "mask_bt": mask_bt,
-        "mlm_logits_btv": output.prediction_logits.numpy(),
-        "nsp_logits_bc": output.seq_relationship_logits.numpy(),
+        "mlm_logits_btv": output.get("logits", output.get("prediction_logits")).numpy(),
     }
+    if "seq_relationship_logits" in output:
+        arrays["nsp_logits_bc"] = output.seq_relationship_logits.numpy()
     for number, hidden in enumerate(output.hidden_states):
         arrays[f"hidden_{number}_btd"] = hidden.numpy()
-    for layer in range(model.config.num_hidden_layers):
+    for layer in scores:
         arrays[f"scores_{layer}_bhts"] = np.concatenate(scores[layer], axis=1)
     return arrays
 
@@ -115,12 +134,23 @@ def _record_scores(model):
         def after_key(module, inputs, output):
             query, key = queries[layer], split(output)
             raw = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
-            scores.setdefault(layer, []).append(raw.detach().numpy())
+            place = len(scores) if config.model_type == "albert" else layer  # one block, many calls
+            scores.setdefault(place, []).append(raw.detach().numpy())
 
-        hooks.append(attention.query.register_forward_hook(after_query))
-        hooks.append(attention.key.register_forward_hook(after_key))
+        query_name, key_name = ("q_lin", "k_lin") if hasattr(attention, "q_lin") else _QUERY_KEY
+        hooks.append(getattr(attention, query_name).register_forward_hook(after_query))
+        hooks.append(getattr(attention, key_name).register_forward_hook(after_key))
 
-    encoder, config = model.bert.encoder, model.config
+    config = model.config
+    if config.model_type == "distilbert":
+        for layer, block in enumerate(model.distilbert.transformer.layer):
+            record(layer, config.n_heads, block.attention)
+        return scores, hooks
+    if config.model_type == "albert":
+        (block,) = model.albert.encoder.albert_layer_groups[0].albert_layers
+        record(0, config.num_attention_heads, block.attention)
+        return scores, hooks
+    encoder = model.bert.encoder
     for layer, block in enumerate(encoder.layer):
         record(layer, config.num_attention_heads, block.attention.self)
     for layer, block in enumerate(getattr(encoder, "extension_layer", ())):
@@ -134,13 +164,13 @@ def save(model, directory: Path) -> None:
     config = {
         key: value
         for key, value in model.config.to_dict().items()
-        if isinstance(value, (int, float, str))
+        if isinstance(value, (int, float, str)) and not key.startswith("_")
     }
     (directory / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
     tensors = {
         name: tensor.contiguous()
         for name, tensor in model.state_dict().items()
-        if "decoder" not in name  # tied
+        if name not in model._tied_weights_keys
     }
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
     (directory / "model.safetensors").chmod(0o644)
@@ -150,3 +180,5 @@ def save(model, directory: Path) -> None:
 if __name__ == "__main__":
     save(make_bert(), GOLDEN / "bert")
     save(make_exbert(), GOLDEN / "exbert")
+    save(make_distilbert(), GOLDEN / "distilbert")
+    save(make_albert(), GOLDEN / "albert")
