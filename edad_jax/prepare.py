@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import logging
 import os
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -108,7 +109,14 @@ def prepare(config: ConfigDict, workdir: str | Path) -> Prepared:
 
 
 def read_text(corpus: ConfigDict, report: ReadReport) -> Iterator[str]:
-    """Returns the documents that config.corpus names, in a fixed order, one at a time."""
+    """Returns the documents that config.corpus names, in a fixed order, one at a time.
+
+    They are composed (NFC), as vocabularies are: a Mac's text has each Hangul syllable in parts.
+    """
+    return (unicodedata.normalize("NFC", text) for text in _read_source(corpus, report))
+
+
+def _read_source(corpus, report):
     if corpus.files:
         files = list_files(_patterns(corpus.files))
         return read_documents(

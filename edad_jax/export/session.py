@@ -151,6 +151,9 @@ def _read_tokenizer(directory, vocab_size):
         )
     tokenizer.no_truncation()
     tokenizer.no_padding()
+    # Vocabularies have composed characters; text from a Mac's files has Hangul in parts.
+    composed = [tokenizers.normalizers.NFC(), tokenizer.normalizer]
+    tokenizer.normalizer = tokenizers.normalizers.Sequence([each for each in composed if each])
     return tokenizer
 
 

@@ -7,6 +7,7 @@ So both tasks, and their losses, are one: a class for each labelled slot.
 """
 
 import dataclasses
+import unicodedata
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -92,7 +93,8 @@ def classification_rows(
     """Returns a row for each text; a longer one is cut at max_length pieces, and counted."""
     rows = {"ids": [], "labels": [], "words": [], "example": range(len(texts))}
     notes = {"texts longer than a row: cut": 0, "texts without pieces: [UNK] instead": 0}
-    encoded = tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
+    composed = [unicodedata.normalize("NFC", text) for text in texts]  # as vocabularies are
+    encoded = tokenizer(composed, add_special_tokens=False)["input_ids"] if texts else []
     for pieces, label in zip(encoded, labels, strict=True):
         notes["texts longer than a row: cut"] += len(pieces) > max_length - 2
         notes["texts without pieces: [UNK] instead"] += not pieces
@@ -203,7 +205,10 @@ def gather_words(
 def _pieces(sentences, tokenizer):
     """Yields, for each sentence, the list of pieces of each of its words."""
     for start in range(0, len(sentences), 1_000):
-        chunk = [list(words) for words in sentences[start : start + 1_000]]
+        chunk = [
+            [unicodedata.normalize("NFC", word) for word in words]  # as vocabularies are
+            for words in sentences[start : start + 1_000]
+        ]
         encoded = tokenizer(chunk, is_split_into_words=True, add_special_tokens=False)
         for number, words in enumerate(chunk):
             pieces_of_words = [[] for _ in words]
