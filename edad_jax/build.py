@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from edad_jax import distill, optimizer, schedules, state
+from edad_jax import distill, inheritance, optimizer, schedules, state
 from edad_jax.data.masking import MaskingConfig
 from edad_jax.export import huggingface
 from edad_jax.models import config_json, convert
@@ -151,6 +151,7 @@ def check_settings(config: ConfigDict) -> None:
         raise ValueError(
             f"config.student.init={config.student.init!r} is not one of {', '.join(STUDENT_INITS)}"
         )
+    inheritance.check_section(config.student)
     resolve_precision(config.dtype)
     schedules.alpha(config.alpha, total_steps=1)
     build_optimizer(config.optimizer, _learning_rate(config.optimizer, "teacher", 1_000_000))
@@ -177,9 +178,12 @@ def assemble_run(
     nets = distill.Nets(teacher, student, projection)
     if "student" in trained_nets:
         distill.check_heads(teacher, student)
-        layers = nets.teacher_taps  # a student deeper than its teacher is an error now
+        _ = nets.teacher_taps  # a student deeper than its teacher is an error now
         if config.student.init == "teacher":
-            student_params = state.take_layers(student_params, teacher_params, layers)
+            rules = inheritance_rules(config.student, teacher.config)
+            student_params = inheritance.inherit(
+                student_params, student.config, teacher_params, teacher.config, rules
+            )
 
     unknown = set(config.teacher.frozen) - set(teacher_params) - set(HEADS)  # some nets lack heads
     if unknown:
@@ -264,6 +268,22 @@ def build_student(
     """Returns the student and its random parameters."""
     model = ExBert(student_config(section, vocabulary), *precision)
     return model, state.init_params(model, seed, gate_bias=section.gate_bias)
+
+
+def inheritance_rules(section: ConfigDict, teacher: ExBertConfig) -> inheritance.Rules:
+    """Returns what the student takes of its teacher, as config.student.inherit says.
+
+    Raises:
+      ValueError: layers that the teacher has not, or not as many as the student.
+    """
+    names = section.inherit
+    depths = (teacher.base.num_hidden_layers, section.num_hidden_layers)
+    layers = {
+        "uniform": distill.layer_map,
+        "distilbert": inheritance.distilbert_layers,
+        "listed": lambda *depths: inheritance.check_listed(names.layers, *depths),
+    }[names.layer_rule](*depths)
+    return inheritance.Rules(layers, names.feed_forward, names.width)
 
 
 def student_config(section: ConfigDict, vocabulary: Vocabulary) -> ExBertConfig:

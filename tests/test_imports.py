@@ -51,6 +51,8 @@ FLOORS = {
     "tasks.scores": 1,
     "optimizer": 2,
     "state": 3,
+    "narrowing": 3,
+    "inheritance": 4,
     "distill": 4,
     "evaluate": 4,
     "export.task": 1,
