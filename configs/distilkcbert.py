@@ -45,6 +45,7 @@ def get_config() -> ConfigDict:
     config.student.has_pooler = False
     config.student.extension.hidden_size = 0
     config.student.init = "teacher"
+    config.student.inherit.layer_rule = "distilbert"
 
     config.triple.soft, config.triple.mlm, config.triple.cosine = 0.625, 0.25, 0.125
     config.triple.temperature = 2.0

@@ -68,7 +68,12 @@ def get_config() -> ConfigDict:
     config.teacher.attention_probs_dropout_prob = config_dict.placeholder(float)
 
     config.student = ConfigDict()
-    config.student.init = "random"  # as in the paper; teacher: its layers, where widths are equal
+    config.student.init = "random"  # as in the paper; teacher: what of its parameters fits
+    config.student.inherit = ConfigDict()  # how, with init=teacher
+    config.student.inherit.layer_rule = "uniform"  # TinyBERT's | distilbert | listed
+    config.student.inherit.layers = ()  # teacher layers from 0, for listed
+    config.student.inherit.feed_forward = "largest"  # of a narrower one those units; or random
+    config.student.inherit.width = "equal"  # a narrower student is an error; energetic: is cut
     config.student.num_hidden_layers = 4
     config.student.hidden_size = 312
     config.student.num_attention_heads = 12

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from edad_jax import distill, methods, minilm, optimizer, schedules, state, triple
+from edad_jax import distill, inheritance, methods, minilm, optimizer, schedules, state, triple
 from edad_jax.data.counts import masking_weights
 from edad_jax.data.masking import MaskingConfig
 from edad_jax.export import huggingface
@@ -22,7 +22,7 @@ from edad_jax.models.checkpoint_files import load_checkpoint
 from edad_jax.models.exbert import ExBert, ExBertConfig, ExtensionConfig
 from edad_jax.models.heads import WidthProjection
 from edad_jax.models.names import HEADS
-from edad_jax.nets import Nets, check_heads
+from edad_jax.nets import Nets, check_heads, layer_map
 from edad_jax.step import StepSettings
 
 ADDED_WORDS = ("random", "pieces")
@@ -172,6 +172,7 @@ def check_settings(config: ConfigDict) -> None:
         raise ValueError(
             f"config.rows.mode={config.rows.mode!r} is not one of {', '.join(ROW_MODES)}"
         )
+    inheritance.check_section(config.student)
     resolve_precision(config.dtype)
     schedules.alpha(config.alpha, total_steps=1)
     triple.alpha_schedule(config.triple, triple.read_settings(config.triple), 1)
@@ -202,11 +203,14 @@ def assemble_run(
     if "student" in trained_nets:
         if config.method in distill.METHODS:
             check_heads(teacher, student)
+            _ = nets.teacher_taps  # a student deeper than its teacher is an error now
         if config.method in minilm.METHODS:
             minilm.check_relation_heads(nets, config.minilm.relation_heads)
-        layers = nets.teacher_taps  # a student deeper than its teacher is an error now
         if config.student.init == "teacher":
-            student_params = state.take_layers(student_params, teacher_params, layers)
+            rules = inheritance_rules(config.student, teacher.config)
+            student_params = inheritance.inherit(
+                student_params, student.config, teacher_params, teacher.config, rules
+            )
 
     unknown = set(config.teacher.frozen) - set(teacher_params) - set(HEADS)  # some nets lack heads
     if unknown:
@@ -300,6 +304,22 @@ def build_student(
     """Returns the student and its random parameters."""
     model = ExBert(student_config(section, vocabulary), *precision)
     return model, state.init_params(model, seed, gate_bias=section.gate_bias)
+
+
+def inheritance_rules(section: ConfigDict, teacher: ExBertConfig) -> inheritance.Rules:
+    """Returns what the student takes of its teacher, as config.student.inherit says.
+
+    Raises:
+      ValueError: layers that the teacher has not, or not as many as the student.
+    """
+    names = section.inherit
+    depths = (teacher.base.num_hidden_layers, section.num_hidden_layers)
+    layers = {
+        "uniform": layer_map,
+        "distilbert": inheritance.distilbert_layers,
+        "listed": lambda *depths: inheritance.check_listed(names.layers, *depths),
+    }[names.layer_rule](*depths)
+    return inheritance.Rules(layers, names.feed_forward, names.width)
 
 
 def student_config(section: ConfigDict, vocabulary: Vocabulary) -> ExBertConfig:

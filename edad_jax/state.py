@@ -146,53 +146,6 @@ def begin_added_words(params: dict, pieces: Sequence[Sequence[int]]) -> dict:
     return params | {"extension": params["extension"] | {"word": {"embedding": added_vd}}}
 
 
-def take_layers(params: dict, teacher_params: Mapping[str, dict], layers: Sequence[int]) -> dict:
-    """Returns the student's params, with the teacher's in place of random ones where they fit.
-
-    Student layer m takes teacher layer layers[m], as in DistilBERT (Sanh et al. 2019, section 3);
-    everything outside the layers takes its namesake. Position vectors are cut to the student's
-    number. Extension blocks of other sizes than the teacher's stay random.
-
-    Args:
-      params: of the student.
-      teacher_params: of the teacher.
-      layers: teacher layers, from 0, as `nets.layer_map` gives.
-
-    Raises:
-      ValueError: the nets have not the same width, so nothing would fit.
-    """
-
-    def source(path):
-        names = [key.key for key in path]
-        for place, name in enumerate(names):
-            kind, _, number = name.rpartition("_")
-            if kind in ("layers", "gates") and number.isdigit():
-                names[place] = f"{kind}_{layers[int(number)]}"
-        node = teacher_params
-        for name in names:
-            node = node.get(name, {}) if isinstance(node, Mapping) else {}
-        return None if isinstance(node, Mapping) else np.asarray(node)
-
-    word = params["base"]["embeddings"]["word"]["embedding"]
-    teacher_word = teacher_params["base"]["embeddings"]["word"]["embedding"]
-    if word.shape != teacher_word.shape:
-        raise ValueError(
-            f"the student's word table is {word.shape} and the teacher's {teacher_word.shape}: "
-            "config.student.init='teacher' needs config.student.hidden_size="
-            f"{teacher_word.shape[1]} and a student extension wherever the teacher has one"
-        )
-
-    def leaf(path, mine):
-        theirs = source(path)
-        if theirs is None or theirs.ndim != mine.ndim:
-            return mine
-        if "position" in (key.key for key in path):
-            theirs = theirs[: len(mine)]
-        return theirs.astype(mine.dtype) if theirs.shape == mine.shape else mine
-
-    return jax.tree_util.tree_map_with_path(leaf, params)
-
-
 def freeze(params: dict, parts: Iterable[str]) -> tuple[dict, dict]:
     """Returns (trained, frozen): params without the named top-level parts, and those parts.
 

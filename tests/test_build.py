@@ -207,6 +207,15 @@ def test_added_words_begin_as_the_mean_of_their_base_pieces_where_asked(inputs):
     [
         ({"teacher__added_words": "zeros"}, "config.teacher.added_words='zeros' is not one of"),
         ({"student__init": "copy"}, "config.student.init='copy' is not one of random, teacher"),
+        ({"student__inherit__layer_rule": "every"}, "layer_rule='every' is not one of uniform, "),
+        ({"student__inherit__feed_forward": "all"}, "feed_forward='all' is not one of largest, r"),
+        ({"student__inherit__width": "any"}, "width='any' is not one of equal, energetic"),
+        ({"student__inherit__layers": (1,)}, r"layers=\(1,\) with layer_rule='uniform': expected"),
+        ({"student__inherit__layer_rule": "listed"}, r"layers=\(\) with .*one teacher layer for"),
+        (
+            {"student__type_vocab_size": 0, "student__extension__hidden_size": 0},
+            "has_pooler=True.*no kind of checkpoint can hold",
+        ),
         ({"vocabulary__from_scratch": True}, "set config.teacher.from_scratch too"),
         ({"dtype": "float16"}, "is not one of auto, float32, bfloat16, mixed"),
     ],
@@ -232,6 +241,32 @@ def test_a_student_may_begin_with_its_teachers_layers(inputs):
         teacher["base"]["embeddings"]["word"]["embedding"],
     )
     assert_trees_equal(student["mlm"], teacher["mlm"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "layer"),
+    [({"layer_rule": "distilbert"}, 0), ({"layer_rule": "listed", "layers": (1,)}, 1)],
+)
+def test_the_teachers_layers_are_chosen_by_the_rule(inputs, changes, layer):
+    sizes = {
+        "hidden_size": 24,
+        "num_attention_heads": 3,
+        "intermediate_size": 40,
+        "init": "teacher",
+    }
+    changes = {f"student__inherit__{name}": value for name, value in changes.items()}
+    run = build_run(inputs, **changes, **{f"student__{name}": size for name, size in sizes.items()})
+    taught = run.all_params(run.trained, "teacher")["base"][f"layers_{layer}"]
+    assert_trees_equal(run.trained["student"]["base"]["layers_0"], taught)
+
+
+def test_a_narrower_student_may_begin_with_parts_of_its_teacher(inputs):
+    changes = {"student__init": "teacher", "student__inherit__width": "energetic"}
+    run = build_run(inputs, **changes, student__intermediate_size=8)
+    word = run.trained["student"]["base"]["embeddings"]["word"]["embedding"]
+    teacher = run.frozen["teacher"]["base"]["embeddings"]["word"]["embedding"]
+    assert word.shape[1] < teacher.shape[1]
+    assert all(any((column == other).all() for other in teacher.T) for column in word.T)
 
 
 def test_a_student_of_another_width_cannot_begin_with_its_teachers_layers(inputs):

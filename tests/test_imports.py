@@ -54,6 +54,8 @@ FLOORS = {
     "state": 3,
     "nets": 3,
     "step": 4,
+    "narrowing": 3,
+    "inheritance": 4,
     "distill": 5,
     "triple": 5,
     "minilm": 5,

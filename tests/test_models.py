@@ -90,6 +90,49 @@ def test_edad_students_have_their_heads_beside_the_projection(width, expected):
     assert _count(_shapes(config)) + _count(_projection_shapes(config)) == expected
 
 
+def _distilbert_parameters(vocab_size, layers, intermediate_size, positions):
+    """Returns (parameters with the MLM head, without it); the head's decoder is the word table."""
+    shape = _BASE | {"num_hidden_layers": layers, "intermediate_size": intermediate_size}
+    rest = _REST | {"max_position_embeddings": positions, "type_vocab_size": 0}
+    base = BertConfig(vocab_size=vocab_size, **shape, **rest, has_pooler=False)
+    shapes = _shapes(ExBertConfig(base, None, 0))
+    return _count(shapes), _count(shapes["base"])
+
+
+@pytest.mark.parametrize(
+    ("layers", "intermediate_size", "expected"),
+    [
+        (1, 192, 26_555_376),
+        (1, 768, 27_440_688),
+        (1, 3_072, 30_981_936),
+        (3, 192, 31_878_000),
+        (3, 768, 34_533_936),
+        (3, 3_072, 45_157_680),
+        (6, 192, 39_861_936),
+        (6, 768, 45_173_808),
+        (6, 3_072, 66_421_296),
+    ],
+)
+def test_distil_kcberts_have_the_thesis_number_of_parameters(layers, intermediate_size, expected):
+    # Table 4: a DistilBertForMaskedLM with KcBERT's 30,000 words and 300 positions.
+    both, encoder = _distilbert_parameters(30_000, layers, intermediate_size, positions=300)
+    assert both == expected
+    assert both - encoder == 622_128
+
+
+def test_distilbert_has_its_authors_number_of_parameters():
+    assert _distilbert_parameters(30_522, 6, 3_072, positions=512) == (66_985_530, 66_362_880)
+
+
+def test_albert_has_its_authors_number_of_parameters():
+    # albert-base-v2's encoder and pooler, as transformers counts AlbertModel.
+    albert = {"shares_layers": True, "embedding_size": 128, "hidden_act": "gelu_new"}
+    shapes = _shapes(
+        ExBertConfig(BertConfig(vocab_size=30_000, **_BASE, **_REST, **albert), None, 0)
+    )
+    assert _count(shapes["base"]) + _count(shapes["pooler"]) == 11_683_584
+
+
 def _projection_shapes(config):
     fit = WidthProjection(768, config.base, jnp.float32)
     hidden_btd = jnp.zeros((1, 1, config.base.hidden_size))

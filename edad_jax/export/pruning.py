@@ -15,6 +15,7 @@ import numpy as np
 
 from edad_jax.data.tokenizer import load_tokenizer, pieces_in_order, save_tokenizer
 from edad_jax.export.formats import Model
+from edad_jax.narrowing import strongest, unit_weights
 
 
 def prune_vocabulary(
@@ -86,8 +87,7 @@ def prune_extension(model: Model, share: float) -> Model:
     for layer in range(model.config.base.num_hidden_layers):
         block = params["extension"][f"layers_{layer}"]
         inner, output = block["intermediate"], block["output"]
-        weight = np.linalg.norm(inner["kernel"], axis=0) * np.linalg.norm(output["kernel"], axis=1)
-        kept = np.sort(np.argsort(weight)[units - left :])
+        kept = strongest(unit_weights(inner["kernel"], output["kernel"]), left)
         inner["kernel"], inner["bias"] = inner["kernel"][:, kept], inner["bias"][kept]
         output["kernel"] = output["kernel"][kept]
     extension = dataclasses.replace(model.config.extension, intermediate_size=left)
