@@ -5,9 +5,11 @@ r"""Reproduces a table of the paper, cell by cell, beside the paper's own figure
         --corpus '/data/medicine/*.txt.zst' --ner /data/ner
 
 Tables: 1, three ways to adapt a BERT, and their students; 2, two stages against one pass; 3, EDAD
-against BioBERT and SciBERT; 4, the schedule of alpha. --scale small takes an hour or two on two
-CPU cores, --scale paper the paper's sizes and days. Kill it and start it again: what is finished
-is kept. Writes table-N.md, .json and .png into --out.
+against BioBERT and SciBERT; 4, the schedule of alpha. kcbert-4, -5, -6: nine students of a Korean
+BERT, their speed, their accuracy, and both beside other models (--sentiment, --models).
+
+--scale small takes an hour or two on two CPU cores, --scale paper the paper's sizes and days. Kill
+it and start it again: what is finished is kept. Writes table-N.md, .json and .png into --out.
 """
 
 import os
@@ -17,14 +19,19 @@ from absl import flags
 
 from edad_jax.command import run_command
 
-TABLE = flags.DEFINE_enum("table", None, ["1", "2", "3", "4"], "Which table.")
+TABLES = ["1", "2", "3", "4", "kcbert-4", "kcbert-5", "kcbert-6"]
+TABLE = flags.DEFINE_enum("table", None, TABLES, "Which table.")
 SCALE = flags.DEFINE_enum("scale", "small", ["small", "paper"], "Sizes of the runs.")
 TEACHER = flags.DEFINE_string(
     "teacher", None, "General BERT to begin with: folder or hub id; bert-base-uncased in the paper."
 )
 CORPUS = flags.DEFINE_string("corpus", None, "Domain text: globs or folders, comma-separated.")
 NER = flags.DEFINE_string(
-    "ner", None, "Folder that has BC5CDR-IOB/, BioNLP09-IOB/ and NCBI-disease-IOB/."
+    "ner", "", "Tables 1 to 4: folder that has BC5CDR-IOB/, BioNLP09-IOB/ and NCBI-disease-IOB/."
+)
+SENTIMENT = flags.DEFINE_string("sentiment", "", "Tables kcbert-5 and -6: labelled Korean texts.")
+MODELS = flags.DEFINE_list(
+    "models", [], "Table kcbert-6: other models, NAME=FOLDER_OR_HUB_ID, comma-separated."
 )
 BIOBERT = flags.DEFINE_string("biobert", "", "Folder or hub id of BioBERT, for table 3.")
 SCIBERT = flags.DEFINE_string("scibert", "", "Folder or hub id of SciBERT, for table 3.")
@@ -44,9 +51,13 @@ ONLY_REPORT = flags.DEFINE_bool("only_report", False, "Write what there is, and 
 
 
 def main():
+    if TABLE.value.startswith("kcbert"):
+        return _main_kcbert()
     from edad_jax.reproduce import read_sizes, reproduce
     from edad_jax.tables import SCALES, Inputs
 
+    if not NER.value:
+        raise ValueError("--ner is empty, expected the folder of the three data sets: --ner=FOLDER")
     table = int(TABLE.value)
     models = [_path(path) for path in (TEACHER.value, BIOBERT.value, SCIBERT.value)]
     reproduce(
@@ -73,6 +84,41 @@ def main():
     print((Path(OUT.value).expanduser() / f"table-{table}.md").read_text(encoding="utf-8"))
 
 
+def _main_kcbert():
+    from edad_jax.kcbert import KC_SCALES, KcInputs
+    from edad_jax.models.checkpoint_files import local_folder, read_json
+    from edad_jax.reproduce_kcbert import reproduce_kcbert
+
+    number = int(TABLE.value.removeprefix("kcbert-"))
+    if number != 4 and not SENTIMENT.value:
+        raise ValueError("--sentiment is empty, expected labelled texts: --sentiment=FILE")
+    if any("=" not in each for each in MODELS.value):
+        raise ValueError(f"got --models={','.join(MODELS.value)}, expected NAME=FOLDER_OR_HUB_ID")
+    teacher = _path(TEACHER.value)
+    config = read_json(local_folder(teacher, option="--teacher=FOLDER") / "config.json")
+    written = reproduce_kcbert(
+        number,
+        SCALE.value,
+        KC_SCALES[SCALE.value],
+        KcInputs(
+            teacher=teacher,
+            corpus=",".join(_absolute(part) for part in CORPUS.value.split(",") if part.strip()),
+            sentiment=_absolute(SENTIMENT.value) if SENTIMENT.value else "",
+            positions=config["max_position_embeddings"],
+            others={name: _path(path) for name, path in (m.split("=", 1) for m in MODELS.value)},
+        ),
+        root=Path(__file__).resolve().parents[1],
+        workdir=Path(WORKDIR.value).expanduser().resolve(),
+        out=Path(OUT.value).expanduser().resolve(),
+        train=TRAIN.value,
+        tune=TUNE.value,
+        jobs=JOBS.value,
+        only_report=ONLY_REPORT.value,
+    )
+    print(written.read_text(encoding="utf-8"))
+    return None
+
+
 def _path(model):
     """Returns a folder's absolute path, since the cells run elsewhere; a hub id stays."""
     return _absolute(model) if os.path.isdir(os.path.expanduser(model)) else model
@@ -83,4 +129,4 @@ def _absolute(path):
 
 
 if __name__ == "__main__":
-    run_command(main, required=["table", "teacher", "corpus", "ner"])
+    run_command(main, required=["table", "teacher", "corpus"])

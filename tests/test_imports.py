@@ -99,7 +99,9 @@ FLOORS = {
     "published": 0,
     "cells": 2,
     "tables": 3,
+    "kcbert": 8,
     "reproduce": 10,
+    "reproduce_kcbert": 10,
 }
 
 # Neighbours: the first may import the second though they live on one floor.

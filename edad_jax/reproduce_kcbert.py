@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs a table of the Distil-KcBERT thesis cell by cell, and writes down what came out."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+
+from edad_jax import figures
+from edad_jax.cells import check_command, command, run_cells
+from edad_jax.evaluate import measure_speed
+from edad_jax.export import formats
+from edad_jax.kcbert import (
+    ITEMS,
+    PUBLISHED_MODELS,
+    TEACHER,
+    TITLES,
+    KcInputs,
+    KcPlan,
+    KcScale,
+    accuracy_row,
+    plan_kcbert,
+    student_name,
+    time_row,
+)
+from edad_jax.markdown import markdown_table
+from edad_jax.models.exbert import ExBert
+from edad_jax.workdir import open_beside, write_json
+
+_LENGTH = 64  # pieces of the rows that are timed
+
+
+def reproduce_kcbert(
+    number: int,
+    scale_name: str,
+    scale: KcScale,
+    inputs: KcInputs,
+    *,
+    root: Path,
+    workdir: Path,
+    out: Path,
+    train: Sequence[str] = (),
+    tune: Sequence[str] = (),
+    jobs: int = 1,
+    only_report: bool = False,
+) -> Path:
+    """Returns the table's file, after running what had not been run.
+
+    Writes out/table-kcbert-N.md, .json and .png. Prediction is timed here, all models in turn on
+    the same rows of 64 pieces, without classifier.
+
+    Args:
+      number: of the table, 4 to 6.
+      scale_name: "small" or "paper", for the title.
+      scale: what the runs are like.
+      inputs: what only the user has.
+      root: folder of the project.
+      workdir: where the cells are.
+      out: where the table goes.
+      train: more flags for every distillation.
+      tune: more flags for every fine-tuning.
+      jobs: cells at once.
+      only_report: write down what there is, and run nothing.
+
+    Raises:
+      ValueError: a cell failed, or with only_report has not been run; says which.
+    """
+    folder = workdir / scale_name / "cells"
+    plan = plan_kcbert(number, scale, inputs, str(folder), train=train, tune=tune)
+    if not only_report:
+        run_cells(plan.cells, folder, root, jobs)
+    for cell in plan.cells:
+        check_command(cell, folder)
+    seconds = {} if number == 5 else _time(plan)
+    rows = _rows(number, plan, folder, seconds)
+    out.mkdir(parents=True, exist_ok=True)
+    name = f"table-kcbert-{number}"
+    curves = {
+        model: _summary(folder, cell.name)["devel_by_epoch"] for model, cell in plan.tunings.items()
+    }
+    write_json(out / f"{name}.json", {"scale": scale_name, "rows": rows, "by_epoch": curves})
+    _draw(number, rows, curves, out / f"{name}.png")
+    with open_beside(out / f"{name}.md") as file:
+        file.write(_markdown(number, scale_name, rows, plan, folder, inputs))
+    return out / f"{name}.md"
+
+
+def _summary(folder: Path, cell: str) -> dict:
+    path = folder / cell / "summary.json"
+    if not path.is_file():
+        raise ValueError(f"{path}: got no such file, expected that the cell has run")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _time(plan: KcPlan) -> dict[str, float]:
+    """Returns the seconds that each model takes for ITEMS rows."""
+    nets = {}
+    for name, source in plan.models.items():
+        model = formats.load(source)
+        nets[name] = (ExBert(model.config, jnp.float32), model.params)
+    speeds = measure_speed(nets, length=_LENGTH)
+    return {name: ITEMS / speed for name, speed in speeds.items()}
+
+
+def _rows(number, plan, folder, seconds) -> list[dict[str, Any]]:
+    if number == 4:
+        counts = {}
+        for name, source in plan.models.items():
+            if name != TEACHER:
+                summary = _summary(folder, Path(source).parent.name)
+                counts[name] = summary["nets"]["student"]["parameters"]
+                counts[TEACHER] = summary["nets"]["teacher"]["parameters"]
+        first = seconds[student_name(1, 192)]
+        return [time_row(name, seconds[name], first, counts[name]) for name in plan.models]
+    if number == 6:
+        return [
+            accuracy_row(name, _summary(folder, cell.name), seconds[name])
+            for name, cell in plan.tunings.items()
+        ]
+    rows = []
+    for name, cell in plan.tunings.items():
+        summary = _summary(folder, cell.name)
+        by_epoch = [sum(scores) / len(scores) for scores in summary["devel_by_epoch"]]
+        rows.append(
+            {"model": name}
+            | {f"epoch {epoch}": f"{100 * score:.1f}" for epoch, score in enumerate(by_epoch, 1)}
+            | {"test": f"{100 * summary['means']['test/accuracy']['mean']:.1f}"}
+        )
+    return rows
+
+
+def _draw(number: int, rows: Sequence[Mapping], curves: Mapping, path: Path) -> None:
+    if number == 5:
+        means = {
+            name: [[sum(scores) / len(scores) for scores in by_epoch]]
+            for name, by_epoch in curves.items()
+        }
+        epochs = range(1, 1 + max(len(each[0]) for each in means.values()))
+        figures.plot_seeds(path, epochs, means, ylabel="accuracy, development set")
+        return
+    cost = f"seconds for {ITEMS:,}" if number == 4 else f"prediction of {ITEMS:,} (s)"
+    points = [
+        {
+            "name": row["model"],
+            "score": row["parameters"] / 1e6 if number == 4 else _first_number(row["accuracy"]),
+            "half": None,
+            "cost": row[cost],
+        }
+        for row in rows
+    ]
+    score = "parameters (millions)" if number == 4 else "accuracy (%), test split"
+    figures.plot_costs(path, points, TITLES[number], f"prediction of {ITEMS:,} rows (s)", score)
+
+
+def _first_number(text: str) -> float:
+    return float(text.split()[0])
+
+
+def _markdown(number, scale_name, rows, plan, folder, inputs: KcInputs) -> str:
+    name = f"table-kcbert-{number}"
+    lines = [f"# Table {number} of Distil-KcBERT: {TITLES[number]} ({scale_name})", ""]
+    lines += [
+        "Students are called layers x feed-forward width; all are 768 wide and begin with layers "
+        f"of the teacher, a {Path(inputs.teacher).name}. Prediction is timed in float32 on rows of "
+        f"{_LENGTH} pieces, eight at a time, all models in turn; accuracy is in percent.",
+        "",
+        markdown_table(rows, list(rows[0])),
+        "",
+        f"![{TITLES[number]}]({name}.png)",
+    ]
+    if number == 6:
+        published = [
+            {"model": model, "accuracy": accuracy, "minutes in all": minutes}
+            for model, (accuracy, minutes) in PUBLISHED_MODELS.items()
+        ]
+        lines += ["", "## The thesis's figures", "", "Its own 5,000 news items, one RTX 2080 Ti."]
+        lines += ["", markdown_table(published, list(published[0]))]
+    lines += ["", "## Every command", "", "```"]
+    places = {str(folder): "CELLS", inputs.teacher: "TEACHER", inputs.corpus: "CORPUS"}
+    places |= {inputs.sentiment: "SENTIMENT"}
+    for cell in plan.cells:
+        words = " ".join(["python", *command(cell, folder)])
+        for path, short in places.items():
+            words = words.replace(path, short) if path else words
+        lines.append(words)
+    return "\n".join([*lines, "```", ""])
