@@ -71,18 +71,18 @@ KC_SCALES = {
         (
             *_SMALL_ROWS,
             "--config.batch_size=32",
-            "--config.max_steps=100",
+            "--config.max_steps=40",
             "--config.masking.max_predictions=10",
             "--config.triple.positions=masked",  # logits at all positions cost more than the rest
             "--config.optimizer.student_learning_rate=3e-4",
             "--config.heldout.max_rows=128",
-            "--config.heldout.every_steps=50",
+            "--config.heldout.every_steps=20",
         ),
         (
-            "--config.max_train=1200",
+            "--config.max_train=800",
             "--config.max_length=64",
             "--config.batch_size=16",
-            "--config.epochs=4",
+            "--config.epochs=3",
             "--config.optimizer.learning_rate=1e-4",
         ),
     ),
