@@ -115,7 +115,7 @@ def config_json(
             f"got a {task.kind} model with heads {list(heads)}, expected "
             f"{list(KINDS[task.kind].heads)} beside the classifier"
         )
-    return _config_json(config, _architecture(heads, task), pad_token_id) | classes
+    return _config_json(config, _architecture(config, heads, task), pad_token_id) | classes
 
 
 def load_model(
@@ -265,12 +265,13 @@ def _sizes(config_json, **rates):
     return dataclasses.replace(config, base=dataclasses.replace(config.base, **rates))
 
 
-def _architecture(heads, task):
+def _architecture(config, heads, task):
     if task:
         return KINDS[task.kind].architecture
     if "mlm" not in heads:
         return "Model"
-    return "ForPreTraining" if "nsp" in heads else "ForMaskedLM"
+    # An ALBERT's second pretraining head is another than ours.
+    return "ForPreTraining" if "nsp" in heads and not config.base.shares_layers else "ForMaskedLM"
 
 
 def _config_json(config, architecture, pad_token_id):
