@@ -9,7 +9,8 @@ import numpy as np
 import tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from edad_jax.export import answers, windows
+from edad_jax.export import answers
+from edad_jax.export.windows import Pieces, Window, tokenize
 from edad_jax.tasks.questions import Question
 from edad_jax.tasks.rows import IMPOSSIBLE, NO_LABEL, TaskRows
 
@@ -27,8 +28,8 @@ _NOTES = (
 class QuestionRows(TaskRows):
     """Rows of [CLS] question [SEP] window of the context [SEP], two slots each: start and end."""
 
-    windows: list[windows.Window] = dataclasses.field(default_factory=list)  # of each row
-    contexts: list[windows.Pieces] = dataclasses.field(default_factory=list)  # of each example
+    windows: list[Window] = dataclasses.field(default_factory=list)  # of each row
+    contexts: list[Pieces] = dataclasses.field(default_factory=list)  # of each example
 
     def soft_batch(self, batch_size: int, slots: int, length: int) -> np.ndarray:
         """Returns room for a teacher's logits over positions; none of padding is possible."""
@@ -58,16 +59,16 @@ def question_rows(
     backend = tokenizers.Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     backend.no_truncation()
     backend.no_padding()
-    known: dict[str, windows.Pieces] = {}  # several questions share a context
+    known: dict[str, Pieces] = {}  # several questions share a context
     rows = {"ids": [], "labels": [], "example": [], "starts": [], "windows": []}
     notes = dict.fromkeys(_NOTES, 0)
     contexts = []
     for number, question in enumerate(questions):
         if question.context not in known:
-            known[question.context] = windows.tokenize(backend, question.context)
+            known[question.context] = tokenize(backend, question.context)
         context = known[question.context]
         contexts.append(context)
-        pieces = windows.tokenize(backend, question.question).ids
+        pieces = tokenize(backend, question.question).ids
         kept, cut = answers.lay_out(
             pieces, len(context.ids), max_length=max_length, max_query=max_query, overlap=overlap
         )

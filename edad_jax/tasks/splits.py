@@ -225,20 +225,28 @@ def split_by_group(
 ) -> tuple[list[int], ...]:
     """Returns, for each share, the sorted positions of its examples; a group is never divided.
 
-    Groups come in random order, each to the share that is furthest behind, so every share has at
-    least one as long as there are as many.
+    Every share but the first takes groups in random order, as long as they fit into what is its
+    due, and the smallest one left if none does; the first share has the rest.
 
     Args:
-      groups: the group of each example, such as its document.
+      groups: the group of each example, such as its document; at least as many as shares.
       shares: relative sizes, such as (8, 1, 1).
       seed: chooses the groups.
     """
     places: dict[str, list[int]] = {}
     for place, group in enumerate(groups):
         places.setdefault(group, []).append(place)
-    chosen: tuple[list[int], ...] = tuple([] for _ in shares)
     names = list(places)
-    for index in np.random.default_rng(seed).permutation(len(names)):
-        behind = min(range(len(shares)), key=lambda share: len(chosen[share]) / shares[share])
-        chosen[behind].extend(places[names[index]])
-    return tuple(sorted(part) for part in chosen)
+    left = [places[names[index]] for index in np.random.default_rng(seed).permutation(len(names))]
+    chosen: list[list[list[int]]] = [[] for _ in shares]
+    for number in range(len(shares) - 1, 0, -1):
+        room = len(groups) * shares[number] / sum(shares)
+        for group in list(left):
+            if len(group) <= room and len(left) > number:  # one is left for every other share
+                left.remove(group)
+                chosen[number].append(group)
+                room -= len(group)
+        if not chosen[number]:
+            chosen[number].append(left.pop(left.index(min(left, key=len))))
+    chosen[0] = left
+    return tuple(sorted(place for group in part for place in group) for part in chosen)
