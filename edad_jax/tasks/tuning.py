@@ -170,8 +170,8 @@ def _segments(batch):
 def _over_positions(logits_bt2, segments_bt):
     """Returns logits_b2t: where the answer starts and where it ends are two choices of a piece.
 
-    An answer lies in the context, or, where a window has none, at [CLS], as in BERT's code; that
-    has the question and the padding among the choices too, which only costs what is learnt first.
+    An answer lies in the context or, where a window does not have it, at [CLS]. BERT's code leaves
+    the question and the padding among the choices; a net that has learnt never takes them.
     """
     positions_1t = jnp.arange(segments_bt.shape[1])[None]
     allowed_bt = (segments_bt == 1) | (positions_1t == 0)
