@@ -52,6 +52,7 @@ def find_answers(
     *,
     considered: int,
     longest_answer: int,
+    most: int,
 ) -> list[Candidate]:
     """Returns what may be the answer, likeliest first.
 
@@ -62,17 +63,27 @@ def find_answers(
       context: the pieces of the context.
       considered: likeliest starts, and ends, of a window that are tried with each other.
       longest_answer: pieces of an answer at most.
+      most: how many to return at most.
     """
-    best: dict[tuple[int, int], float] = {}
+    found = []  # of each window: scores, first characters, characters after the last
     for window, starts, ends in judged:
         firsts, lasts = (np.argsort(-each)[:considered] for each in (starts, ends))
         length = lasts[None, :] - firsts[:, None]
-        for row, column in np.argwhere((length >= 0) & (length < longest_answer)):
-            first, last = firsts[row], lasts[column]
-            place = (
-                int(context.starts[window.start + first]),
-                int(context.ends[window.start + last]),
+        rows, columns = np.nonzero((length >= 0) & (length < longest_answer))
+        firsts, lasts = firsts[rows], lasts[columns]
+        found.append(
+            (
+                starts[firsts] + ends[lasts],
+                context.starts[window.start + firsts],
+                context.ends[window.start + lasts],
             )
-            score = float(starts[first] + ends[last])
-            best[place] = max(score, best.get(place, score))
-    return sorted((Candidate(score, *place) for place, score in best.items()), reverse=True)
+        )
+    if not found:
+        return []
+    scores, starts, ends = (np.concatenate(column) for column in zip(*found, strict=True))
+    best: dict[tuple[int, int], float] = {}
+    for index in np.lexsort((ends, starts, scores))[::-1]:
+        best.setdefault((int(starts[index]), int(ends[index])), float(scores[index]))
+        if len(best) == most:
+            break
+    return [Candidate(score, *place) for place, score in best.items()]

@@ -65,8 +65,8 @@ class Reader(ExportedModel):
             found = answers.find_answers(
                 self._judge(self.cut(question).ids, pieces), pieces,
                 considered=answers.CONSIDERED, longest_answer=self.longest_answer,
+                most=max(answers.CONSIDERED, self.best),
             )  # fmt: skip
-            found = found[: max(answers.CONSIDERED, self.best)]
             shares = softmax(np.array([one.score for one in found])) if found else ()
             yield Answers(
                 Answer(context[one.start : one.end], one.start, one.end, round(float(share), 4))

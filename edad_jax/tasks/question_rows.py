@@ -149,8 +149,9 @@ def best_answers(
             for row in group
         ]
         best = answers.find_answers(
-            judged, rows.contexts[number], considered=considered, longest_answer=longest_answer
-        )
+            judged, rows.contexts[number], considered=considered, longest_answer=longest_answer,
+            most=1,
+        )  # fmt: skip
         if best:
             found[number] = questions[number].context[best[0].start : best[0].end]
     return found
