@@ -16,7 +16,7 @@ from ml_collections import ConfigDict, config_dict
 def get_config() -> ConfigDict:
     """Returns every setting of a fine-tuning run."""
     config = ConfigDict()
-    config.task = "tagging"  # tagging | classification
+    config.task = "tagging"  # tagging | classification | answering
     config.model = ""  # folder or hub id
     config.data = ""  # folder, file or data set
     config.text_key = ""  # column of the words or texts; empty: the obvious one

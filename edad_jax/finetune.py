@@ -23,7 +23,7 @@ from edad_jax.progress import Stopwatch
 from edad_jax.tasks import rows as task_rows
 from edad_jax.tasks import tuning
 from edad_jax.tasks.outcome import average, describe, leave_outcome
-from edad_jax.tasks.prediction import make_predictor, name_labels
+from edad_jax.tasks.prediction import make_predictor
 from edad_jax.tasks.setup import TASKS, ask_teacher, build_net, prepare_examples, run_seeds
 from edad_jax.workdir import open_workdir
 
@@ -63,7 +63,9 @@ def finetune(config: ConfigDict, workdir: str) -> dict:
     trained = _train(config, workdir, prepared, net, params, predict)
     predictions = {
         split: [
-            name_labels(prepared.rows[split], logits, prepared.labels)
+            prepared.task.decode(
+                prepared.examples[split], prepared.rows[split], logits, prepared.labels
+            )
             for logits in predict(trained.best, prepared.rows[split])
         ]
         for split in ("devel", "test")
@@ -196,7 +198,10 @@ def _train(config, workdir, prepared, net, params, predict):
                     )
                 scores = [
                     prepared.task.quick_score(
-                        prepared.examples["devel"], name_labels(devel_rows, each, prepared.labels)
+                        prepared.examples["devel"],
+                        prepared.task.decode(
+                            prepared.examples["devel"], devel_rows, each, prepared.labels
+                        ),
                     )
                     for each in predict(carried["state"].params, devel_rows)
                 ]

@@ -64,6 +64,7 @@ class TaskBatch(NamedTuple):
     mask_bt: Array  # bool [b, t]; True at real pieces
     labels_bn: Array  # int32 [b, n]; -1 at slots without a label
     teacher_bnc: Array | None  # float32 [b, n, c]; a teacher's logits there
+    segment_b_start_b: Array | None = None  # int32 [b]; as in Batch; None: all is segment A
 
 
 class EncoderOutput(NamedTuple):

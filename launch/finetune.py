@@ -16,7 +16,8 @@ from ml_collections import config_flags
 from edad_jax.command import run_command
 
 CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Configuration: configs/ner.py tags words, configs/classify.py labels texts.",
+    "config", None, "Configuration: configs/ner.py tags words, configs/classify.py labels texts, "
+    "configs/squad.py answers questions.",
     lock_config=True,
 )  # fmt: skip
 WORKDIR = flags.DEFINE_string(

@@ -14,7 +14,8 @@ from edad_jax.finetune import finetune
 from edad_jax.metrics import read_metrics
 from edad_jax.models.exbert import ExBert
 from edad_jax.models.heads import Classifier
-from edad_jax.tasks.prediction import make_predictor, name_labels
+from edad_jax.tasks.prediction import make_predictor
+from edad_jax.tasks.rows import name_labels
 from edad_jax.tasks.setup import TASKS
 from edad_jax.tasks.tagged import read_tagged
 from edad_jax.tasks.tuning import TaskNet

@@ -2,13 +2,15 @@
 """Tiny labelled data for tests: tags and labels that the words themselves give away."""
 
 import csv
+import json
+import random
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import classify, ner
-from tests.tiny_text import make_documents
+from configs import classify, ner, squad
+from tests.tiny_text import WORDS, make_documents
 
 VOWELS = "aeiou"
 
@@ -64,9 +66,31 @@ def write_labelled(path: Path, count: int = 90) -> Path:
     return path
 
 
+def write_questions(path: Path, contexts: int = 20, *, seed: int = 0) -> Path:
+    """Returns a file in SQuAD's form; the answer to all its questions is the word "protein"."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    generator = random.Random(seed)
+    articles = []
+    for number in range(contexts):
+        words = generator.choices([word for word in WORDS if word != "protein"], k=6 + number % 40)
+        words.insert(generator.randrange(len(words)), generator.choice(("protein", "(Protein)")))
+        context = "  ".join(words).capitalize() + f", {seed} {number}."
+        start = context.lower().index("protein")
+        answers = [{"text": context[start : start + 7], "answer_start": start}]
+        entries = [
+            {"id": f"{seed}-{number}-{each}", "question": f"what {binds}?", "answers": answers}
+            for each, binds in enumerate(("binds", "was shown"))
+        ]
+        paragraph = {"context": context, "qas": entries}
+        articles.append({"title": f"text {seed}-{number}", "paragraphs": [paragraph]})
+    path.write_text(json.dumps({"data": articles}, ensure_ascii=False), encoding="utf-8")
+    return path
+
+
 def tiny_tuning(task: str, model: Path, data: Path, **changes: Any) -> ConfigDict:
-    """Returns configs/ner.py or configs/classify.py, shrunk."""
-    config = (ner if task == "tagging" else classify).get_config()
+    """Returns configs/ner.py, configs/classify.py or configs/squad.py, shrunk."""
+    files = {"tagging": ner, "classification": classify, "answering": squad}
+    config = files[task].get_config()
     config.model, config.data = str(model), str(data)
     config.dtype = "float32"
     config.max_length = 32

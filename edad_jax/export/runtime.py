@@ -33,7 +33,6 @@ from edad_jax.export.session import (
     read_config,
     read_labels,
     softmax,
-    without_surrogates,
 )
 from edad_jax.export.spans import Span, join_words
 from edad_jax.export.stream import Progress, read_lines, size_of
@@ -187,7 +186,11 @@ def as_json(result: Any) -> dict[str, Any]:
     if isinstance(result, Prediction):
         return result._asdict()
     name = "answers" if isinstance(result, Answers) else "entities"
-    return {name: [part._replace(text=without_surrogates(part.text))._asdict() for part in result]}
+    return {
+        name: [
+            part._replace(text=windows.without_surrogates(part.text))._asdict() for part in result
+        ]
+    }
 
 
 def _read_pair(line):

@@ -6,7 +6,6 @@ numpy, onnxruntime and tokenizers alone.
 
 import json
 import os
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ import tokenizers
 from edad_jax.export import windows
 
 MODEL_FILE = "model.onnx"
-_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 class ExportedModel:
@@ -82,16 +80,7 @@ class ExportedModel:
 
     def cut(self, text):
         """Returns the pieces of a text. Surrogates, which no encoding knows, count as unknown."""
-        text = without_surrogates(text)
-        parts = []
-        for start, end in windows.segments(text):
-            encoding = self._tokenizer.encode(text[start:end], add_special_tokens=False)
-            words = np.array([-1 if word is None else word for word in encoding.word_ids], np.int64)
-            offsets = np.array(encoding.offsets, np.int64).reshape(-1, 2) + start
-            is_first = np.diff(words, prepend=-2) != 0
-            parts.append((np.array(encoding.ids, np.int64), offsets, is_first))
-        ids, offsets, is_first = (np.concatenate(column) for column in zip(*parts, strict=True))
-        return windows.Pieces(ids, offsets[:, 0], offsets[:, 1], is_first)
+        return windows.tokenize(self._tokenizer, text)
 
     def run_windows(
         self, pieces: Sequence[windows.Pieces], output: str
@@ -184,8 +173,3 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     """Returns the probabilities of logits [..., labels]."""
     shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return shifted / shifted.sum(axis=-1, keepdims=True)
-
-
-def without_surrogates(text: str) -> str:
-    """Returns a text that every encoding knows: half characters become U+FFFD."""
-    return _SURROGATES.sub("\ufffd", text)

@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Texts as windows of pieces, and windows as what a session reads. numpy alone."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+if TYPE_CHECKING:
+    import tokenizers
+
 SEGMENT = 20_000  # characters that are tokenised at once
 CHUNK = 200_000  # characters of texts that are worked on at once, unless one text is longer
+_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 class Pieces(NamedTuple):
@@ -52,6 +57,30 @@ def segments(text: str) -> Iterator[tuple[int, int]]:
         yield start, end
         start = end
     yield start, len(text)
+
+
+def tokenize(tokenizer: "tokenizers.Tokenizer", text: str) -> Pieces:
+    """Returns the pieces of a text. Surrogates, which no encoding knows, count as unknown.
+
+    Args:
+      tokenizer: one that neither truncates nor pads.
+      text: of any length.
+    """
+    text = without_surrogates(text)
+    parts = []
+    for start, end in segments(text):
+        encoding = tokenizer.encode(text[start:end], add_special_tokens=False)
+        words = np.array([-1 if word is None else word for word in encoding.word_ids], np.int64)
+        offsets = np.array(encoding.offsets, np.int64).reshape(-1, 2) + start
+        is_first = np.diff(words, prepend=-2) != 0
+        parts.append((np.array(encoding.ids, np.int64), offsets, is_first))
+    ids, offsets, is_first = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return Pieces(ids, offsets[:, 0], offsets[:, 1], is_first)
+
+
+def without_surrogates(text: str) -> str:
+    """Returns a text that every encoding knows: half characters become U+FFFD."""
+    return _SURROGATES.sub("\ufffd", text)
 
 
 def cut(text: int, pieces: int, room: int, overlap: int) -> Iterator[Window]:

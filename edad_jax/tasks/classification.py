@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Classification: a label for each text. The other task has the same methods."""
+"""Classification: a label for each text. The other tasks have the same methods."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Self
 
+import numpy as np
 from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerFast
 
 from edad_jax.tasks import scores
 from edad_jax.tasks.labelled import LabelledText, read_labelled, write_predictions
-from edad_jax.tasks.rows import NO_LABEL, TaskRows, classification_rows
+from edad_jax.tasks.rows import NO_LABEL, TaskRows, classification_rows, name_labels, teach_words
 
 
 class Classification:
@@ -18,6 +20,11 @@ class Classification:
     name = "classification"
     headline = "accuracy"
     example = "texts"
+
+    def configured(self, config: ConfigDict) -> Self:
+        """Returns the task with the settings of a run; this one has none of its own."""
+        del config
+        return self
 
     def read(self, config: ConfigDict) -> tuple[dict[str, list[LabelledText]], str]:
         """Returns {"train", "devel", maybe "test"} and what the reader has to say."""
@@ -48,6 +55,21 @@ class Classification:
             tokenizer,
             max_length=max_length,
         )
+
+    def decode(
+        self,
+        examples: Sequence[LabelledText],
+        rows: TaskRows,
+        logits: Sequence[np.ndarray],
+        labels: Sequence[str],
+    ) -> list[list[str]]:
+        """Returns the likeliest label of every text, in a list."""
+        del examples
+        return name_labels(rows, logits, labels)
+
+    def teach(self, *asked: Any) -> TaskRows:
+        """Returns the rows with a teacher's soft labels; arguments are those of `teach_words`."""
+        return teach_words(*asked)
 
     def score(
         self,

@@ -18,7 +18,7 @@ from edad_jax.workdir import write_json
 MOST_DRAWN_CLASSES = 40  # a larger confusion matrix cannot be read as a picture
 
 # The scores that are averaged over seeds, where a task has them.
-AVERAGED = ("f1", "precision", "recall", "paper_metric", "accuracy", "macro_f1")
+AVERAGED = ("f1", "precision", "recall", "paper_metric", "accuracy", "macro_f1", "exact_match")
 
 
 def average(seeds: Mapping[str, Mapping]) -> dict[str, dict]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a fine-tuned net says of every example: its logits, and the labels they name."""
+"""What a fine-tuned net says of every row: its logits, and those of a teacher."""
 
 from collections.abc import Callable, Sequence
 
@@ -39,14 +39,6 @@ def make_predictor(net: tuning.TaskNet, *, over: str, batch_size: int, max_lengt
     return predict
 
 
-def name_labels(
-    rows: task_rows.TaskRows, logits: Sequence[np.ndarray], labels: Sequence[str]
-) -> list[list[str]]:
-    """Returns the likeliest label of every word of every example."""
-    guesses = task_rows.gather_words(rows, [row.argmax(axis=-1) for row in logits], 0)
-    return [[labels[index] for index in guess] for guess in guesses]
-
-
 def teacher_logits(
     directory: str,
     examples: Sequence,
@@ -58,8 +50,8 @@ def teacher_logits(
     precision: Sequence,
     batch_size: int,
     max_length: int,
-) -> list[np.ndarray]:
-    """Returns a fine-tuned teacher's logits for the words of each example, [words, classes].
+) -> tuple[task_rows.TaskRows, list[np.ndarray], list[int]]:
+    """Returns the rows a fine-tuned teacher reads, its logits, its number of each of our classes.
 
     The teacher reads each example once, without dropout. It may have another vocabulary than the
     student, and its labels another order.
@@ -79,9 +71,11 @@ def teacher_logits(
       ValueError: the teacher does another task, or knows other labels.
     """
     sizes, params, task = huggingface.load_task_model(directory)
-    if task.kind != kind or set(task.labels) != set(labels):
+    # Others do not name the classes of an answer; the first is always where it starts.
+    names = tuple(labels) if task.kind == "answering" and len(task.labels) == 2 else task.labels
+    if task.kind != kind or set(names) != set(labels):
         raise ValueError(
-            f"config.teacher={directory} is a {task.kind} model of {sorted(task.labels)}, "
+            f"config.teacher={directory} is a {task.kind} model of {sorted(names)}, "
             f"expected {kind} of {sorted(labels)}; fine-tune it on the same data"
         )
     if len(tokenizer) != sizes.vocab_size or max_length > sizes.base.max_position_embeddings:
@@ -91,10 +85,9 @@ def teacher_logits(
             f"as many words as pieces, and config.max_length={max_length} positions or more"
         )
     net = tuning.TaskNet(
-        kind, ExBert(sizes, *precision), Classifier(sizes.base, len(task.labels), *precision)
+        kind, ExBert(sizes, *precision), Classifier(sizes.base, len(names), *precision)
     )
-    rows = make_rows(examples, tokenizer, task.labels, max_length=max_length)
+    rows = make_rows(examples, tokenizer, names, max_length=max_length)
     predict = make_predictor(net, over="loop", batch_size=batch_size, max_length=max_length)
     (logits,) = predict(jax.tree.map(lambda x: x[None], params), rows)
-    order = [task.labels.index(label) for label in labels]
-    return [words[:, order] for words in task_rows.gather_words(rows, logits, 0.0)]
+    return rows, logits, [names.index(label) for label in labels]

@@ -2,8 +2,9 @@
 """Examples as rows of pieces, and rows as batches: what fine-tuning feeds a net.
 
 A row has *slots*, the places where the net is asked for a class. In tagging every piece is a slot,
-and the first piece of each word carries the word's label; in classification the row has one slot.
-So both tasks, and their losses, are one: a class for each labelled slot.
+and the first piece of each word carries the word's label; in classification the row has one slot;
+in question answering it has two, where the answer starts and ends, and the classes are the pieces
+(`question_rows`). So the tasks, and their losses, are one: a class for each labelled slot.
 """
 
 import dataclasses
@@ -16,6 +17,7 @@ from transformers import PreTrainedTokenizerFast
 from edad_jax.types import TaskBatch
 
 NO_LABEL = -1
+IMPOSSIBLE = -1e9  # the logit of what cannot be chosen; finite, so that 0 times it is 0
 _SHORTEST = 32  # pieces; rows are padded to this times a power of two, or to the longest allowed
 
 
@@ -30,10 +32,16 @@ class TaskRows:
     pieces_per_word: list[np.ndarray]  # of each example
     notes: dict[str, int]  # what was done to examples that did not fit -> how many
     soft: list[np.ndarray] | None = None  # float32 [slots, classes]: a teacher's logits
+    segment_b_start: np.ndarray | None = None  # int32 [rows]; None: all is segment A
 
     def __len__(self) -> int:
         """Returns the number of rows."""
         return len(self.ids)
+
+    def soft_batch(self, batch_size: int, slots: int, length: int) -> np.ndarray:
+        """Returns room for a teacher's logits of a batch whose rows have `length` pieces."""
+        del length
+        return np.zeros((batch_size, slots, self.soft[0].shape[1]), np.float32)
 
 
 def tagging_rows(
@@ -118,6 +126,29 @@ def with_teacher(rows: TaskRows, logits: Sequence[np.ndarray]) -> TaskRows:
         taught = np.asarray(logits[example], np.float32)
         soft.append(np.where((words >= 0)[:, None], taught[np.maximum(words, 0)], 0.0))
     return dataclasses.replace(rows, soft=soft)
+
+
+def teach_words(
+    rows: TaskRows, teacher_rows: TaskRows, logits: Sequence[np.ndarray], order: Sequence[int]
+) -> TaskRows:
+    """Returns the rows with a teacher's logits, which go by words: vocabularies may differ.
+
+    Args:
+      rows: of the student.
+      teacher_rows: the same examples, in the teacher's pieces.
+      logits: of each of the teacher's rows, [slots, classes].
+      order: the teacher's number of each of the student's classes.
+    """
+    gathered = gather_words(teacher_rows, logits, 0.0)
+    return with_teacher(rows, [words[:, order] for words in gathered])
+
+
+def name_labels(
+    rows: TaskRows, logits: Sequence[np.ndarray], labels: Sequence[str]
+) -> list[list[str]]:
+    """Returns the likeliest label of every word of every example."""
+    guesses = gather_words(rows, [row.argmax(axis=-1) for row in logits], 0)
+    return [[labels[index] for index in guess] for guess in guesses]
 
 
 def epoch_batches(
@@ -242,20 +273,24 @@ def _fitting(length, padded_lengths):
 
 
 def _batch(rows, numbers, batch_size, length):
-    slots = 1 if len(rows.labels[0]) == 1 else length  # a tagged row has three at least
+    slots = len(rows.labels[0])  # of a tagged row three at least, and then one for each piece
+    slots = slots if slots <= 2 else length
     ids = np.zeros((batch_size, length), np.int32)
     mask = np.zeros((batch_size, length), bool)
     labels = np.full((batch_size, slots), NO_LABEL, np.int32)
-    soft = None
-    if rows.soft is not None:
-        soft = np.zeros((batch_size, slots, rows.soft[0].shape[1]), np.float32)
+    soft = None if rows.soft is None else rows.soft_batch(batch_size, slots, length)
+    segment_b_start = None
+    if rows.segment_b_start is not None:
+        segment_b_start = np.zeros(batch_size, np.int32)
+        segment_b_start[: len(numbers)] = rows.segment_b_start[numbers]
     for place, number in enumerate(numbers):
         ids[place, : len(rows.ids[number])] = rows.ids[number]
         mask[place, : len(rows.ids[number])] = True
         labels[place, : len(rows.labels[number])] = rows.labels[number]
         if soft is not None:
-            soft[place, : len(rows.labels[number])] = rows.soft[number]
-    return TaskBatch(ids, mask, labels, soft)
+            there = rows.soft[number]
+            soft[place, : there.shape[0], : there.shape[1]] = there
+    return TaskBatch(ids, mask, labels, soft, segment_b_start)
 
 
 def _finish(rows, pieces_per_word, notes):

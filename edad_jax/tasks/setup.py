@@ -18,12 +18,13 @@ from edad_jax.models.exbert import ExBert
 from edad_jax.models.heads import Classifier, Pooler
 from edad_jax.tasks import rows as task_rows
 from edad_jax.tasks import tuning
+from edad_jax.tasks.answering import Answering
 from edad_jax.tasks.classification import Classification
 from edad_jax.tasks.prediction import teacher_logits
 from edad_jax.tasks.tagging import Tagging
 
 LOG = logging.getLogger(__name__)
-TASKS = {task.name: task for task in (Tagging(), Classification())}
+TASKS = {task.name: task for task in (Tagging(), Classification(), Answering())}
 
 
 class Prepared(NamedTuple):
@@ -42,7 +43,7 @@ def prepare_examples(config: ConfigDict, tokenizer: PreTrainedTokenizerFast) -> 
     Raises:
       ValueError: the data cannot be read, or has one label only.
     """
-    task = TASKS[config.task]
+    task = TASKS[config.task].configured(config)
     examples, notes = task.read(config)
     LOG.info("%s", notes)
     random = np.random.default_rng(config.split_seed)
@@ -70,7 +71,7 @@ def prepare_examples(config: ConfigDict, tokenizer: PreTrainedTokenizerFast) -> 
 
 def ask_teacher(config: ConfigDict, prepared: Prepared) -> task_rows.TaskRows:
     """Returns the training rows with the soft labels of config.teacher."""
-    logits = teacher_logits(
+    asked = teacher_logits(
         config.teacher,
         prepared.examples["train"],
         prepared.task.rows,
@@ -81,7 +82,7 @@ def ask_teacher(config: ConfigDict, prepared: Prepared) -> task_rows.TaskRows:
         batch_size=config.batch_size,
         max_length=config.max_length,
     )
-    return task_rows.with_teacher(prepared.rows["train"], logits)
+    return prepared.task.teach(prepared.rows["train"], *asked)
 
 
 def build_net(

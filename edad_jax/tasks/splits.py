@@ -57,6 +57,16 @@ def find_files(folder: Path, formats: Sequence[str]) -> dict[str, Path]:
     return {split: found[split] for split in SPLITS if split in found}
 
 
+def split_named(word: str) -> str | None:
+    """Returns the split that a word names, such as "dev"; None if it names none."""
+    return _SPLIT_OF.get(word)
+
+
+def is_saved_dataset(folder: Path) -> bool:
+    """Returns whether a folder is what `save_to_disk` wrote."""
+    return any((folder / saved).exists() for saved in _SAVED)
+
+
 def is_dataset(data: str) -> bool:
     """Returns whether to ask `datasets`: for a folder that it knows to read, or a hub id.
 
@@ -105,7 +115,7 @@ def load_dataset(data: str, dataset_config: str) -> tuple[dict[str, Dataset], li
         )
     name = str(path) if path.exists() else data
     try:
-        if any((path / saved).exists() for saved in _SAVED):
+        if is_saved_dataset(path):
             loaded = datasets.load_from_disk(name)
         else:
             loaded = datasets.load_dataset(name, dataset_config or None)
@@ -208,3 +218,35 @@ def split_by_class(
             del shuffled[:size]
             behind[index] += due[index] - size * total
     return tuple(sorted(part) for part in chosen)
+
+
+def split_by_group(
+    groups: Sequence[str], shares: Sequence[int], *, seed: int
+) -> tuple[list[int], ...]:
+    """Returns, for each share, the sorted positions of its examples; a group is never divided.
+
+    Every share but the first takes groups in random order, as long as they fit into what is its
+    due, and the smallest one left if none does; the first share has the rest.
+
+    Args:
+      groups: the group of each example, such as its document; at least as many as shares.
+      shares: relative sizes, such as (8, 1, 1).
+      seed: chooses the groups.
+    """
+    places: dict[str, list[int]] = {}
+    for place, group in enumerate(groups):
+        places.setdefault(group, []).append(place)
+    names = list(places)
+    left = [places[names[index]] for index in np.random.default_rng(seed).permutation(len(names))]
+    chosen: list[list[list[int]]] = [[] for _ in shares]
+    for number in range(len(shares) - 1, 0, -1):
+        room = len(groups) * shares[number] / sum(shares)
+        for group in list(left):
+            if len(group) <= room and len(left) > number:  # one is left for every other share
+                left.remove(group)
+                chosen[number].append(group)
+                room -= len(group)
+        if not chosen[number]:
+            chosen[number].append(left.pop(left.index(min(left, key=len))))
+    chosen[0] = left
+    return tuple(sorted(place for group in part for place in group) for part in chosen)

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tagging: a label for each word, scored by entities found. The other task has the same methods."""
+"""Tagging: a label for each word, scored by entities. The other tasks have the same methods."""
 
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Self
 
+import numpy as np
 from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerFast
 
 from edad_jax.tasks import scores
-from edad_jax.tasks.rows import NO_LABEL, TaskRows, tagging_rows
+from edad_jax.tasks.rows import NO_LABEL, TaskRows, name_labels, tagging_rows, teach_words
 from edad_jax.tasks.tagged import TaggedSentence, read_tagged, write_predictions
 
 
@@ -19,6 +21,11 @@ class Tagging:
     name = "tagging"
     headline = "f1"
     example = "sentences"
+
+    def configured(self, config: ConfigDict) -> Self:
+        """Returns the task with the settings of a run; this one has none of its own."""
+        del config
+        return self
 
     def read(self, config: ConfigDict) -> tuple[dict[str, list[TaggedSentence]], str]:
         """Returns {"train", "devel", maybe "test"} and what the reader has to say."""
@@ -49,6 +56,21 @@ class Tagging:
             tokenizer,
             max_length=max_length,
         )
+
+    def decode(
+        self,
+        examples: Sequence[TaggedSentence],
+        rows: TaskRows,
+        logits: Sequence[np.ndarray],
+        labels: Sequence[str],
+    ) -> list[list[str]]:
+        """Returns the likeliest label of every word."""
+        del examples
+        return name_labels(rows, logits, labels)
+
+    def teach(self, *asked: Any) -> TaskRows:
+        """Returns the rows with a teacher's soft labels; arguments are those of `teach_words`."""
+        return teach_words(*asked)
 
     def score(
         self,

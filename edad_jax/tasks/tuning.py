@@ -17,6 +17,7 @@ from edad_jax.export.task import KINDS
 from edad_jax.models.exbert import ExBert
 from edad_jax.models.heads import Classifier, Pooler
 from edad_jax.parallel import AXIS
+from edad_jax.tasks.rows import IMPOSSIBLE
 from edad_jax.types import TaskBatch
 
 OVER_SEEDS = ("vmap", "loop")
@@ -38,18 +39,20 @@ class TaskNet:
     def logits(self, params: dict, batch: TaskBatch, key: jax.Array | None) -> jax.Array:
         """Returns float32 logits_bnc; with a key, dropout is on."""
         encoder_key, head_key = (None, None) if key is None else jax.random.split(key)
+        segments_bt = _segments(batch)
         hidden = self.encoder.apply(
-            {"params": params}, batch.ids_bt, jnp.zeros_like(batch.ids_bt), batch.mask_bt,
+            {"params": params}, batch.ids_bt, segments_bt, batch.mask_bt,
             deterministic=key is None, method="encode", **_dropout(encoder_key),
         ).last_hidden_btd  # fmt: skip
         if "pooler" in self.parts:
             config = self.encoder.config.base
             pooler = Pooler(config, self.encoder.dtype, self.encoder.products)
             hidden = pooler.apply({"params": params["pooler"]}, hidden)[:, None]
-        return self.classifier.apply(
+        logits = self.classifier.apply(
             {"params": params["classifier"]}, hidden, deterministic=key is None,
             **_dropout(head_key),
         )  # fmt: skip
+        return logits if self.task != "answering" else _over_positions(logits, segments_bt)
 
 
 @flax.struct.dataclass
@@ -154,6 +157,25 @@ def over_seeds(function: Callable, how: str) -> Callable:
     if how == "vmap":
         return jax.vmap(function)
     return lambda *arguments: jax.lax.map(lambda each: function(*each), arguments)
+
+
+def _segments(batch):
+    """Returns segments_bt: 1 from the second text on, and 0 at padding."""
+    if batch.segment_b_start_b is None:
+        return jnp.zeros_like(batch.ids_bt)
+    positions_1t = jnp.arange(batch.ids_bt.shape[1])[None]
+    return ((positions_1t >= batch.segment_b_start_b[:, None]) & batch.mask_bt).astype(jnp.int32)
+
+
+def _over_positions(logits_bt2, segments_bt):
+    """Returns logits_b2t: where the answer starts and where it ends are two choices of a piece.
+
+    An answer lies in the context or, where a window does not have it, at [CLS]. BERT's code leaves
+    the question and the padding among the choices; a net that has learnt never takes them.
+    """
+    positions_1t = jnp.arange(segments_bt.shape[1])[None]
+    allowed_bt = (segments_bt == 1) | (positions_1t == 0)
+    return jnp.where(allowed_bt[:, None], jnp.swapaxes(logits_bt2, 1, 2), IMPOSSIBLE)
 
 
 def _dropout(key):

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Question answering: the part of a context that answers. The other tasks have the same methods."""
+
+import csv
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from ml_collections import ConfigDict
+from transformers import PreTrainedTokenizerFast
+
+from edad_jax.export.answers import CONSIDERED
+from edad_jax.tasks.answer_scores import SCORINGS, answer_score, answer_scores
+from edad_jax.tasks.question_rows import (
+    QuestionRows,
+    best_answers,
+    question_rows,
+    teach_positions,
+)
+from edad_jax.tasks.questions import Question, read_questions
+from edad_jax.workdir import open_beside, write_json
+
+
+@dataclasses.dataclass(frozen=True)
+class Answering:
+    """SQuAD's files or a data set of its form; F1 is the headline, exact match stands beside."""
+
+    max_query: int = 64  # pieces of a question at most
+    overlap: int = 128  # pieces that neighbouring windows of a context share
+    considered: int = CONSIDERED  # starts, and ends, of a window that are tried
+    longest_answer: int = 30  # pieces
+    scoring: str = "squad"
+
+    name = "answering"
+    headline = "f1"
+    example = "questions"
+
+    def configured(self, config: ConfigDict) -> Self:
+        """Returns the task with the settings of a run.
+
+        Raises:
+          ValueError: settings that cannot be used.
+        """
+        for key, least in (("max_query", 1), ("overlap", 0), ("n_best", 1), ("longest_answer", 1)):
+            if config[key] < least:
+                raise ValueError(f"config.{key}={config[key]}, expected at least {least}")
+        if config.scoring not in SCORINGS:
+            raise ValueError(
+                f"config.scoring={config.scoring!r} is not one of {', '.join(SCORINGS)}"
+            )
+        return dataclasses.replace(
+            self, max_query=config.max_query, overlap=config.overlap, considered=config.n_best,
+            longest_answer=config.longest_answer, scoring=config.scoring,
+        )  # fmt: skip
+
+    def read(self, config: ConfigDict) -> tuple[dict[str, list[Question]], str]:
+        """Returns {"train", "devel", maybe "test"} and what the reader has to say."""
+        splits, report = read_questions(
+            config.data, encoding=config.encoding, seed=config.split_seed,
+            dataset_config=config.dataset_config,
+        )  # fmt: skip
+        return splits, report.summary()
+
+    def label_names(self, examples: Sequence[Question]) -> tuple[str, ...]:
+        """Returns what is asked of every piece: how well an answer starts there, and ends there."""
+        del examples
+        return ("start", "end")
+
+    def rows(
+        self,
+        examples: Sequence[Question],
+        tokenizer: PreTrainedTokenizerFast,
+        labels: Sequence[str],
+        *,
+        max_length: int,
+    ) -> QuestionRows:
+        """Returns the rows: a window of a context each."""
+        del labels
+        return question_rows(
+            examples, tokenizer, max_length=max_length, max_query=self.max_query,
+            overlap=self.overlap,
+        )  # fmt: skip
+
+    def decode(
+        self,
+        examples: Sequence[Question],
+        rows: QuestionRows,
+        logits: Sequence[np.ndarray],
+        labels: Sequence[str],
+    ) -> list[str]:
+        """Returns the answer to every question: a part of its context as it was given."""
+        del labels
+        return best_answers(
+            examples, rows, logits, considered=self.considered, longest_answer=self.longest_answer
+        )
+
+    def teach(
+        self,
+        rows: QuestionRows,
+        teacher_rows: QuestionRows,
+        logits: Sequence[np.ndarray],
+        order: Sequence[int],
+    ) -> QuestionRows:
+        """Returns the rows with a teacher's soft labels."""
+        del order
+        return teach_positions(rows, teacher_rows, logits)
+
+    def score(
+        self,
+        examples: Sequence[Question],
+        predicted: Sequence[str],
+        rows: QuestionRows,
+        labels: Sequence[str],
+    ) -> dict:
+        """Returns exact match and F1, and whose scoring this is."""
+        del rows, labels
+        gold = [example.gold_texts for example in examples]
+        return answer_scores(predicted, gold, self.scoring) | {"scoring": self.scoring}
+
+    def quick_score(self, examples: Sequence[Question], predicted: Sequence[str]) -> float:
+        """Returns the headline alone."""
+        gold = [example.gold_texts for example in examples]
+        return answer_scores(predicted, gold, self.scoring)[self.headline]
+
+    def write_predictions(
+        self, path: Path, examples: Sequence[Question], predicted: Sequence[str]
+    ) -> None:
+        """Writes a tsv to read, and {id: answer} as .json, which the official scripts score."""
+        with open_beside(path) as file:
+            writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+            writer.writerow(("id", "question", "answer", "gold", "exact_match", "f1"))
+            for example, answer in zip(examples, predicted, strict=True):
+                gold = list(dict.fromkeys(example.gold_texts))
+                score = answer_score(answer, gold, self.scoring)
+                writer.writerow(
+                    (example.id, example.question, answer, " | ".join(gold),
+                     int(score.exact_match), f"{score.f1:.3f}")
+                )  # fmt: skip
+        answers = {example.id: answer for example, answer in zip(examples, predicted, strict=True)}
+        write_json(path.with_suffix(".json"), answers)
