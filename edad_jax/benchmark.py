@@ -9,7 +9,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from edad_jax import distill, state
-from edad_jax.build import Vocabulary, assemble_run, extension_config, resolve_precision
+from edad_jax.build import assemble_run
+from edad_jax.build_nets import Vocabulary, extension_config, resolve_precision
 from edad_jax.models.bert import BertConfig
 from edad_jax.models.exbert import ExBert, ExBertConfig
 from edad_jax.parallel import Parallel

@@ -14,10 +14,12 @@ import optax
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from edad_jax import build, schedules
+from edad_jax import schedules
+from edad_jax.build_nets import resolve_precision
 from edad_jax.checkpoint import Checkpointer
 from edad_jax.data.tokenizer import load_tokenizer
 from edad_jax.metrics import MetricsWriter, read_metrics
+from edad_jax.optimizer import build_optimizer
 from edad_jax.parallel import Parallel
 from edad_jax.progress import Stopwatch
 from edad_jax.tasks import rows as task_rows
@@ -43,7 +45,7 @@ def finetune(config: ConfigDict, workdir: str) -> dict:
     """
     check_settings(config)
     workdir = open_workdir(
-        workdir, config.to_dict() | {"dtype": build.resolve_precision(config.dtype).name}
+        workdir, config.to_dict() | {"dtype": resolve_precision(config.dtype).name}
     )
     if (workdir / "summary.json").exists():
         LOG.info("%s is finished; its scores stand in summary.json.", workdir)
@@ -105,7 +107,7 @@ def check_settings(config: ConfigDict) -> None:
             f"config.soft_weight={config.soft_weight} and temperature={config.temperature}: "
             "expected a weight between 0 and 1, and a temperature above 0"
         )
-    build.resolve_precision(config.dtype)
+    resolve_precision(config.dtype)
 
 
 class _Trained(NamedTuple):
@@ -149,7 +151,7 @@ def _train(config, workdir, prepared, net, params, predict):
             steps_per_epoch,
             config.batch_size,
         ),
-        build.resolve_precision(config.dtype).name,
+        resolve_precision(config.dtype).name,
     )
     with Checkpointer(workdir / "checkpoints", keep=1) as checkpoints:
         restored = checkpoints.restore(carried)
@@ -244,7 +246,7 @@ def make_optimizer(section: ConfigDict, total_steps: int) -> optax.GradientTrans
         warmup_steps=max(1, round(section.warmup_share * total_steps)),
         total_steps=total_steps,
     )
-    return build.build_optimizer(section, schedule)
+    return build_optimizer(section, schedule)
 
 
 def _summarise(config, prepared, trained, predictions):

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from ml_collections import ConfigDict
 
 OPTIMIZERS = ("bert_adam", "adamw")
 CLIPPING = ("net", "tensor")
@@ -107,3 +108,11 @@ def decayed(params: optax.Params) -> optax.Params:
         return path[-1].key not in ("bias", "scale")
 
     return jax.tree_util.tree_map_with_path(is_decayed, params)
+
+
+def build_optimizer(section: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """Returns the optimiser that a config.optimizer section asks for, at this learning rate."""
+    names = ("b1", "b2", "eps", "weight_decay", "clip_norm", "clip_by")
+    return make_optimizer(
+        section.name, learning_rate=schedule, **{name: section[name] for name in names}
+    )

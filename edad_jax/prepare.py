@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from edad_jax.build import Vocabulary
+from edad_jax.build_nets import Vocabulary
 from edad_jax.data.batches import Rows
 from edad_jax.data.corpus import list_files, read_dataset, read_documents
 from edad_jax.data.counts import token_counts

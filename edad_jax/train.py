@@ -8,7 +8,8 @@ import jax
 from ml_collections import ConfigDict
 
 from edad_jax import evaluate, methods, result, state
-from edad_jax.build import Run, build_run, check_settings, resolve_precision
+from edad_jax.build import Run, build_run, check_settings
+from edad_jax.build_nets import resolve_precision
 from edad_jax.checkpoint import Checkpointer
 from edad_jax.data.batches import make_batch_at, padded_batches
 from edad_jax.metrics import MetricsWriter

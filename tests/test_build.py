@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from edad_jax import build
+from edad_jax import build, build_nets
 from tests.tiny_models import assert_trees_equal
 from tests.tiny_run import ADDED_WORDS, change_teacher, make_inputs, tiny_config, write_teacher
 
@@ -20,7 +20,7 @@ def inputs(tmp_path_factory):
 def vocabulary(inputs, **changes):
     base_size = len((inputs / "teacher" / "vocab.txt").read_text("utf-8").splitlines())
     sizes = {"base_size": base_size, "size": base_size + ADDED_WORDS}
-    return build.Vocabulary(**sizes | changes, mask_id=4, cls_id=2, sep_id=3)
+    return build_nets.Vocabulary(**sizes | changes, mask_id=4, cls_id=2, sep_id=3)
 
 
 def build_run(inputs, added_words=ADDED_WORDS, **changes):
@@ -34,12 +34,12 @@ def build_run(inputs, added_words=ADDED_WORDS, **changes):
                            ("bfloat16", jnp.bfloat16)],
 )  # fmt: skip
 def test_auto_is_float32_on_a_cpu(name, expected):
-    assert build.resolve_precision(name) == (expected, expected)
+    assert build_nets.resolve_precision(name) == (expected, expected)
 
 
 def test_auto_is_bfloat16_on_an_accelerator(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert build.resolve_precision("auto").dtype == jnp.bfloat16
+    assert build_nets.resolve_precision("auto").dtype == jnp.bfloat16
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_a_tokenizer_that_does_not_fit_is_an_error_before_anything_is_trained(in
 def test_a_plain_bert_is_not_taken_for_an_export(tmp_path, text):
     if text is not None:
         (tmp_path / "config.json").write_text(text)
-    assert not build.is_exported(str(tmp_path))
+    assert not build_nets.is_exported(str(tmp_path))
 
 
 def test_added_words_begin_as_the_mean_of_their_base_pieces_where_asked(inputs):

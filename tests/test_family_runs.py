@@ -9,7 +9,7 @@ import onnx
 import pytest
 from safetensors.numpy import save_file
 
-from edad_jax import build
+from edad_jax import build, build_nets
 from edad_jax.export import check, formats, huggingface
 from edad_jax.finetune import finetune
 from edad_jax.metrics import read_metrics
@@ -95,7 +95,7 @@ def test_a_distilbert_grows_an_extension_and_teaches_a_net_without_pooler(tmp_pa
 def test_extension_blocks_beside_an_albert_are_an_error_at_once(taught):
     config = tiny_config(taught.inputs, teacher__fresh=("nsp",))
     pieces = len((taught.inputs / "teacher" / "vocab.txt").read_text("utf-8").splitlines())
-    words = build.Vocabulary(pieces, pieces, mask_id=4, cls_id=2, sep_id=3)
+    words = build_nets.Vocabulary(pieces, pieces, mask_id=4, cls_id=2, sep_id=3)
     with pytest.raises(ValueError, match="an extension, which no kind of checkpoint can hold"):
         build.build_run(config, words, total_steps=1)
 

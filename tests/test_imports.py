@@ -81,6 +81,7 @@ FLOORS = {
     "export.card": 3,
     "export.huggingface": 4,
     "export.modeling_exbert": 4,
+    "build_nets": 5,
     "build": 7,
     "benchmark": 8,
     "prepare": 8,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs import distilkcbert, edad
-from edad_jax import build, kcbert
+from edad_jax import build, build_nets, kcbert
 from edad_jax.cells import command
 from edad_jax.data.tokenizer import load_tokenizer
 from edad_jax.reproduce_kcbert import reproduce_kcbert
@@ -52,7 +52,9 @@ def test_the_configuration_is_sound_and_its_student_the_thesiss_fifth():
     config = distilkcbert.get_config()
     build.check_settings(config)
     assert set(config) == set(edad.get_config())
-    student = build.student_config(config.student, build.Vocabulary(30_000, 30_000, 4, 2, 3))
+    student = build_nets.student_config(
+        config.student, build_nets.Vocabulary(30_000, 30_000, 4, 2, 3)
+    )
     assert student.extension is None and not student.base.has_pooler
     assert (student.base.num_hidden_layers, student.base.intermediate_size) == (3, 768)
 

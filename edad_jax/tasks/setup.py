@@ -10,7 +10,8 @@ import numpy as np
 from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerFast
 
-from edad_jax import build, state
+from edad_jax import state
+from edad_jax.build_nets import resolve_precision
 from edad_jax.data.tokenizer import load_tokenizer
 from edad_jax.export import huggingface
 from edad_jax.export.task import KINDS
@@ -78,7 +79,7 @@ def ask_teacher(config: ConfigDict, prepared: Prepared) -> task_rows.TaskRows:
         load_tokenizer(config.teacher, option="--config.teacher=/a/local/folder"),
         kind=config.task,
         labels=prepared.labels,
-        precision=build.resolve_precision(config.dtype),
+        precision=resolve_precision(config.dtype),
         batch_size=config.batch_size,
         max_length=config.max_length,
     )
@@ -95,7 +96,7 @@ def build_net(
     Raises:
       ValueError: the model cannot be read, has other words than its tokenizer, or is too short.
     """
-    precision = build.resolve_precision(config.dtype)
+    precision = resolve_precision(config.dtype)
     needs_pooler = "pooler" in KINDS[config.task].heads
     sizes, loaded, _ = huggingface.load_encoder(
         config.model,
