@@ -6,7 +6,8 @@ r"""Reproduces a table of the paper, cell by cell, beside the paper's own figure
 
 Tables: 1, three ways to adapt a BERT, and their students; 2, two stages against one pass; 3, EDAD
 against BioBERT and SciBERT; 4, the schedule of alpha. kcbert-4, -5, -6: nine students of a Korean
-BERT, their speed, their accuracy, and both beside other models (--sentiment, --models).
+BERT, their speed, their accuracy, and both beside other models (--sentiment, --models). pi-2: exact
+match, F1 and time of models that answer questions (--models, --squad).
 
 --scale small takes an hour or two on two CPU cores, --scale paper the paper's sizes and days. Kill
 it and start it again: what is finished is kept. Writes table-N.md, .json and .png into --out.
@@ -19,7 +20,7 @@ from absl import flags
 
 from edad_jax.command import run_command
 
-TABLES = ["1", "2", "3", "4", "kcbert-4", "kcbert-5", "kcbert-6"]
+TABLES = ["1", "2", "3", "4", "kcbert-4", "kcbert-5", "kcbert-6", "pi-2"]
 TABLE = flags.DEFINE_enum("table", None, TABLES, "Which table.")
 SCALE = flags.DEFINE_enum("scale", "small", ["small", "paper"], "Sizes of the runs.")
 TEACHER = flags.DEFINE_string(
@@ -31,8 +32,10 @@ NER = flags.DEFINE_string(
 )
 SENTIMENT = flags.DEFINE_string("sentiment", "", "Tables kcbert-5 and -6: labelled Korean texts.")
 MODELS = flags.DEFINE_list(
-    "models", [], "Table kcbert-6: other models, NAME=FOLDER_OR_HUB_ID, comma-separated."
+    "models", [], "Tables kcbert-6 and pi-2: models, NAME=FOLDER_OR_HUB_ID, comma-separated."
 )
+SQUAD = flags.DEFINE_string("squad", "", "Table pi-2: questions, as configs/squad.py takes them.")
+QUESTIONS = flags.DEFINE_integer("questions", 0, "Table pi-2: how many to ask; 0: all.")
 BIOBERT = flags.DEFINE_string("biobert", "", "Folder or hub id of BioBERT, for table 3.")
 SCIBERT = flags.DEFINE_string("scibert", "", "Folder or hub id of SciBERT, for table 3.")
 TRAIN = flags.DEFINE_multi_string(
@@ -51,13 +54,18 @@ ONLY_REPORT = flags.DEFINE_bool("only_report", False, "Write what there is, and 
 
 
 def main():
+    if TABLE.value == "pi-2":
+        _main_pi()
+        return
+    _require(TEACHER, "the model to begin with")
+    _require(CORPUS, "text")
     if TABLE.value.startswith("kcbert"):
-        return _main_kcbert()
+        _main_kcbert()
+        return
     from edad_jax.reproduce import read_sizes, reproduce
     from edad_jax.tables import SCALES, Inputs
 
-    if not NER.value:
-        raise ValueError("--ner is empty, expected the folder of the three data sets: --ner=FOLDER")
+    _require(NER, "the folder of the three data sets")
     table = int(TABLE.value)
     models = [_path(path) for path in (TEACHER.value, BIOBERT.value, SCIBERT.value)]
     reproduce(
@@ -90,10 +98,8 @@ def _main_kcbert():
     from edad_jax.reproduce_kcbert import reproduce_kcbert
 
     number = int(TABLE.value.removeprefix("kcbert-"))
-    if number != 4 and not SENTIMENT.value:
-        raise ValueError("--sentiment is empty, expected labelled texts: --sentiment=FILE")
-    if any("=" not in each for each in MODELS.value):
-        raise ValueError(f"got --models={','.join(MODELS.value)}, expected NAME=FOLDER_OR_HUB_ID")
+    if number != 4:
+        _require(SENTIMENT, "labelled texts")
     teacher = _path(TEACHER.value)
     config = read_json(local_folder(teacher, option="--teacher=FOLDER") / "config.json")
     written = reproduce_kcbert(
@@ -105,7 +111,7 @@ def _main_kcbert():
             corpus=",".join(_absolute(part) for part in CORPUS.value.split(",") if part.strip()),
             sentiment=_absolute(SENTIMENT.value) if SENTIMENT.value else "",
             positions=config["max_position_embeddings"],
-            others={name: _path(path) for name, path in (m.split("=", 1) for m in MODELS.value)},
+            others=_named_models(),
         ),
         root=Path(__file__).resolve().parents[1],
         workdir=Path(WORKDIR.value).expanduser().resolve(),
@@ -116,7 +122,38 @@ def _main_kcbert():
         only_report=ONLY_REPORT.value,
     )
     print(written.read_text(encoding="utf-8"))
-    return None
+
+
+def _main_pi():
+    from edad_jax.reproduce_pi import reproduce_pi
+
+    _require(SQUAD, "questions and their contexts")
+    written = reproduce_pi(
+        _named_models(),
+        _path(SQUAD.value),
+        root=Path(__file__).resolve().parents[1],
+        workdir=Path(WORKDIR.value).expanduser().resolve(),
+        out=Path(OUT.value).expanduser().resolve(),
+        questions=QUESTIONS.value,
+        tune=TUNE.value,
+        jobs=JOBS.value,
+    )
+    print(written.read_text(encoding="utf-8"))
+
+
+def _require(flag, meaning):
+    if not flag.value:
+        raise ValueError(
+            f"--{flag.name} is empty, expected {meaning} for table {TABLE.value}: "
+            f"give --{flag.name}=..."
+        )
+
+
+def _named_models():
+    """Returns name -> model."""
+    if any("=" not in each for each in MODELS.value):
+        raise ValueError(f"got --models={','.join(MODELS.value)}, expected NAME=FOLDER_OR_HUB_ID")
+    return {name: _path(path) for name, path in (each.split("=", 1) for each in MODELS.value)}
 
 
 def _path(model):
@@ -129,4 +166,4 @@ def _absolute(path):
 
 
 if __name__ == "__main__":
-    run_command(main, required=["table", "teacher", "corpus"])
+    run_command(main, required=["table"])

@@ -108,6 +108,7 @@ FLOORS = {
     "kcbert": 8,
     "reproduce": 10,
     "reproduce_kcbert": 10,
+    "reproduce_pi": 10,
 }
 
 # Neighbours: the first may import the second though they live on one floor.

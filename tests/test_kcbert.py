@@ -105,9 +105,9 @@ def test_rows_of_tables_4_and_6_stand_beside_the_thesiss():
 def test_missing_inputs_of_a_table_are_named():
     common = ("--teacher", "/none", "--corpus", "/none/*.txt")
     done = run_command("--table", "kcbert-5", *common, script="reproduce.py")
-    assert_dies(done, "--sentiment is empty, expected labelled texts")
+    assert_dies(done, "--sentiment is empty, expected labelled texts for table kcbert-5")
     done = run_command("--table", "2", *common, script="reproduce.py")
-    assert_dies(done, "--ner is empty, expected the folder of the three data sets")
+    assert_dies(done, "--ner is empty, expected the folder of the three data sets for table 2")
 
 
 def test_hangul_in_parts_is_the_same_text(tmp_path):

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Table 2 of the Raspberry Pi paper, from models that answer questions."""
+
+import json
+
+import pytest
+
+from edad_jax.reproduce_pi import plan_pi, reproduce_pi
+from tests.test_formats import save
+from tests.test_launch import assert_dies
+from tests.tiny_run import run_command, write_teacher
+from tests.tiny_tasks import write_questions
+from tests.tiny_text import write_tokenizer
+
+
+def test_models_that_answer_are_asked_and_others_are_tuned_first(tmp_path):
+    tokenizer = write_tokenizer(tmp_path / "tokenizer")
+    answering = str(save(tmp_path / "answering", tokenizer, "answering"))
+    plain = str(write_teacher(tmp_path / "plain"))
+    plan = plan_pi({"a": answering, "b": plain}, "/squad", "/cells", ("--config.epochs=1",))
+    assert plan.models == {"a": answering, "b": "/cells/squad-b/model"}
+    (cell,) = plan.cells
+    assert f"--config.model={plain}" in cell.words and cell.words[-1] == "--config.epochs=1"
+    with pytest.raises(ValueError, match="--models is empty"):
+        plan_pi({}, "/squad", "/cells")
+
+
+def test_every_model_is_scored_and_timed_in_both_kinds_of_numbers(tmp_path):
+    tokenizer = write_tokenizer(tmp_path / "tokenizer")
+    model = str(save(tmp_path / "model", tokenizer, "answering"))
+    squad = write_questions(tmp_path / "squad.json")
+    written = reproduce_pi(
+        {"tiny": model}, str(squad), root=tmp_path, workdir=tmp_path / "work",
+        out=tmp_path / "out", questions=4, progress=False,
+    )  # fmt: skip
+    found = json.loads((tmp_path / "out" / "table-pi-2.json").read_text())
+    assert [row["numbers"] for row in found["rows"]] == ["float32", "int8"]
+    for row in found["rows"]:
+        assert 0 <= row["exact_match"] <= row["f1"] <= 1 and row["seconds"] > 0
+    text = written.read_text(encoding="utf-8")
+    assert "4 questions of the test split" in text and "| BERT-base" in text
+    assert (tmp_path / "out" / "table-pi-2.png").stat().st_size > 5_000
+
+
+def test_missing_questions_are_named():
+    done = run_command("--table", "pi-2", "--models", "a=/none", script="reproduce.py")
+    assert_dies(done, "--squad is empty, expected questions and their contexts for table pi-2")
