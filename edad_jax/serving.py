@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Exported models behind HTTP: requests that come together are read together.
 
-    POST /v1/predict   {"texts": [...], "model": name} -> {"model", "results", "milliseconds"}
+    POST /v1/predict   {"texts": [...], "model": name} -> {"model", "results", "milliseconds"};
+                       {"questions": [{"question", "context"}, ...]} of a model that answers them
     GET  /v1/models    names and tasks
     GET  /health       200 once the models are loaded
     GET  /metrics      Prometheus
@@ -25,7 +26,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from pydantic import BaseModel, Field
 
-from edad_jax.export.runtime import as_json
+from edad_jax.export.runtime import Reader, as_json
 
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -43,9 +44,17 @@ class Limits:
 
 
 class Question(BaseModel):
-    """The body of POST /v1/predict."""
+    """A question, and where its answer may be."""
 
-    texts: list[str] = Field(min_length=1, description="What to read.")
+    question: str
+    context: str
+
+
+class Request(BaseModel):
+    """The body of POST /v1/predict: texts, or questions for a model that answers them."""
+
+    texts: list[str] | None = Field(None, min_length=1, description="What to read.")
+    questions: list[Question] | None = Field(None, min_length=1, description="What to answer.")
     model: str | None = Field(None, description="A name of /v1/models; the first one if not given.")
 
 
@@ -54,7 +63,7 @@ class Answer(BaseModel):
 
     model: str
     results: list[dict[str, Any]] = Field(
-        description="One for each text: entities, or label and scores, or a vector."
+        description="One for each text: entities, or label and scores, or a vector, or answers."
     )
     milliseconds: float = Field(description="From the request to the answer, on the server.")
 
@@ -63,7 +72,7 @@ def create_app(models: Mapping[str, Any], limits: Limits | None = None) -> FastA
     """Returns the ASGI application.
 
     Args:
-      models: {name: Tagger, Classifier or Encoder}; the first one is the default.
+      models: {name: Tagger, Classifier, Encoder or Reader}; the first one is the default.
       limits: what to take; None for the defaults.
 
     Raises:
@@ -103,13 +112,14 @@ def create_app(models: Mapping[str, Any], limits: Limits | None = None) -> FastA
         return response
 
     @app.post("/v1/predict", response_model=Answer)
-    async def predict(question: Question) -> Answer:
-        """Reads texts, and says what is in them."""
+    async def predict(request: Request) -> Answer:
+        """Reads texts, and says what is in them; or answers questions."""
         nonlocal under_way
-        name = question.model or next(iter(batchers))
+        name = request.model or next(iter(batchers))
         if name not in batchers:
             raise HTTPException(404, f"got model {name!r}, expected one of {list(batchers)}")
-        _check_texts(question.texts, limits)
+        asked = _asked(request, name, isinstance(models[name], Reader))
+        _check_sizes(asked, limits)
         if under_way >= limits.waiting:
             raise HTTPException(
                 429, f"{under_way} requests are under way; try again", {"Retry-After": "1"}
@@ -118,7 +128,7 @@ def create_app(models: Mapping[str, Any], limits: Limits | None = None) -> FastA
         under_way += 1
         waiting.set(under_way)
         try:
-            results = await batchers[name].read(question.texts)
+            results = await batchers[name].read(asked)
         finally:
             under_way -= 1
             waiting.set(under_way)
@@ -151,12 +161,22 @@ def create_app(models: Mapping[str, Any], limits: Limits | None = None) -> FastA
     return app
 
 
-def _check_texts(texts: Sequence[str], limits: Limits) -> None:
+def _asked(request: Request, name: str, answers_questions: bool) -> list:
+    """Returns the texts, or the pairs of question and context, that the model is to read."""
+    wanted, other = ("questions", "texts") if answers_questions else ("texts", "questions")
+    if getattr(request, wanted) is None or getattr(request, other) is not None:
+        raise HTTPException(422, f"got no {wanted} or also {other}; model {name!r} reads {wanted}")
+    if answers_questions:
+        return [(each.question, each.context) for each in request.questions]
+    return request.texts
+
+
+def _check_sizes(texts: Sequence[str | tuple[str, str]], limits: Limits) -> None:
     if len(texts) > limits.texts:
         raise HTTPException(
             413, f"got {len(texts)} texts, expected {limits.texts} at most; send several requests"
         )
-    longest = max(map(len, texts))
+    longest = max(len(text) if isinstance(text, str) else sum(map(len, text)) for text in texts)
     if longest > limits.text_characters:
         raise HTTPException(
             413,

@@ -34,7 +34,7 @@ def main():
         from edad_jax.serving import Limits, create_app
     except ModuleNotFoundError as error:
         raise ValueError(f"{error.name} is not installed; pip install -e '.[serve]'") from error
-    from edad_jax.export.runtime import Reader, open_model
+    from edad_jax.export.runtime import open_model
 
     models = {}
     for entry in MODELS.value:
@@ -43,8 +43,6 @@ def main():
         if name in models:
             raise ValueError(f"--models: got {name} twice; give names, as in student=FOLDER")
         models[name] = open_model(folder, threads=THREADS.value)
-        if isinstance(models[name], Reader):
-            raise ValueError(f"{folder} answers questions; only models that read texts are served")
     limits = Limits(
         body_bytes=BODY.value, text_characters=TEXT.value, texts=TEXTS.value, waiting=WAITING.value
     )

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import uvicorn
 
-from edad_jax.export.runtime import Prediction, Span
+from edad_jax.export.runtime import Answer, Answers, Prediction, Reader, Span
 from edad_jax.serving import Limits, create_app
 
 LIMITS = Limits(body_bytes=5_000, text_characters=200, texts=4, waiting=8, gather_seconds=0.01)
@@ -33,6 +33,17 @@ class Counter:
             if text == "fail":
                 raise RuntimeError("a bug of the model")
             yield Prediction(f"length {len(text)}", 1.0, {})
+
+
+class Echo(Reader):
+    """Answers with the question's length and the context's last letters."""
+
+    def __init__(self):
+        pass
+
+    def __call__(self, pairs):
+        for question, context in pairs:
+            yield Answers([Answer(context[-3:], len(context) - 3, len(context), len(question))])
 
 
 class Server:
@@ -74,7 +85,7 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server():
-    with Server({"first": Counter(), "second": Counter()}) as running:
+    with Server({"first": Counter(), "second": Counter(), "reader": Echo()}) as running:
         yield running
 
 
@@ -83,6 +94,19 @@ def test_texts_are_answered_in_their_order(server):
     assert status == 200 and answer["model"] == "second" and answer["milliseconds"] > 0
     assert [result["label"] for result in answer["results"]] == ["length 1", "length 0", "length 2"]
     assert server.predict("a")[1]["model"] == "first"
+
+
+def test_questions_are_answered_from_their_contexts(server):
+    pairs = [{"question": "who?", "context": "it was me"}, {"question": "?", "context": "abc"}]
+    status, _, body = server.ask("/v1/predict", json.dumps({"questions": pairs, "model": "reader"}))
+    assert status == 200
+    answers = [result["answers"][0] for result in json.loads(body)["results"]]
+    assert [(each["text"], each["start"], each["score"]) for each in answers] == [
+        (" me", 6, 4), ("abc", 0, 1),
+    ]  # fmt: skip
+    pairs[0]["context"] = "x" * 197
+    status, _, body = server.ask("/v1/predict", json.dumps({"questions": pairs, "model": "reader"}))
+    assert status == 413 and "201 characters" in body
 
 
 def test_models_health_metrics_page_and_interface_are_there(server):
@@ -102,11 +126,18 @@ def test_models_health_metrics_page_and_interface_are_there(server):
     [
         ("{", 422, "JSON"),
         ("[]", 422, "dictionary"),
-        ("{}", 422, "texts"),
+        ("{}", 422, "got no texts"),
+        ('{"questions": [{"question": "a", "context": "b"}]}', 422, "'first' reads texts"),
+        ('{"questions": [{"question": "a"}]}', 422, "context"),
+        ('{"texts": ["a"], "model": "reader"}', 422, "'reader' reads questions"),
         ('{"texts": "a"}', 422, "list"),
         ('{"texts": [1]}', 422, "string"),
         ('{"texts": []}', 422, "at least 1"),
-        ('{"texts": ["a"], "model": "third"}', 404, "expected one of ['first', 'second']"),
+        (
+            '{"texts": ["a"], "model": "third"}',
+            404,
+            "expected one of ['first'",
+        ),
         (json.dumps({"texts": ["a"] * 5}), 413, "got 5 texts, expected 4 at most"),
         (json.dumps({"texts": ["a" * 201]}), 413, "201 characters, expected 200"),
         (json.dumps({"texts": ["a" * 6_000]}), 413, "more than 5,000 bytes"),
