@@ -368,3 +368,20 @@ def test_predictions_that_do_not_fit_are_not_written(tmp_path):
     with pytest.raises(ValueError, match=r"a\.tsv: got 0 labels, expected 1"):
         write_predictions(tmp_path / "a.tsv", [LabelledText("a", "b", "x:1")], [])
     assert not list(tmp_path.iterdir())
+
+
+def test_korean_in_its_old_encoding_is_an_error_that_names_the_option(tmp_path):
+    lines = [
+        "text,label",
+        *(f"영화가 정말 재미있다 {n},{'긍정' if n % 2 else '부정'}" for n in range(40)),
+    ]
+    path = tmp_path / "films.csv"
+    path.write_bytes("\n".join(lines).encode("cp949"))
+    with pytest.raises(ValueError, match=r"films.csv:2: got 40 lines .* --config.encoding=cp949"):
+        read_labelled(str(path))
+    splits, _ = read_labelled(str(path), encoding="cp949")
+    assert "재미있다" in splits["train"][0].text
+    mixed = "\n".join(lines[:30]).encode() + b"\n" + "\n".join(lines[30:]).encode("cp949")
+    path.write_bytes(mixed)
+    with pytest.raises(ValueError, match="films.csv:31: got 11 lines"):
+        read_labelled(str(path))

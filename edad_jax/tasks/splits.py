@@ -7,6 +7,7 @@ wrong score, a damaged file is an error here, where the readers of `data` keep w
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +28,7 @@ _FILE_NAMES = {
 }
 _SPLIT_OF = {name: split for split, names in _FILE_NAMES.items() for name in names}
 _SAVED = ("dataset_dict.json", "state.json")  # what datasets' save_to_disk leaves
+_HANGUL = re.compile("[가-힣]{2}")  # twice: a single one may be two letters of Windows-1252
 _DATASET_FILES = (".parquet", ".arrow", ".json", ".jsonl")
 
 
@@ -149,7 +151,8 @@ def read_text(path: Path, encoding: str, report: ReadReport) -> list[str]:
       report: told of what was repaired.
 
     Raises:
-      ValueError: the file is damaged or cut short, or there is no such encoding.
+      ValueError: the file is damaged or cut short, there is no such encoding, or the lines that are
+        not UTF-8 are Korean in its old encoding.
     """
     damage = ReadReport()
     with open(path, "rb") as file:
@@ -164,10 +167,30 @@ def read_text(path: Path, encoding: str, report: ReadReport) -> list[str]:
     if damage.problems:
         raise ValueError(f"{damage.messages[0]}; a part of a split is not used: give a whole file")
     lines = content.split(b"\n")
+    _check_korean(lines, path)
     return [
         _decode(line.removesuffix(b"\r"), f"{path.name}:{number}", report)
         for number, line in enumerate(lines[:-1] if not lines[-1] else lines, start=1)
     ]
+
+
+def _check_korean(lines, path):
+    """Raises ValueError for text in CP949: as Windows-1252 it would be letters, but nonsense."""
+    odd = [(number, line) for number, line in enumerate(lines, start=1) if not _is_utf8(line)]
+    korean = [number for number, line in odd if _HANGUL.search(line.decode("cp949", "replace"))]
+    if len(korean) * 2 > len(odd):
+        raise ValueError(
+            f"{path}:{korean[0]}: got {len(korean):,} lines that are not UTF-8 but Korean in CP949, "
+            "expected one encoding throughout; give --config.encoding=cp949, or convert the file"
+        )
+
+
+def _is_utf8(line):
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _decode(line: bytes, here: str, report: ReadReport) -> str:
