@@ -180,7 +180,7 @@ def _check_korean(lines, path):
     korean = [number for number, line in odd if _HANGUL.search(line.decode("cp949", "replace"))]
     if len(korean) * 2 > len(odd):
         raise ValueError(
-            f"{path}:{korean[0]}: got {len(korean):,} lines that are not UTF-8 but Korean in CP949, "
+            f"{path}:{korean[0]}: got {len(korean):,} lines that are no UTF-8 but Korean in CP949, "
             "expected one encoding throughout; give --config.encoding=cp949, or convert the file"
         )
 
