@@ -83,6 +83,7 @@ FLOORS = {
     "export.modeling_exbert": 4,
     "build_nets": 5,
     "build": 7,
+    "flops": 3,
     "benchmark": 8,
     "prepare": 8,
     "result": 9,
