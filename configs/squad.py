@@ -12,6 +12,13 @@ The values are those of BERT's SQuAD run (384 pieces, 2 epochs, 3e-5 for BERT-ba
 needs a larger learning rate and more epochs. From a teacher fine-tuned by the same configuration
 (--config.teacher=runs/teacher/model, same tokenizer) DistilBERT's second step has soft_weight 0.5
 and temperature 2, which are the defaults here.
+
+Measured, at a very small scale only: all-MiniLM-L6-v2 (6 x 384), one epoch over 1,800 training
+questions whose contexts have 600 characters at most, --config.max_length=192 --config.overlap=64
+--config.epochs=1 --config.batch_size=16 --config.optimizer.learning_rate=1.5e-4
+--config.dtype=mixed, seed 0: F1 31.3 and exact match 20.2 on 500 questions drawn from the 10,570
+of SQuAD's dev set; 350 s of CPU time for training, on two cores that other work shared. The ONNX
+file gives 499 of the same 500 answers (float32 against mixed), onnx-int8 404 of them and F1 30.4.
 """
 
 from ml_collections import ConfigDict
