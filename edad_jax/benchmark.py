@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from edad_jax import distill, state
+from edad_jax import distill, flops, state
 from edad_jax.build import assemble_run
 from edad_jax.build_nets import Vocabulary, extension_config, resolve_precision
 from edad_jax.models.bert import BertConfig
@@ -26,6 +26,7 @@ def benchmark_steps(
     *,
     repeats: int,
     methods: Sequence[str] = tuple(distill.METHODS),
+    peak_tflops: float | None = None,
 ) -> dict:
     """Returns time, throughput and FLOPs of each method's step, on random weights and full rows.
 
@@ -38,13 +39,15 @@ def benchmark_steps(
       teacher_sizes: (layers, width, heads, feed-forward) of the teacher's original BERT.
       repeats: timed updates of each method.
       methods: which steps.
+      peak_tflops: what a device can do; None for what is known of its kind, maybe nothing.
 
     Returns:
       {"device", "devices", "dtype", "batch", "steps": {method: {"seconds" (median), "seconds_all",
-      "tokens_per_second", "xla_gflop", "compile_seconds"}}}, and, where all three ran,
-      "two_stages_over_one_pass" in seconds and in XLA's FLOPs. XLA counts the program of one
-      device before it optimises it, matrix products and everything else. (After it, the count
-      depends on the machine: products given to a library of the CPU's maker count as nothing.)
+      "tokens_per_second", "model_gflop" (`flops.step_flops`), "tflops" and "mfu" by these,
+      "xla_gflop", "peak_gb" (where the device tells), "compile_seconds"}}}, and, where all three
+      ran, "two_stages_over_one_pass" in seconds and in both counts of FLOPs. XLA counts the program
+      of one device before it optimises it, matrix products and everything else. (After it, the
+      count depends on the machine: products given to a CPU maker's library count as nothing.)
     """
     vocabulary = Vocabulary(
         base_size=BERT_VOCABULARY,
@@ -58,6 +61,7 @@ def benchmark_steps(
     batch = parallel.shard_batch(random_rows(config.batch_size, config.rows.max_length))
     tokens = config.batch_size * config.rows.max_length
 
+    peak = peak_tflops or flops.peak_tflops(jax.devices()[0].device_kind)
     report = {}
     for method in methods:
         with config.unlocked():
@@ -81,6 +85,19 @@ def benchmark_steps(
             "seconds_all": [],
             "compile_seconds": time.perf_counter() - start,
             "xla_gflop": _flops(lowered) / 1e9,
+            "model_gflop": flops.step_flops(
+                method,
+                run.nets.teacher.config,
+                run.nets.student.config,
+                rows=config.batch_size,
+                length=config.rows.max_length,
+                slots=min(
+                    config.masking.max_predictions,
+                    round(config.masking.share * config.rows.max_length),
+                ),
+                trains_base="base" in run.trained.get("teacher", {}),
+            )
+            / 1e9,
         }
         for number in range(WARM_UP + repeats):
             start = time.perf_counter()
@@ -88,10 +105,13 @@ def benchmark_steps(
             jax.block_until_ready(train_state)
             if number >= WARM_UP:
                 report[method]["seconds_all"].append(time.perf_counter() - start)
+        report[method]["peak_gb"] = _peak_gb()
         del run, step, lowered, compiled, train_state, frozen
     for row in report.values():
         row["seconds"] = float(np.median(row["seconds_all"]))
         row["tokens_per_second"] = tokens / row["seconds"]
+        row["tflops"] = row["model_gflop"] / row["seconds"] / 1e3
+        row["mfu"] = None if peak is None else row["tflops"] / (peak * parallel.device_count)
 
     result = {
         "device": jax.devices()[0].device_kind,
@@ -103,7 +123,7 @@ def benchmark_steps(
     if set(report) == set(distill.METHODS):
         result["two_stages_over_one_pass"] = {
             name: (report["adaptation"][name] + report["distillation"][name]) / report["edad"][name]
-            for name in ("seconds", "xla_gflop")
+            for name in ("seconds", "xla_gflop", "model_gflop")
         }
     return result
 
@@ -145,6 +165,12 @@ def _random_teacher(config, vocabulary, sizes):
 
 def _or(value, default):
     return default if value is None else value
+
+
+def _peak_gb():
+    """Returns the largest memory that was in use on the first device, so far; None on CPUs."""
+    memory = jax.devices()[0].memory_stats() or {}
+    return memory["peak_bytes_in_use"] / 1e9 if "peak_bytes_in_use" in memory else None
 
 
 def _flops(lowered):

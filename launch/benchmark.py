@@ -4,7 +4,9 @@
     python launch/benchmark.py --config configs/edad.py --out runs/benchmark.json
     python launch/benchmark.py --config configs/edad_small.py --teacher=12,384,12,1536
 
-Random weights and full rows: no data and no checkpoint are needed.
+Random weights and full rows: no data and no checkpoint are needed. Model GFLOP are those of the
+matrix products that the maths asks for (edad_jax/flops.py); MFU is their share of what the device
+could do in that time.
 """
 
 import json
@@ -19,6 +21,12 @@ TEACHER = flags.DEFINE_list(
     "teacher", ["12", "768", "12", "3072"], "Teacher's layers, width, heads, feed-forward width."
 )
 REPEATS = flags.DEFINE_integer("repeats", 5, "Timed updates of each method.", lower_bound=1)
+PEAK = flags.DEFINE_float(
+    "peak_tflops",
+    None,
+    "What one device can do, for MFU; None: by its kind, if known.",
+    lower_bound=0,
+)
 OUT = flags.DEFINE_string("out", None, "Where to write the figures as JSON.")
 
 
@@ -27,14 +35,21 @@ def main():
     from edad_jax.markdown import markdown_table
 
     result = benchmark_steps(
-        CONFIG.value, [int(size) for size in TEACHER.value], repeats=REPEATS.value
+        CONFIG.value,
+        [int(size) for size in TEACHER.value],
+        repeats=REPEATS.value,
+        peak_tflops=PEAK.value,
     )
     rows = [
         {
             "step": method,
             "seconds": f"{row['seconds']:.3f}",
             "tokens/s": f"{row['tokens_per_second']:,.0f}",
+            "model GFLOP": f"{row['model_gflop']:,.0f}",
+            "TFLOP/s": f"{row['tflops']:,.2f}",
+            "MFU": None if row["mfu"] is None else f"{row['mfu']:.1%}",
             "XLA GFLOP": f"{row['xla_gflop']:,.0f}",
+            "memory (GB)": None if row["peak_gb"] is None else f"{row['peak_gb']:.1f}",
             "compiling (s)": f"{row['compile_seconds']:.0f}",
         }
         for method, row in result["steps"].items()
@@ -42,9 +57,9 @@ def main():
     print(markdown_table(rows, list(rows[0])))
     ratio = result["two_stages_over_one_pass"]
     print(
-        f"two stages / one pass: {ratio['seconds']:.2f} in time, {ratio['xla_gflop']:.2f} in "
-        f"XLA's FLOPs (the paper: 21.6 h / 17.4 h = 1.24), on {result['devices']} x "
-        f"{result['device']}, {result['dtype']}, batch {result['batch']}"
+        f"two stages / one pass: {ratio['seconds']:.2f} in time, {ratio['model_gflop']:.2f} in "
+        f"model FLOPs, {ratio['xla_gflop']:.2f} in XLA's (the paper: 21.6 h / 17.4 h = 1.24), on "
+        f"{result['devices']} x {result['device']}, {result['dtype']}, batch {result['batch']}"
     )
     if OUT.value:
         with open(OUT.value, "w", encoding="utf-8") as file:
