@@ -4,6 +4,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 WORKDIR ?= runs/quickstart
+# Two: most of a test is compiling, which one core does; each takes up to 3 GB.
+WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help install quickstart test lint clean
@@ -37,7 +39,7 @@ quickstart: .venv/.teacher
 	$(BIN)/python launch/train.py --config configs/quickstart.py --workdir $(WORKDIR)
 
 test: .venv/.installed
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
 
 lint: .venv/.installed
 	$(BIN)/ruff check .
