@@ -68,6 +68,25 @@ _PANELS = (
         is_log=True,
     ),
     _Panel(
+        "Triple loss: distance to the teacher",
+        "nats, and 1 - cosine (log scale)",
+        (
+            _Curve("distill/soft", "soft targets", _GREEN),
+            _Curve("distill/cosine", "cosine", _PURPLE),
+        ),
+        is_log=True,
+    ),
+    _Panel(
+        "Relations: distance to the teacher",
+        "nats (log scale)",
+        (
+            _Curve("distill/query", "queries", _GREEN),
+            _Curve("distill/key", "keys", _PURPLE),
+            _Curve("distill/value", "values", _BLUE),
+        ),
+        is_log=True,
+    ),
+    _Panel(
         "Held-out text: masked words found",
         "accuracy",
         (
