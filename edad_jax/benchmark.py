@@ -44,7 +44,7 @@ def benchmark_steps(
     Returns:
       {"device", "devices", "dtype", "batch", "steps": {method: {"seconds" (median), "seconds_all",
       "tokens_per_second", "model_gflop" (`flops.step_flops`), "tflops" and "mfu" by these,
-      "xla_gflop", "peak_gb" (where the device tells), "compile_seconds"}}}, and, where all three
+      "xla_gflop", "program_gb" (memory of one device), "compile_seconds"}}}, and, where all three
       ran, "two_stages_over_one_pass" in seconds and in both counts of FLOPs. XLA counts the program
       of one device before it optimises it, matrix products and everything else. (After it, the
       count depends on the machine: products given to a CPU maker's library count as nothing.)
@@ -85,6 +85,7 @@ def benchmark_steps(
             "seconds_all": [],
             "compile_seconds": time.perf_counter() - start,
             "xla_gflop": _flops(lowered) / 1e9,
+            "program_gb": _program_gb(compiled),
             "model_gflop": flops.step_flops(
                 method,
                 run.nets.teacher.config,
@@ -105,7 +106,6 @@ def benchmark_steps(
             jax.block_until_ready(train_state)
             if number >= WARM_UP:
                 report[method]["seconds_all"].append(time.perf_counter() - start)
-        report[method]["peak_gb"] = _peak_gb()
         del run, step, lowered, compiled, train_state, frozen
     for row in report.values():
         row["seconds"] = float(np.median(row["seconds_all"]))
@@ -167,10 +167,11 @@ def _or(value, default):
     return default if value is None else value
 
 
-def _peak_gb():
-    """Returns the largest memory that was in use on the first device, so far; None on CPUs."""
-    memory = jax.devices()[0].memory_stats() or {}
-    return memory["peak_bytes_in_use"] / 1e9 if "peak_bytes_in_use" in memory else None
+def _program_gb(compiled):
+    """Returns what a program holds on one device: arguments, results and all in between."""
+    memory = compiled.memory_analysis()
+    held = memory.argument_size_in_bytes + memory.output_size_in_bytes
+    return (held + memory.temp_size_in_bytes - memory.alias_size_in_bytes) / 1e9
 
 
 def _flops(lowered):

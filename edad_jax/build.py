@@ -68,22 +68,14 @@ def build_run(config: ConfigDict, vocabulary: Vocabulary, *, total_steps: int) -
     teacher, teacher_params, fresh = build_teacher(
         config.teacher, vocabulary, precision, (config.seed, 0)
     )
-    has_learned = is_exported(config.teacher.checkpoint)
-    grows = teacher.config.extension is not None or vocabulary.added_size > 0
-    if "teacher" not in methods.TRAINED_NETS[config.method] and grows and not has_learned:
-        raise ValueError(
-            f"config.method={config.method!r} freezes the teacher, but {config.teacher.checkpoint} "
-            "has no extension yet: it would imitate random blocks and words. Adapt it first "
-            "(--config.method=adaptation) and give --config.teacher.checkpoint=WORKDIR/teacher, or "
-            "distil the plain model: --config.teacher.extension.hidden_size=0 "
-            "--config.vocabulary.size=0"
-        )
-    if config.method in methods.NEED_MLM_HEAD and "mlm" in fresh:
-        raise ValueError(
-            f"config.method={config.method!r} takes soft targets from the teacher's MLM head, and "
-            "config.teacher.fresh says that it starts from random; give a teacher that has one, or "
-            "adapt it first (--config.method=adaptation)"
-        )
+    # Of an adapted teacher's words some are added ones, whatever its tokenizer calls them.
+    base_size = teacher.config.base.vocab_size
+    vocabulary = dataclasses.replace(vocabulary, base_size=base_size)
+    _check_frozen_teacher(
+        config,
+        grows=teacher.config.extension is not None or vocabulary.added_size > 0,
+        has_learned=is_exported(config.teacher.checkpoint),
+    )
     return assemble_run(
         config, vocabulary, teacher, teacher_params, fresh=fresh, total_steps=total_steps
     )
@@ -121,14 +113,20 @@ def check_settings(config: ConfigDict) -> None:
         raise ValueError(
             f"config.student.init={config.student.init!r} is not one of {', '.join(STUDENT_INITS)}"
         )
-    if config.masking.smoothing < 0:
-        raise ValueError(
-            f"config.masking.smoothing={config.masking.smoothing}, expected 0 (all pieces alike) "
-            "or more (DistilBERT: 0.7)"
-        )
     if config.rows.mode not in ROW_MODES:
         raise ValueError(
             f"config.rows.mode={config.rows.mode!r} is not one of {', '.join(ROW_MODES)}"
+        )
+    _check_lengths(config)
+    has_learned = is_exported(config.teacher.checkpoint)
+    grows = config.teacher.extension is not None and config.teacher.extension.hidden_size > 0
+    adds_words = not config.prepared and config.vocabulary.size > 0
+    _check_frozen_teacher(config, grows=grows or adds_words, has_learned=has_learned)
+    if has_learned and adds_words:
+        raise ValueError(
+            f"{config.teacher.checkpoint} has its added words already, and config.vocabulary.size="
+            f"{config.vocabulary.size:,} would add more: give the rows that it learned from, "
+            "--config.prepared=ITS_WORKDIR, or --config.vocabulary.size=0 for its words alone"
         )
     inheritance.check_section(config.student)
     resolve_precision(config.dtype)
@@ -138,6 +136,44 @@ def check_settings(config: ConfigDict) -> None:
     student = student_config(config.student, Vocabulary(1, 1, 0, 0, 0))
     config_json.family_of(student.base, extended=student.extension is not None)
     extension_config(config.teacher.extension)
+
+
+def _check_frozen_teacher(config, *, grows, has_learned):
+    """Raises ValueError where a student would imitate random weights."""
+    if "teacher" in methods.TRAINED_NETS[config.method]:
+        return
+    if (grows or config.teacher.from_scratch) and not has_learned:
+        raise ValueError(
+            f"config.method={config.method!r} freezes the teacher, but {config.teacher.checkpoint} "
+            "has no extension yet: it would imitate random blocks and words. Adapt it first "
+            "(--config.method=adaptation) and give --config.teacher.checkpoint=WORKDIR/teacher, or "
+            "distil the plain model: --config.teacher.extension.hidden_size=0 "
+            "--config.vocabulary.size=0"
+        )
+    if config.method in methods.NEED_MLM_HEAD and "mlm" in config.teacher.fresh:
+        raise ValueError(
+            f"config.method={config.method!r} takes soft targets from the teacher's MLM head, and "
+            "config.teacher.fresh says that it starts from random; give a teacher that has one, or "
+            "adapt it first (--config.method=adaptation)"
+        )
+
+
+def _check_lengths(config):
+    """Raises ValueError for numbers of pieces, shares and heads that cannot be."""
+    if not 0 < config.masking.share <= 1 or config.masking.smoothing < 0:
+        raise ValueError(
+            f"config.masking: got share={config.masking.share}, smoothing="
+            f"{config.masking.smoothing}; expected a share from above 0 to 1, and a smoothing of 0 "
+            "(all pieces alike) or more (DistilBERT: 0.7)"
+        )
+    odd = [length for length in config.rows.buckets if not 1 <= length <= config.rows.max_length]
+    if odd:
+        raise ValueError(
+            f"config.rows.buckets has {odd}, expected lengths from 1 to config.rows.max_length="
+            f"{config.rows.max_length}"
+        )
+    if config.method in minilm.METHODS:
+        minilm.check_divides(config.minilm.relation_heads, "student", config.student.hidden_size)
 
 
 def assemble_run(

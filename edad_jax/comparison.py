@@ -51,6 +51,9 @@ _PANELS = (
         "distill/hidden",
         is_log=True,
     ),
+    _Panel("Distillation: soft targets", "nats (log scale)", "distill/soft", is_log=True),
+    _Panel("Distillation: cosine", "1 - cosine (log scale)", "distill/cosine", is_log=True),
+    _Panel("Distillation: relations of values", "nats (log scale)", "distill/value", is_log=True),
     _Panel("Weight of distillation in the student's loss", "alpha (share of 1)", "alpha"),
     _Panel(
         "Held-out text: masked words found (teacher dashed)",

@@ -23,12 +23,16 @@ METHODS = {"minilm": ("student",)}
 def check_relation_heads(nets: Nets, heads: int) -> None:
     """Raises ValueError where relation heads do not divide the widths of both nets."""
     for net in ("teacher", "student"):
-        width = getattr(nets, net).config.base.hidden_size
-        if heads < 1 or width % heads:
-            raise ValueError(
-                f"config.minilm.relation_heads={heads} does not divide the {net}'s width, {width}; "
-                "choose a common divisor of both widths, such as 12"
-            )
+        check_divides(heads, net, getattr(nets, net).config.base.hidden_size)
+
+
+def check_divides(heads: int, net: str, width: int) -> None:
+    """Raises ValueError where relation heads do not divide the width of a net."""
+    if heads < 1 or width % heads:
+        raise ValueError(
+            f"config.minilm.relation_heads={heads} does not divide the {net}'s width, {width}; "
+            "choose a common divisor of both widths, such as 12"
+        )
 
 
 def make_minilm_step(nets: Nets, settings: StepSettings) -> Callable:

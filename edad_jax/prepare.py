@@ -100,7 +100,7 @@ def prepare(config: ConfigDict, workdir: str | Path) -> Prepared:
             cls_id=tokenizer.cls_token_id,
             sep_id=tokenizer.sep_token_id,
             added_pieces=cut_added_words(_pieces(tokenizer), base_size),
-            token_counts=token_counts(train, folder / "counts"),
+            token_counts=_counts(config, train, folder, Path(workdir)),
         ),
         train=train,
         heldout=heldout,
@@ -185,6 +185,12 @@ def _check_prepared(config, tokenizer, rows, folder):
             f"config.rows.max_length={config.rows.max_length}, but the rows in {folder} have "
             f"{rows.max_length} pieces; give --config.rows.max_length={rows.max_length}"
         )
+    mode = rows.manifest.get("mode", "pairs")
+    if mode != config.rows.mode:
+        raise ValueError(
+            f"config.rows.mode={config.rows.mode!r}, but the rows in {folder} are {mode!r}; give "
+            f"--config.rows.mode={mode}"
+        )
     if config.vocabulary.from_scratch:
         return  # of the teacher's vocabulary nothing is kept
     expected = _pieces(_load_base(config))
@@ -194,6 +200,14 @@ def _check_prepared(config, tokenizer, rows, folder):
             f"{config.vocabulary.base or config.teacher.checkpoint}; prepare them again with "
             "this teacher, or give the teacher they were made for"
         )
+
+
+def _counts(config, train, folder, workdir):
+    """Returns the pieces' counts where masking asks for them; what was prepared stays untouched."""
+    if not config.masking.smoothing:
+        return None
+    is_there = (folder / "counts.stage.json").exists()
+    return token_counts(train, (workdir if config.prepared and not is_there else folder) / "counts")
 
 
 def _row_facts(section):

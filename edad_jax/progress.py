@@ -112,18 +112,22 @@ class Progress:
         self._clock.clear()
         self._clock.append((time.perf_counter(), self._tokens))
 
+    def settle(self):
+        """Reads the metrics of the step before, so that what comes now is not of its time."""
+        if self._pending is not None:
+            self._read(*self._pending)
+            self._pending = None
+
     def advance(self, step: int, metrics: dict, *, finish: bool):
         """Reads the metrics of the step before, and of this one too where asked to finish.
 
         Raises:
           FloatingPointError: a loss or a gradient norm is not finite.
         """
-        if self._pending is not None:
-            self._read(*self._pending)
+        self.settle()
         self._pending = (step, metrics)
         if finish:
-            self._read(*self._pending)
-            self._pending = None
+            self.settle()
 
     def _read(self, step, metrics):
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}

@@ -180,6 +180,7 @@ def _markdown(number, scale_name, rows, plan, folder, inputs: KcInputs) -> str:
     lines += ["", "## Every command", "", "```"]
     places = {str(folder): "CELLS", inputs.teacher: "TEACHER", inputs.corpus: "CORPUS"}
     places |= {inputs.sentiment: "SENTIMENT"}
+    places |= {path: name.upper() for name, path in inputs.others.items()}
     for cell in plan.cells:
         words = " ".join(["python", *command(cell, folder)])
         for path, short in places.items():

@@ -26,6 +26,18 @@ from edad_jax.workdir import open_beside, write_json
 TITLE = "Questions on a small machine: EM, F1 and inference time"
 # Exact match, F1, seconds for the development set on a Raspberry Pi 5 (the paper's Table 2).
 PUBLISHED = {"BERT-base": (54.93, 72.36, 13_220), "DistilBERT": (52.79, 70.44, 6_506)}
+# Flags of fine-tuning: configs/squad.py as it is, or what two CPU cores carry.
+PI_SCALES = {
+    "paper": (),
+    "small": (
+        "--config.max_train=2000",
+        "--config.max_length=192",
+        "--config.overlap=64",
+        "--config.epochs=1",
+        "--config.batch_size=16",
+        "--config.optimizer.learning_rate=1e-4",
+    ),
+}
 FORMATS = {"onnx": "float32", "onnx-int8": "int8"}
 NAME = "table-pi-2"
 
@@ -77,6 +89,7 @@ def reproduce_pi(
     threads: int = 0,
     tune: Sequence[str] = (),
     jobs: int = 1,
+    only_report: bool = False,
     progress: bool = True,
 ) -> Path:
     """Returns the table's file; writes out/table-pi-2.md, .json and .png.
@@ -91,6 +104,7 @@ def reproduce_pi(
       threads: of the runtime; 0: as many as there are cores.
       tune: more flags for every fine-tuning.
       jobs: cells at once.
+      only_report: train nothing.
       progress: whether to show bars.
 
     Raises:
@@ -100,7 +114,8 @@ def reproduce_pi(
     plan = plan_pi(models, squad, str(folder), tune)
     splits, _ = read_questions(squad)
     asked = splits["test"][: questions or None]
-    run_cells(plan.cells, folder, root, jobs)
+    if not only_report:
+        run_cells(plan.cells, folder, root, jobs)
     for cell in plan.cells:
         check_command(cell, folder)
     rows = []
@@ -121,13 +136,15 @@ def reproduce_pi(
     ]  # fmt: skip
     figures.plot_costs(out / f"{NAME}.png", points, TITLE, "a question (ms)", "F1 (%)")
     with open_beside(out / f"{NAME}.md") as file:
-        file.write(_markdown(rows, len(asked), plan, folder, squad))
+        file.write(_markdown(rows, len(asked), plan, folder, {squad: "SQUAD"} | _named(models)))
     return out / f"{NAME}.md"
 
 
 def _ask(exported: Path, asked: Sequence[Question], threads: int, progress: bool) -> dict[str, Any]:
     """Returns the scores of an exported model, and the seconds that it took, one by one."""
-    reader = Reader(exported, threads=threads, max_length=_longest(exported))
+    longest = min(384, read_json(exported / "config.json")["max_position_embeddings"])
+    overlap = min(128, longest // 3)  # as in configs/squad.py
+    reader = Reader(exported, threads=threads, max_length=longest, overlap=overlap)
     next(reader([(asked[0].question, asked[0].context)]))
     answers, start = [], time.perf_counter()
     for question in tqdm(asked, desc=exported.name, unit="question", disable=not progress):
@@ -143,11 +160,11 @@ def _ask(exported: Path, asked: Sequence[Question], threads: int, progress: bool
     }
 
 
-def _longest(exported):
-    return min(384, read_json(exported / "config.json")["max_position_embeddings"])
+def _named(models):
+    return {path: name.upper() for name, path in models.items()}
 
 
-def _markdown(rows, count, plan, folder, squad) -> str:
+def _markdown(rows, count, plan, folder, places) -> str:
     first = rows[0]["seconds"]
     shown = [
         {
@@ -180,6 +197,8 @@ def _markdown(rows, count, plan, folder, squad) -> str:
         lines += ["", "## Every command", "", "```"]
         for cell in plan.cells:
             words = " ".join(["python", *command(cell, folder)])
-            lines.append(words.replace(str(folder), "CELLS").replace(squad, "SQUAD"))
+            for path, short in {str(folder): "CELLS", **places}.items():
+                words = words.replace(path, short)
+            lines.append(words)
         lines.append("```")
     return "\n".join([*lines, ""])

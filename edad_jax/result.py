@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from edad_jax import evaluate, report, state
+from edad_jax import evaluate, report, state, triple
 from edad_jax.build import Run
 from edad_jax.export.huggingface import ModelCard, save_model
 from edad_jax.markdown import markdown_table
@@ -104,12 +104,17 @@ def _card(config, net, summary):
 
 
 def _untrained_heads(config, net):
-    """Returns a word for the card where the heads of the exported student never had a loss."""
-    if net == "student" and (
-        config.method in ("distillation", "minilm") or config.alpha == "only_distillation"
-    ):
-        return {"heads": "MLM and NSP heads are untrained: this student learned by imitation only"}
-    return {}
+    """Returns a word for the card where heads of the exported student never had a loss."""
+    learned = set()
+    if config.method == "edad" and config.alpha != "only_distillation":
+        learned = {"MLM", "NSP"} if config.rows.mode == "pairs" else {"MLM"}
+    elif config.method in triple.METHODS and (config.triple.soft or config.triple.mlm):
+        learned = {"MLM"}
+    there = ("MLM", "NSP") if config.student.has_pooler else ("MLM",)
+    untrained = [head for head in there if head not in learned]
+    if net != "student" or not untrained:
+        return {}
+    return {"heads": f"untrained, no loss of this run reached them: {', '.join(untrained)}"}
 
 
 def _result_text(workdir, summary, picture):

@@ -106,16 +106,27 @@ def train(config: ConfigDict, workdir: str) -> dict:
         ):
             if start == 0:
                 writer.write(0, measure_heldout(train_state.params))
+            compiled = set()
             for number in range(start, total_steps):
                 batch = parallel.shard_batch(batch_at(number))
+                if is_new := batch.ids_bt.shape not in compiled:
+                    progress.settle()
                 train_state, metrics = step(train_state, frozen, batch)
                 done = number + 1
+                if is_late := is_new and bool(compiled):  # of another length: compiled now
+                    jax.block_until_ready(metrics)
+                    progress.restart_clock()
+                compiled.add(batch.ids_bt.shape)
                 is_last = done == total_steps
                 is_saved = is_last or _is_due(done, config.checkpoint.every_steps)
                 is_stopped = any_process(stop.is_set, done)
                 is_logged = is_last or _is_due(done, config.log_every_steps)
                 # Metrics are read one step late, so that the device never waits for this loop.
-                progress.advance(done, metrics, finish=is_saved or is_stopped or is_logged)
+                progress.advance(
+                    done, metrics, finish=is_saved or is_stopped or is_logged or is_late
+                )
+                if is_late:
+                    progress.restart_clock()
                 if is_logged:
                     writer.write(done, progress.last_metrics)
                 if is_last or _is_due(done, config.heldout.every_steps):

@@ -62,10 +62,15 @@ def alpha_schedule(
     """
     if section.schedule == "constant":
         return optax.constant_schedule(settings.soft + settings.cosine)
-    if settings.mlm == 1:
+    if section.schedule not in schedules.ALPHA_SCHEDULES:
+        raise ValueError(
+            f"config.triple.schedule={section.schedule!r} is not one of constant, "
+            f"{', '.join(schedules.ALPHA_SCHEDULES)}"
+        )
+    if settings.mlm in (0, 1):
         raise ValueError(
             f"config.triple.schedule={section.schedule!r} moves weight between the teacher and "
-            "MLM, but config.triple.mlm=1 leaves the teacher none; give soft or cosine a weight"
+            f"MLM, but config.triple.mlm={settings.mlm} leaves one of them none; give both a weight"
         )
     return schedules.alpha(section.schedule, total_steps=total_steps)
 

@@ -49,7 +49,7 @@ def main():
             "TFLOP/s": f"{row['tflops']:,.2f}",
             "MFU": None if row["mfu"] is None else f"{row['mfu']:.1%}",
             "XLA GFLOP": f"{row['xla_gflop']:,.0f}",
-            "memory (GB)": None if row["peak_gb"] is None else f"{row['peak_gb']:.1f}",
+            "memory (GB)": f"{row['program_gb']:.1f}",
             "compiling (s)": f"{row['compile_seconds']:.0f}",
         }
         for method, row in result["steps"].items()

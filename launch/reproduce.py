@@ -50,7 +50,7 @@ DATASETS = flags.DEFINE_list(
 JOBS = flags.DEFINE_integer(
     "jobs", 1, "Runs at once, each on its share of the CPU's cores.", lower_bound=1
 )
-ONLY_REPORT = flags.DEFINE_bool("only_report", False, "Write what there is, and run nothing.")
+ONLY_REPORT = flags.DEFINE_bool("only_report", False, "Train nothing; what is timed is timed anew.")
 
 
 def main():
@@ -125,7 +125,7 @@ def _main_kcbert():
 
 
 def _main_pi():
-    from edad_jax.reproduce_pi import reproduce_pi
+    from edad_jax.reproduce_pi import PI_SCALES, reproduce_pi
 
     _require(SQUAD, "questions and their contexts")
     written = reproduce_pi(
@@ -135,8 +135,9 @@ def _main_pi():
         workdir=Path(WORKDIR.value).expanduser().resolve(),
         out=Path(OUT.value).expanduser().resolve(),
         questions=QUESTIONS.value,
-        tune=TUNE.value,
+        tune=(*PI_SCALES[SCALE.value], *TUNE.value),
         jobs=JOBS.value,
+        only_report=ONLY_REPORT.value,
     )
     print(written.read_text(encoding="utf-8"))
 

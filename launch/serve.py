@@ -21,6 +21,12 @@ MODELS = flags.DEFINE_list(
 HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to listen at; 0.0.0.0 for all.")
 PORT = flags.DEFINE_integer("port", 8000, "Port to listen at.")
 THREADS = flags.DEFINE_integer("threads", 0, "Of each model; 0: all cores.", lower_bound=0)
+MAX_LENGTH = flags.DEFINE_integer(
+    "max_length", 0, "Pieces of a window; 0: 128. Models of configs/squad.py: 384.", lower_bound=0
+)
+OVERLAP = flags.DEFINE_integer(
+    "overlap", None, "Pieces that windows share; a quarter of them. configs/squad.py: 128."
+)
 BODY = flags.DEFINE_integer("body_bytes", 1_000_000, "Largest body.", lower_bound=1)
 TEXT = flags.DEFINE_integer("text_characters", 100_000, "Longest text.", lower_bound=1)
 TEXTS = flags.DEFINE_integer("texts", 64, "Texts of a request.", lower_bound=1)
@@ -42,7 +48,9 @@ def main():
         name = name or Path(folder).name
         if name in models:
             raise ValueError(f"--models: got {name} twice; give names, as in student=FOLDER")
-        models[name] = open_model(folder, threads=THREADS.value)
+        models[name] = open_model(
+            folder, threads=THREADS.value, max_length=MAX_LENGTH.value, overlap=OVERLAP.value
+        )
     limits = Limits(
         body_bytes=BODY.value, text_characters=TEXT.value, texts=TEXTS.value, waiting=WAITING.value
     )

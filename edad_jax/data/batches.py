@@ -7,6 +7,9 @@ number alone. Example number `step * batch_size + j` of the endless stream is ro
 every row exactly once, and no row is dropped at its end. The permutation is a keyed bijection that
 is computed for the rows asked for, never written out, so step 10^9 costs what step 0 costs.
 
+With length buckets, rows are sorted by length within pools of batches: an epoch's end then lies
+somewhere in a pool, and a run that stops inside one has not seen all of that pool's rows.
+
 Tokens seen = the sum of `length_b` over the global batches: real pieces, [CLS] and [SEP] included,
 padding not.
 """

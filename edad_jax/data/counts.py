@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,9 @@ def token_counts(rows: Rows, folder: Path) -> np.ndarray:
             is_real = np.arange(rows.max_length) < found["length"][:, None]
             counts += np.bincount(found["ids"][is_real], minlength=len(counts))
         out.mkdir(parents=True, exist_ok=True)
-        np.save(out / _FILE, counts, allow_pickle=False)
+        beside = out / f".{os.getpid()}.npy"
+        np.save(beside, counts, allow_pickle=False)
+        os.replace(beside, out / _FILE)
         return {"pieces": int(counts.sum()), "seen": int((counts > 0).sum())}
 
     run_stage(folder, {"rows": file_checksum(rows.folder / MANIFEST)}, count)
