@@ -185,15 +185,14 @@ def _keep_other_scale(out, number, scale_name):
 
 
 def _draw(number: int, scale: Scale, rows: Sequence[Mapping], path: Path) -> None:
-    """Draws the averages, or, before all data sets have run, the first one that has.
+    """Draws the averages, or, before all data sets have run, the one that most models have.
 
     Models that others have trained before have no place on a cost axis.
     """
     path.unlink(missing_ok=True)
-    column = next(
-        (name for name in ("average", *DATASETS) if any(name in row["f1"] for row in rows)), None
-    )
-    if column is None:
+    # max takes the first of equals, so the average where all rows have it
+    column = max(("average", *DATASETS), key=lambda name: sum(name in row["f1"] for row in rows))
+    if not any(column in row["f1"] for row in rows):
         return
     points = [
         {
