@@ -21,7 +21,7 @@ from edad_jax.command import run_command
 from edad_jax.data.tokenizer import load_tokenizer
 from edad_jax.tasks import rows as task_rows
 from edad_jax.tasks.outcome import show_interval
-from edad_jax.tasks.prediction import name_labels
+from edad_jax.tasks.rows import name_labels
 from edad_jax.tasks.scores import mean_interval
 from edad_jax.tasks.setup import prepare_examples, run_seeds
 
