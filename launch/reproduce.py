@@ -74,15 +74,13 @@ def main():
         SCALES[SCALE.value],
         Inputs(
             teacher=models[0],
-            corpus=",".join(_absolute(part) for part in CORPUS.value.split(",") if part.strip()),
+            corpus=_corpus(),
             ner=_absolute(NER.value),
             biobert=models[1],
             scibert=models[2],
             sizes=read_sizes(models) if SCALES[SCALE.value].student else {},
         ),
-        root=Path(__file__).resolve().parents[1],
-        workdir=Path(WORKDIR.value).expanduser().resolve(),
-        out=Path(OUT.value).expanduser().resolve(),
+        **_places(),
         train=TRAIN.value,
         tune=TUNE.value,
         datasets=DATASETS.value,
@@ -108,14 +106,12 @@ def _main_kcbert():
         KC_SCALES[SCALE.value],
         KcInputs(
             teacher=teacher,
-            corpus=",".join(_absolute(part) for part in CORPUS.value.split(",") if part.strip()),
+            corpus=_corpus(),
             sentiment=_absolute(SENTIMENT.value) if SENTIMENT.value else "",
             positions=config["max_position_embeddings"],
             others=_named_models(),
         ),
-        root=Path(__file__).resolve().parents[1],
-        workdir=Path(WORKDIR.value).expanduser().resolve(),
-        out=Path(OUT.value).expanduser().resolve(),
+        **_places(),
         train=TRAIN.value,
         tune=TUNE.value,
         jobs=JOBS.value,
@@ -131,15 +127,27 @@ def _main_pi():
     written = reproduce_pi(
         _named_models(),
         _path(SQUAD.value),
-        root=Path(__file__).resolve().parents[1],
-        workdir=Path(WORKDIR.value).expanduser().resolve(),
-        out=Path(OUT.value).expanduser().resolve(),
+        **_places(),
         questions=QUESTIONS.value,
         tune=(*PI_SCALES[SCALE.value], *TUNE.value),
         jobs=JOBS.value,
         only_report=ONLY_REPORT.value,
     )
     print(written.read_text(encoding="utf-8"))
+
+
+def _places():
+    """Returns where the project is, where the cells go and where the table."""
+    return {
+        "root": Path(__file__).resolve().parents[1],
+        "workdir": Path(WORKDIR.value).expanduser().resolve(),
+        "out": Path(OUT.value).expanduser().resolve(),
+    }
+
+
+def _corpus():
+    """Returns the text's globs and folders from the root, since the cells run elsewhere."""
+    return ",".join(_absolute(part) for part in CORPUS.value.split(",") if part.strip())
 
 
 def _require(flag, meaning):

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from edad_jax.data.reading import ReadReport, read_blocks, recode_blocks
+from edad_jax.data.reading import ReadReport
 from edad_jax.tasks import splits as task_splits
 
 if TYPE_CHECKING:
@@ -165,15 +165,7 @@ def _read_file(path: Path, split: str, encoding: str, report: ReadReport) -> Ite
 
 def _load_json(path: Path, encoding: str) -> Any:
     damage = ReadReport()
-    with open(path, "rb") as file:
-        blocks = read_blocks(file, path.suffix.lower(), str(path), damage)
-        try:
-            content = b"".join(recode_blocks(blocks, encoding, str(path), damage))
-        except LookupError as error:
-            raise ValueError(
-                f"got --config.encoding={encoding}, expected a name that Python knows, such as "
-                "utf-8 or cp949"
-            ) from error
+    content = task_splits.read_whole(path, encoding, damage)
     if damage.problems:
         raise ValueError(f"{damage.messages[0]}; give a whole file, in its --config.encoding")
     try:

@@ -139,6 +139,32 @@ def load_dataset(data: str, dataset_config: str) -> tuple[dict[str, Dataset], li
     return {split: splits[split] for split in SPLITS if split in splits}, unused
 
 
+def read_whole(path: Path, encoding: str, report: ReadReport) -> bytes:
+    """Returns a file's content as UTF-8; what was not UTF-8, and was to be, is left as it is.
+
+    Args:
+      path: compressed where its ending says so (`reading.COMPRESSIONS`).
+      encoding: of the file; a byte order mark decides over it.
+      report: told of characters that the encoding does not have.
+
+    Raises:
+      ValueError: the file is damaged or cut short, or there is no such encoding.
+    """
+    damage = ReadReport()
+    with open(path, "rb") as file:
+        blocks = read_blocks(file, path.suffix.lower(), str(path), damage)
+        try:
+            content = b"".join(recode_blocks(blocks, encoding, path.name, report))
+        except LookupError as error:
+            raise ValueError(
+                f"got --config.encoding={encoding}, expected a name that Python knows, such as "
+                "utf-8 or cp949"
+            ) from error
+    if damage.problems:
+        raise ValueError(f"{damage.messages[0]}; a part of a split is not used: give a whole file")
+    return content
+
+
 def read_text(path: Path, encoding: str, report: ReadReport) -> list[str]:
     r"""Returns the lines of a file without their ends, which are `\n` or `\r\n`.
 
@@ -154,19 +180,7 @@ def read_text(path: Path, encoding: str, report: ReadReport) -> list[str]:
       ValueError: the file is damaged or cut short, there is no such encoding, or the lines that are
         not UTF-8 are Korean in its old encoding.
     """
-    damage = ReadReport()
-    with open(path, "rb") as file:
-        blocks = read_blocks(file, path.suffix.lower(), str(path), damage)
-        try:
-            content = b"".join(recode_blocks(blocks, encoding, path.name, report))
-        except LookupError as error:
-            raise ValueError(
-                f"got --config.encoding={encoding}, expected a name that Python knows, such as "
-                "utf-8 or cp949"
-            ) from error
-    if damage.problems:
-        raise ValueError(f"{damage.messages[0]}; a part of a split is not used: give a whole file")
-    lines = content.split(b"\n")
+    lines = read_whole(path, encoding, report).split(b"\n")
     _check_korean(lines, path)
     return [
         _decode(line.removesuffix(b"\r"), f"{path.name}:{number}", report)
