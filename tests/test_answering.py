@@ -2,6 +2,7 @@
 """Question answering: rows and their labels, answers in the text as it was given, whole runs."""
 
 import json
+import unicodedata
 
 import jax
 import jax.numpy as jnp
@@ -291,3 +292,14 @@ def test_settings_that_cannot_be_used_are_named(tuned, tmp_path, changes, messag
     config = tiny_tuning("answering", folder / "bert", folder / "data", **changes)
     with pytest.raises(ValueError, match=message):
         finetune(config, str(tmp_path / "run"))
+
+
+def test_hangul_in_parts_is_read_as_syllables_and_answered_as_it_stands(tmp_path):
+    """The runtime reads it so too: the same pieces for the same text."""
+    tokenizer = load_tokenizer(write_tokenizer(tmp_path, lower=False, strip_accents=False))
+    context = unicodedata.normalize("NFD", "brain 안녕 하세요 dose")
+    answer = unicodedata.normalize("NFD", "안녕 하세요")
+    question = ask(context, answer, question="brain dose")
+    rows = question_rows([question], tokenizer, **WINDOWS)
+    assert tokenizer.unk_token_id not in rows.ids[0]
+    assert best_answers([question], rows, pointing(rows), **SEARCH) == [answer]

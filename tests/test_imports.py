@@ -97,6 +97,7 @@ FLOORS = {
     "tasks.questions": 3,
     "tasks.question_rows": 4,
     "tasks.answering": 5,
+    "tasks.words": 3,
     "tasks.tagging": 4,
     "tasks.classification": 4,
     "tasks.prediction": 5,

@@ -138,12 +138,7 @@ def _read_tokenizer(directory, vocab_size):
             f"{path} has {tokenizer.get_vocab_size()} pieces, the model {vocab_size}: "
             "it belongs to another model; export this one again"
         )
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    # Vocabularies have composed characters; text from a Mac's files has Hangul in parts.
-    composed = [tokenizers.normalizers.NFC(), tokenizer.normalizer]
-    tokenizer.normalizer = tokenizers.normalizers.Sequence([each for each in composed if each])
-    return tokenizer
+    return windows.whole(tokenizer)
 
 
 def _open(directory, threads):

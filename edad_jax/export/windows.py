@@ -59,11 +59,26 @@ def segments(text: str) -> Iterator[tuple[int, int]]:
     yield start, len(text)
 
 
+def whole(tokenizer: "tokenizers.Tokenizer") -> "tokenizers.Tokenizer":
+    """Returns the tokenizer after setting it to read all of a text, and composed (NFC).
+
+    Vocabularies have composed characters; text from a Mac's files has Hangul in parts. Offsets are
+    those of the text as it was given.
+    """
+    from tokenizers import normalizers
+
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    parts = [normalizers.NFC(), tokenizer.normalizer]
+    tokenizer.normalizer = normalizers.Sequence([part for part in parts if part is not None])
+    return tokenizer
+
+
 def tokenize(tokenizer: "tokenizers.Tokenizer", text: str) -> Pieces:
     """Returns the pieces of a text. Surrogates, which no encoding knows, count as unknown.
 
     Args:
-      tokenizer: one that neither truncates nor pads.
+      tokenizer: one that `whole` has set.
       text: of any length.
     """
     text = without_surrogates(text)

@@ -3,18 +3,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-import numpy as np
 from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerFast
 
 from edad_jax.tasks import scores
 from edad_jax.tasks.labelled import LabelledText, read_labelled, write_predictions
-from edad_jax.tasks.rows import NO_LABEL, TaskRows, classification_rows, name_labels, teach_words
+from edad_jax.tasks.rows import NO_LABEL, TaskRows, classification_rows
+from edad_jax.tasks.words import WordLabels
 
 
-class Classification:
+class Classification(WordLabels):
     """Labelled texts in csv, tsv, jsonl or a data set; accuracy is the headline."""
 
     name = "classification"
@@ -55,21 +55,6 @@ class Classification:
             tokenizer,
             max_length=max_length,
         )
-
-    def decode(
-        self,
-        examples: Sequence[LabelledText],
-        rows: TaskRows,
-        logits: Sequence[np.ndarray],
-        labels: Sequence[str],
-    ) -> list[list[str]]:
-        """Returns the likeliest label of every text, in a list."""
-        del examples
-        return name_labels(rows, logits, labels)
-
-    def teach(self, *asked: Any) -> TaskRows:
-        """Returns the rows with a teacher's soft labels; arguments are those of `teach_words`."""
-        return teach_words(*asked)
 
     def score(
         self,

@@ -10,7 +10,7 @@ import tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from edad_jax.export import answers
-from edad_jax.export.windows import Pieces, Window, tokenize
+from edad_jax.export.windows import Pieces, Window, tokenize, whole
 from edad_jax.tasks.questions import Question
 from edad_jax.tasks.rows import IMPOSSIBLE, NO_LABEL, TaskRows
 
@@ -56,9 +56,7 @@ def question_rows(
       max_query: pieces of a question at most; see `answers.lay_out`.
       overlap: pieces that neighbouring windows share.
     """
-    backend = tokenizers.Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    backend.no_truncation()
-    backend.no_padding()
+    backend = whole(tokenizers.Tokenizer.from_str(tokenizer.backend_tokenizer.to_str()))
     known: dict[str, Pieces] = {}  # several questions share a context
     rows = {"ids": [], "labels": [], "example": [], "starts": [], "windows": []}
     notes = dict.fromkeys(_NOTES, 0)

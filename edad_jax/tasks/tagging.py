@@ -4,18 +4,18 @@
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-import numpy as np
 from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerFast
 
 from edad_jax.tasks import scores
-from edad_jax.tasks.rows import NO_LABEL, TaskRows, name_labels, tagging_rows, teach_words
+from edad_jax.tasks.rows import NO_LABEL, TaskRows, tagging_rows
 from edad_jax.tasks.tagged import TaggedSentence, read_tagged, write_predictions
+from edad_jax.tasks.words import WordLabels
 
 
-class Tagging:
+class Tagging(WordLabels):
     """Two-column files or a data set of tagged words; entity-level micro F1 is the headline."""
 
     name = "tagging"
@@ -56,21 +56,6 @@ class Tagging:
             tokenizer,
             max_length=max_length,
         )
-
-    def decode(
-        self,
-        examples: Sequence[TaggedSentence],
-        rows: TaskRows,
-        logits: Sequence[np.ndarray],
-        labels: Sequence[str],
-    ) -> list[list[str]]:
-        """Returns the likeliest label of every word."""
-        del examples
-        return name_labels(rows, logits, labels)
-
-    def teach(self, *asked: Any) -> TaskRows:
-        """Returns the rows with a teacher's soft labels; arguments are those of `teach_words`."""
-        return teach_words(*asked)
 
     def score(
         self,
