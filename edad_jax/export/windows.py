@@ -2,6 +2,7 @@
 """Texts as windows of pieces, and windows as what a session reads. numpy alone."""
 
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -90,7 +91,21 @@ def tokenize(tokenizer: "tokenizers.Tokenizer", text: str) -> Pieces:
         is_first = np.diff(words, prepend=-2) != 0
         parts.append((np.array(encoding.ids, np.int64), offsets, is_first))
     ids, offsets, is_first = (np.concatenate(column) for column in zip(*parts, strict=True))
+    if not unicodedata.is_normalized("NFC", text):
+        # The tokenizer gives a composed character the place of its first part alone.
+        offsets[:, 1] = [_whole_end(text, start, end) for start, end in offsets.tolist()]
     return Pieces(ids, offsets[:, 0], offsets[:, 1], is_first)
+
+
+def _whole_end(text, start, end):
+    """Returns where text[start:end] ends with all parts of its last character."""
+
+    def length(stop):
+        return len(unicodedata.normalize("NFC", text[start:stop]))
+
+    while start < end < len(text) and length(end + 1) == length(end):
+        end += 1
+    return end
 
 
 def without_surrogates(text: str) -> str:
