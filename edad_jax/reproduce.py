@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edad_jax import figures
-from edad_jax.cells import Cell, check_command, command, run_cells
+from edad_jax.cells import Cell, check_command, run_cells, show_commands
 from edad_jax.markdown import markdown_table
 from edad_jax.models.checkpoint_files import local_folder, read_json
 from edad_jax.models.config_json import bert_config
@@ -259,13 +259,8 @@ def _markdown(number, scale_name, plan_rows, rows, cells, cells_folder, inputs) 
         path: name.upper() for name, path in inputs.paths().items()
     }
     lines += ["", "## Every command", ""]
-    lines += [f"Begun with a {Path(inputs.teacher).name} as TEACHER.", "", "```"]
-    for cell in cells:
-        words = " ".join(["python", *command(cell, cells_folder)])
-        for path, name in places.items():
-            words = words.replace(path, name)
-        lines.append(words)
-    return "\n".join([*lines, "```", ""])
+    lines += [f"Begun with a {Path(inputs.teacher).name} as TEACHER.", ""]
+    return "\n".join([*lines, *show_commands(cells, cells_folder, places), ""])
 
 
 def _minutes(row, key):

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from edad_jax import figures
-from edad_jax.cells import Cell, check_command, command, run_cells
+from edad_jax.cells import Cell, check_command, run_cells, show_commands
 from edad_jax.export import formats
 from edad_jax.export.runtime import Reader
 from edad_jax.markdown import markdown_table
@@ -194,11 +194,6 @@ def _markdown(rows, count, plan, folder, places) -> str:
         "", markdown_table(published, list(published[0])),
     ]  # fmt: skip
     if plan.cells:
-        lines += ["", "## Every command", "", "```"]
-        for cell in plan.cells:
-            words = " ".join(["python", *command(cell, folder)])
-            for path, short in {str(folder): "CELLS", **places}.items():
-                words = words.replace(path, short)
-            lines.append(words)
-        lines.append("```")
+        commands = show_commands(plan.cells, folder, {str(folder): "CELLS", **places})
+        lines += ["", "## Every command", "", *commands]
     return "\n".join([*lines, ""])

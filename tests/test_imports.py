@@ -111,6 +111,7 @@ FLOORS = {
     "reproduce": 10,
     "reproduce_kcbert": 10,
     "reproduce_pi": 10,
+    "reproduce_ablation": 10,
 }
 
 # Neighbours: the first may import the second though they live on one floor.
