@@ -39,7 +39,14 @@ MODELS = flags.DEFINE_list(
     "models", [], "Tables kcbert-6 and pi-2: models, NAME=FOLDER_OR_HUB_ID, comma-separated."
 )
 SQUAD = flags.DEFINE_string("squad", "", "Table pi-2: questions, as configs/squad.py takes them.")
-QUESTIONS = flags.DEFINE_integer("questions", 0, "Table pi-2: how many to ask; 0: all.")
+QUESTIONS = flags.DEFINE_integer(
+    "questions", 0, "Table pi-2: how many to ask, drawn at random; 0: all."
+)
+SOFT_LABELS_OF = flags.DEFINE_string(
+    "soft_labels_of",
+    "",
+    "Table pi-2: one of --models; the others are fine-tuned with its soft labels too.",
+)
 BIOBERT = flags.DEFINE_string("biobert", "", "Folder or hub id of BioBERT, for table 3.")
 SCIBERT = flags.DEFINE_string("scibert", "", "Folder or hub id of SciBERT, for table 3.")
 TRAIN = flags.DEFINE_multi_string(
@@ -137,6 +144,7 @@ def _main_pi():
         **_places(),
         questions=QUESTIONS.value,
         tune=(*PI_SCALES[SCALE.value], *TUNE.value),
+        soft_labels_of=SOFT_LABELS_OF.value,
         jobs=JOBS.value,
         only_report=ONLY_REPORT.value,
     )
