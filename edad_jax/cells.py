@@ -50,7 +50,7 @@ def run_cells(cells: Sequence[Cell], cells_folder: Path, root: Path, jobs: int =
     """
     cells_folder.mkdir(parents=True, exist_ok=True)
     names = {cell.name for cell in cells}
-    needed = {cell.name: _folders_read(cell, cells_folder) & names for cell in cells}
+    needed = {cell.name: folders_read(cell, cells_folder) & names for cell in cells}
     place = {cell.name: f"[{number}/{len(cells)}]" for number, cell in enumerate(cells, start=1)}
     for cell in cells:
         check_command(cell, cells_folder)
@@ -120,7 +120,7 @@ class _Running(NamedTuple):
     slot: int
 
 
-def _folders_read(cell, cells_folder):
+def folders_read(cell: Cell, cells_folder: str | Path) -> set[str]:
     """Returns the cells whose folders stand in a command."""
     values = [word.partition("=")[2] for word in cell.words]
     return {

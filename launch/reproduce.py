@@ -58,6 +58,9 @@ OUT = flags.DEFINE_string("out", "docs/results", "Folder for the table.")
 DATASETS = flags.DEFINE_list(
     "datasets", ["BC5CDR", "BioNLP09", "NCBI-disease"], "Which of the three to fine-tune on."
 )
+ROWS = flags.DEFINE_list(
+    "rows", [], "Tables 1 to 4: names of the rows to run and to show; empty: all."
+)
 JOBS = flags.DEFINE_integer(
     "jobs", 1, "Runs at once, each on its share of the CPU's cores.", lower_bound=1
 )
@@ -98,6 +101,7 @@ def main():
         train=TRAIN.value,
         tune=TUNE.value,
         datasets=DATASETS.value,
+        only_rows=ROWS.value,
         jobs=JOBS.value,
         only_report=ONLY_REPORT.value,
     )
