@@ -61,7 +61,12 @@ ABLATION_SCALES = {
     "paper": AblationScale((), (), (), ()),
     "small": AblationScale(
         rows=_ROWS,
-        head=(*_SHORT, "--config.max_steps=150", "--config.optimizer.teacher_learning_rate=1e-3"),
+        head=(
+            *_SHORT,
+            "--config.max_steps=400",
+            "--config.optimizer.teacher_learning_rate=2e-3",  # of a head alone, which is new
+            "--config.optimizer.schedule=warmup_linear",
+        ),
         train=(
             *_SHORT,
             "--config.max_steps=100",
