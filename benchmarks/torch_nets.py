@@ -24,7 +24,11 @@ from edad_jax.types import EncoderOutput, MaskedBatch
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention; `fuses`: by one kernel wherever the scores are not asked for."""
+    """Multi-head self-attention.
+
+    With `fuses` it is one kernel where its scores are not asked for, and on a CPU where no gradient
+    is either: the kernel's backward pass is slower there than the products it saves.
+    """
 
     def __init__(self, config: BertConfig, attention_size: int, heads: int, *, fuses: bool):
         super().__init__()
@@ -34,22 +38,24 @@ class SelfAttention(nn.Module):
         self.value = nn.Linear(config.hidden_size, attention_size)
         self.output = nn.Linear(attention_size, config.hidden_size)
 
-    def forward(self, hidden_btd, mask_bt, *, tapped: bool):
+    def forward(self, operand_btd, mask_bt, *, tapped: bool):
         """Returns the attended values, and the raw scores_bhts where tapped."""
         query_bhtk, key_bhsk, value_bhsk = (
-            linear(hidden_btd).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            linear(operand_btd).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for linear in (self.query, self.key, self.value)
         )
         rate = self.rate if self.training else 0.0
+        fuses = self.fuses and (query_bhtk.is_cuda or not query_bhtk.requires_grad)
         scores_bhts = None
-        if self.fuses and not tapped:
+        if fuses and not tapped:
             context_bhtk = functional.scaled_dot_product_attention(
                 query_bhtk, key_bhsk, value_bhsk, mask_bt[:, None, None, :], dropout_p=rate
             )
         else:
-            scores_bhts = (query_bhtk @ key_bhsk.transpose(-1, -2)).float()
-            scores_bhts = scores_bhts / math.sqrt(query_bhtk.shape[-1])
-            padding_b11s = (~mask_bt)[:, None, None, :] * PADDING_SCORE
+            query_bhtk = query_bhtk / math.sqrt(query_bhtk.shape[-1])
+            scores_bhts = query_bhtk @ key_bhsk.transpose(-1, -2)
+            padding_b11s = (~mask_bt)[:, None, None, :].to(scores_bhts.dtype) * PADDING_SCORE
+            # In float32 on a GPU, by autocast; on a CPU the kernel itself sums in float32.
             weights_bhts = torch.softmax(scores_bhts + padding_b11s, -1).to(value_bhsk.dtype)
             context_bhtk = functional.dropout(weights_bhts, rate) @ value_bhsk
         return self.output(context_bhtk.transpose(1, 2).flatten(2)), scores_bhts
@@ -68,9 +74,12 @@ class Block(nn.Module):
         self.output = nn.Linear(intermediate_size, width)
         self.output_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
 
-    def forward(self, hidden_btd, mask_bt, *, tapped: bool):
-        """Returns the block's output and, where tapped, its raw scores."""
-        attended_btd, scores_bhts = self.attention(_operand(hidden_btd), mask_bt, tapped=tapped)
+    def forward(self, hidden_btd, operand_btd, mask_bt, *, tapped: bool):
+        """Returns the block's output and, where tapped, its raw scores.
+
+        `operand_btd` is hidden_btd in the type of the products that read it.
+        """
+        attended_btd, scores_bhts = self.attention(operand_btd, mask_bt, tapped=tapped)
         hidden_btd = self.attention_norm(hidden_btd + self._drop(attended_btd))
         inner_btf = self.gelu(self.intermediate(hidden_btd))
         return self.output_norm(hidden_btd + self._drop(self.output(inner_btf))), scores_bhts
@@ -186,13 +195,15 @@ class ExBert(nn.Module):
         return functional.dropout(parts["norm"](hidden_btd), rate, self.training)
 
     def _layer(self, layer, hidden_btd, mask_bt, *, tapped):
-        original_btd, scores_bhts = self.base[f"layers_{layer}"](hidden_btd, mask_bt, tapped=tapped)
+        name = f"layers_{layer}"
+        operand_btd = _operand(hidden_btd)
+        original_btd, scores_bhts = self.base[name](hidden_btd, operand_btd, mask_bt, tapped=tapped)
         if not self.config.extension:
             return original_btd, scores_bhts
-        added_btd, added_scores_bhts = self.extension[f"layers_{layer}"](
-            hidden_btd, mask_bt, tapped=tapped
+        added_btd, added_scores_bhts = self.extension[name](
+            hidden_btd, operand_btd, mask_bt, tapped=tapped
         )
-        share_bt1 = torch.sigmoid(self.extension[f"gates_{layer}"](hidden_btd).float())
+        share_bt1 = torch.sigmoid(self.extension[f"gates_{layer}"](operand_btd).float())
         if tapped:
             scores_bhts = torch.cat([scores_bhts, added_scores_bhts], 1)
         return torch.lerp(added_btd, original_btd, share_bt1), scores_bhts

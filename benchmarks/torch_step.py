@@ -128,6 +128,8 @@ def _time_updates(config, mode_name, method, device):
 
 def _prepare(config, mode, method, device):
     """Returns the update, its batch, and alpha and learning rates of every update."""
+    import jax
+
     from edad_jax.benchmark import random_rows, random_run
     from edad_jax.data import masking
 
@@ -136,7 +138,7 @@ def _prepare(config, mode, method, device):
     masked = (
         masking.leave_unmasked(rows)
         if method == "distillation"
-        else masking.mask_rows(rows, run.settings.masking)
+        else jax.jit(lambda rows: masking.mask_rows(rows, run.settings.masking))(rows)
     )
     torch.manual_seed(config.seed)  # of dropout
     # Products that autocast leaves in float32 may use TF32; `plain` keeps torch's own default.

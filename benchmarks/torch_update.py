@@ -178,7 +178,8 @@ def _imitate(net, student, teacher, mask_bt):
     attention = hidden = 0.0
     for ours_bhts, its_bhts in zip(student.scores_bhts, teacher.scores_bhts, strict=True):
         heads = min(ours_bhts.shape[1], its_bhts.shape[1])
-        error_bhts = (ours_bhts[:, :heads] - its_bhts[:, :heads].detach()) * real_b1ts
+        error_bhts = ours_bhts[:, :heads].float() - its_bhts[:, :heads].detach().float()
+        error_bhts = error_bhts * real_b1ts
         attention = attention + error_bhts.square().sum() / heads
     for ours_btd, its_bte in zip(
         (student.embedding_btd, *student.hidden_btd),

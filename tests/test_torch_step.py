@@ -153,15 +153,15 @@ def test_bfloat16_gives_nearly_the_losses_of_float32(method):
 
 
 def test_labels_stand_where_pieces_are_masked():
-    batch = torch_update.torch_batch(
-        masking.mask_rows(tiny_rows(), tiny_case("edad")[3].masking), device="cpu"
+    """The third slot is not in use, and points at position 0, which the first has masked."""
+    batch = tiny_rows(rows=1, length=6)
+    masked = masking.mask_rows(batch, tiny_case("edad")[3].masking)._replace(
+        masked_positions_bm=np.array([[0, 2, 0]]),
+        masked_labels_bm=np.array([[9, 8, 0]]),
+        masked_weights_bm=np.array([[1.0, 1.0, 0.0]]),
     )
-    labels_bt = torch_update.labels_everywhere(batch).numpy()
-    original_bt = tiny_rows().ids_bt
-    masked_bt = labels_bt != torch_update.IGNORED
-    np.testing.assert_array_equal(labels_bt[masked_bt], original_bt[masked_bt])
-    assert masked_bt.sum() == int(batch.masked_weights_bm.sum())
-    assert not masked_bt[:, 0].any()  # where unused slots point
+    labels_bt = torch_update.labels_everywhere(torch_update.torch_batch(masked, device="cpu"))
+    assert labels_bt.tolist() == [[9, -100, 8, -100, -100, -100]]
 
 
 @pytest.mark.parametrize("clip_by", optimizer.CLIPPING)
@@ -204,7 +204,7 @@ def test_the_command_times_what_it_is_asked_for(tmp_path):
     out = tmp_path / "torch.json"
     done = run_command(
         f"--config={config}", "--teacher=2,24,3,40", "--modes=tuned,plain",
-        "--methods=edad,distillation", "--repeats=2", "--warm_up=1", "--device=cpu",
+        "--methods=edad", "--repeats=2", "--warm_up=1", "--device=cpu",
         f"--out={out}", "--config.student.hidden_dropout_prob=0.2",
         script="../benchmarks/torch_step.py",
     )  # fmt: skip
@@ -214,18 +214,9 @@ def test_the_command_times_what_it_is_asked_for(tmp_path):
     assert result["threads"] >= 1 and result["batch"] == [8, 32]
     assert set(result["steps"]) == {"tuned", "plain"}
     for steps in result["steps"].values():
-        assert set(steps) == {"edad", "distillation"}
+        assert set(steps) == {"edad"}
         for row in steps.values():
             assert len(row["seconds_all"]) == 2 and row["peak_gb"] is None
             assert row["seconds"] == pytest.approx(sum(row["seconds_all"]) / 2)
             assert row["tokens_per_second"] == pytest.approx(8 * 32 / row["seconds"])
-    assert done.stdout.count("(warm-up)") == 4 and "| tuned" in done.stdout
-
-
-def test_a_mode_that_is_none_is_an_error(tmp_path):
-    done = run_command(
-        f"--config={write_config_file(tmp_path / 'tiny.py', tmp_path)}", "--modes=fast",
-        script="../benchmarks/torch_step.py",
-    )  # fmt: skip
-    assert done.returncode == 1
-    assert "got --modes=fast, expected some of tuned, plain" in done.stderr
+    assert done.stdout.count("(warm-up)") == 2 and "| tuned" in done.stdout
