@@ -3,7 +3,8 @@
 
     tuned   bfloat16 autocast (float32 parameters, softmax, norms, residuals and losses; what is
             frozen is stored in bfloat16), MLM logits at the masked slots only, one kernel for
-            attention whose scores nobody asks for, clipping by foreach, torch's fused AdamW
+            attention whose scores nobody asks for (on a CPU: and whose gradient nobody asks for),
+            clipping by foreach, torch's fused AdamW
     plain   float32, MLM logits at every position with ignore_index, scores always computed,
             clipping and BertAdam tensor by tensor, as research code does it
 
