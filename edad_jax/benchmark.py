@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from edad_jax import distill, flops, state
-from edad_jax.build import assemble_run
+from edad_jax.build import Run, assemble_run
 from edad_jax.build_nets import Vocabulary, extension_config, resolve_precision
 from edad_jax.models.bert import BertConfig
 from edad_jax.models.exbert import ExBert, ExBertConfig
@@ -49,13 +49,6 @@ def benchmark_steps(
       of one device before it optimises it, matrix products and everything else. (After it, the
       count depends on the machine: products given to a CPU maker's library count as nothing.)
     """
-    vocabulary = Vocabulary(
-        base_size=BERT_VOCABULARY,
-        size=BERT_VOCABULARY + config.vocabulary.size,
-        mask_id=103,
-        cls_id=101,
-        sep_id=102,
-    )
     parallel = Parallel(config.parallel.engine)
     parallel.check_batch_size(config.batch_size, config.accumulate_steps)
     batch = parallel.shard_batch(random_rows(config.batch_size, config.rows.max_length))
@@ -64,15 +57,7 @@ def benchmark_steps(
     peak = peak_tflops or flops.peak_tflops(jax.devices()[0].device_kind)
     report = {}
     for method in methods:
-        with config.unlocked():
-            config.method = method
-        run = assemble_run(
-            config,
-            vocabulary,
-            *_random_teacher(config, vocabulary, teacher_sizes),
-            fresh=(),
-            total_steps=1_000,
-        )
+        run = random_run(config, method, teacher_sizes)
         step = parallel.compile(
             distill.MAKERS[method](run.nets, run.settings), replicated_arguments=2, donate=True
         )
@@ -126,6 +111,26 @@ def benchmark_steps(
             for name in ("seconds", "xla_gflop", "model_gflop")
         }
     return result
+
+
+def random_run(config: ConfigDict, method: str, teacher_sizes: Sequence[int]) -> Run:
+    """Returns nets, random parameters and settings of a method; arguments as `benchmark_steps`."""
+    vocabulary = Vocabulary(
+        base_size=BERT_VOCABULARY,
+        size=BERT_VOCABULARY + config.vocabulary.size,
+        mask_id=103,
+        cls_id=101,
+        sep_id=102,
+    )
+    with config.unlocked():
+        config.method = method
+    return assemble_run(
+        config,
+        vocabulary,
+        *_random_teacher(config, vocabulary, teacher_sizes),
+        fresh=(),
+        total_steps=1_000,
+    )
 
 
 def random_rows(rows: int, length: int) -> Batch:
