@@ -70,6 +70,7 @@ FLOORS = {
     "export.answers": 1,
     "export.reader": 2,
     "export.runtime": 3,
+    "export.graph": 0,
     "export.onnx": 3,
     "export.formats": 5,
     "export.check": 6,
