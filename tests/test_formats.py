@@ -235,3 +235,26 @@ def test_what_cannot_be_exported_is_told(tmp_path, tokenizer_dir):
     assert not (tmp_path / "out").exists()
     with pytest.raises(ValueError, match="--model"):
         formats.load(str(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize("kind", ["encoder", "tagging", "answering"])
+def test_a_difference_at_one_piece_is_found_and_at_padding_not(
+    tmp_path, tokenizer_dir, monkeypatch, kind
+):
+    model = formats.load(save(tmp_path / "model", tokenizer_dir, kind))
+    run, forward = {}, formats.forward
+
+    def differ(*inputs):
+        outputs = [np.array(each) for each in forward(model, model.params, *inputs)]
+        ids, mask, _ = inputs
+        row = len(ids) - 1
+        outputs[0][row, int(mask[row].sum()) - 1 + run["past"]] += 3
+        return outputs
+
+    monkeypatch.setattr(check, "_open", lambda *_: differ)
+    found = []
+    for run["past"] in (0, 1):
+        options = {"rows": 1, "seed": 3, "progress": False}  # a row of 17 pieces, padded to 20
+        found.append(check.largest_difference(model, "onnx", tmp_path, **options))
+    assert found[0] == pytest.approx(3, abs=1e-4)
+    assert found[1] < 1e-4
