@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """An ONNX graph under way: nodes, constants, and linear layers in 32 or in 8 bits.
 
-In float32 a graph has ONNX's own nodes alone, which every runtime reads. In eight bits it has three
+In float32 a graph has ONNX's own nodes alone, which every runtime reads. In eight bits it has some
 of onnxruntime's (the domain com.microsoft, part of every build of it, x86 and Arm), and they are
 chosen by measurement rather than left to its quantiser and optimiser:
 
@@ -9,6 +9,7 @@ chosen by measurement rather than left to its quantiser and optimiser:
                             signed and symmetric, and it is told so by the absence of zero points:
                             given zeros, as the quantiser writes them, it corrects for them at
                             every call. Unsigned weights run without VNNI's and AMX's instructions.
+    MatMulIntegerToFloat    the same for an input whose range was measured beforehand.
     MultiHeadAttention      without a mask, since only then it goes through the keys in pieces that
                             stay in the cache ("flash"); see `onnx._attend_in_pieces`.
     Sum                     where Add would do: Add and LayerNormalization become one
@@ -34,10 +35,20 @@ class Graph:
     Args:
       int8: whether linear layers and word vectors have eight bits.
       reduce_range: whether linear layers have seven of them.
+      ranges: {name of a linear layer: (smallest, largest) of its input}, fixed beforehand; layers
+        that are not there take the range of what they are given, at every call.
     """
 
-    def __init__(self, *, int8: bool = False, reduce_range: bool = False):
+    def __init__(
+        self,
+        *,
+        int8: bool = False,
+        reduce_range: bool = False,
+        ranges: Mapping[str, tuple[float, float]] | None = None,
+    ):
         self.int8 = int8
+        self.linear_inputs: dict[str, str] = {}  # name of a linear layer -> what it reads
+        self._ranges = ranges or {}
         self._largest = 63 if reduce_range else 127
         self._nodes: list[onnx.NodeProto] = []
         self._constants: list[onnx.TensorProto] = []
@@ -72,19 +83,28 @@ class Graph:
     ) -> str:
         """Adds hidden @ kernel + bias."""
         bias = () if bias_e is None else (self.constant(as_float(bias_e), f"{name}.bias"),)
+        self.linear_inputs[name] = hidden
         if self.int8:
             rounded_de, scale_1e = in_eight_bits(as_float(kernel_de), 0, self._largest)
-            return self.add(
-                "DynamicQuantizeMatMul",
-                hidden,
-                self.constant(rounded_de, f"{name}.kernel"),
-                self.constant(scale_1e[0], f"{name}.scale"),
-                "",  # zero points
-                *bias,
-                domain=CONTRIB,
-            )
+            kernel = self.constant(rounded_de, f"{name}.kernel")
+            scale = self.constant(scale_1e[0], f"{name}.scale")
+            no_zeros = ""
+            if name not in self._ranges:
+                inputs = (hidden, kernel, scale, no_zeros, *bias)
+                return self.add("DynamicQuantizeMatMul", *inputs, domain=CONTRIB)
+            step, zero = self._steps(*self._ranges[name])
+            rounded = self.add("QuantizeLinear", hidden, step, zero)
+            inputs = (rounded, kernel, step, scale, zero, no_zeros, *bias)
+            return self.add("MatMulIntegerToFloat", *inputs, domain=CONTRIB)
         product = self.add("MatMul", hidden, self.constant(as_float(kernel_de), f"{name}.kernel"))
         return self.add("Add", product, *bias) if bias else product
+
+    def _steps(self, smallest: float, largest: float) -> tuple[str, str]:
+        """Adds what turns numbers of a range into 0 to 255: the width of a step, and what 0 is."""
+        smallest, largest = min(smallest, 0.0), max(largest, 0.0)
+        step = max(largest - smallest, 1e-12) / 255
+        zero = np.array(np.rint(-smallest / step), np.uint8)
+        return self.constant(np.array(step, np.float32), "step"), self.constant(zero, "zero")
 
     def look_up(self, table_vd: np.ndarray, name: str, ids: str) -> str:
         """Adds the rows of a table, which has a scale for each row in eight bits."""

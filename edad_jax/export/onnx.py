@@ -40,6 +40,7 @@ def write_onnx(
     int8: bool = False,
     reduce_range: bool = False,
     word_rank: int = 0,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
 ) -> Path:
     """Returns the path, now an ONNX file of the model.
 
@@ -53,14 +54,16 @@ def write_onnx(
       word_rank: word vectors as products of so many numbers with one small matrix (by singular
         values, ALBERT's factorisation after the fact); 0 for the whole vectors.
       reduce_range: seven bits, for x86 CPUs without VNNI, whose eight-bit sums overflow.
+      ranges: of linear layers' inputs, from `calibration.measure_ranges`; int8 alone reads them.
 
     Raises:
       ValueError: parameters are missing.
       OSError: the file cannot be written.
     """
     model = build_onnx(
-        config, params, task, int8=int8, reduce_range=reduce_range, word_rank=word_rank
-    )
+        config, params, task,
+        int8=int8, reduce_range=reduce_range, word_rank=word_rank, ranges=ranges,
+    )  # fmt: skip
     path = Path(path)
     path.write_bytes(model.SerializeToString())
     return path
@@ -74,14 +77,26 @@ def build_onnx(
     int8: bool = False,
     reduce_range: bool = False,
     word_rank: int = 0,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
+    watched: bool = False,
 ) -> onnx.ModelProto:
-    """Returns the model as an ONNX graph; see `write_onnx`."""
-    graph = Graph(int8=int8, reduce_range=reduce_range)
+    """Returns the model as an ONNX graph; see `write_onnx`.
+
+    With `watched` it gives what its linear layers read, instead of its own outputs: the smallest
+    and the largest number of each, as "NAME.smallest" and "NAME.largest".
+    """
+    graph = Graph(int8=int8, reduce_range=reduce_range, ranges=ranges)
     try:
         hidden = _encode(graph, config, params, word_rank)
         outputs = _heads(graph, config.base, params, hidden, task)
     except KeyError as error:
         raise ValueError(f"the parameters lack {error}; expected those of the task") from error
+    if watched:
+        outputs = {
+            graph.rename(graph.add(kind, hidden, keepdims=0), f"{name}.{end}"): []
+            for name, hidden in graph.linear_inputs.items()
+            for kind, end in (("ReduceMin", "smallest"), ("ReduceMax", "largest"))
+        }
     return graph.finish(outputs)
 
 
