@@ -1,9 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """An ONNX graph under way: nodes, constants, and linear layers in 32 or in 8 bits.
 
-In float32 a graph has ONNX's own nodes alone, which every runtime reads. In eight bits it has some
-of onnxruntime's (the domain com.microsoft, part of every build of it, x86 and Arm), and they are
-chosen by measurement rather than left to its quantiser and optimiser:
+In float32 a graph has ONNX's own nodes alone, which every runtime reads. Of these
+
+    Sum                     stands where residuals are added: an Add and its LayerNormalization
+                            become one SkipLayerNormalization, which takes several times as long as
+                            both, wherever shapes are written beside the nodes (as its quantiser and
+                            other tools do).
+
+In eight bits it has some of onnxruntime's (the domain com.microsoft, part of every build of it, x86
+and Arm), and they are chosen by measurement rather than left to its quantiser and optimiser:
 
     DynamicQuantizeMatMul   input to eight bits, product, scales and bias in one node. Weights are
                             signed and symmetric, and it is told so by the absence of zero points:
@@ -12,8 +18,6 @@ chosen by measurement rather than left to its quantiser and optimiser:
     MatMulIntegerToFloat    the same for an input whose range was measured beforehand.
     MultiHeadAttention      without a mask, since only then it goes through the keys in pieces that
                             stay in the cache ("flash"); see `onnx._attend_in_pieces`.
-    Sum                     where Add would do: Add and LayerNormalization become one
-                            SkipLayerNormalization, which takes ten times as long as both.
 """
 
 import hashlib
