@@ -6,7 +6,7 @@
     GET  /v1/models    names and tasks
     GET  /health       200 once the models are loaded
     GET  /metrics      Prometheus
-    GET  /docs         OpenAPI, /openapi.json without a browser
+    GET  /docs         the interface as a page; /openapi.json as JSON
     GET  /             a page to paste text into
 
 What is too large, too long or too much is answered 413, 422 or 429 before any work is done.
@@ -46,14 +46,19 @@ class Limits:
 class Question(BaseModel):
     """A question, and where its answer may be."""
 
-    question: str
-    context: str
+    question: str = Field(examples=["What causes renal failure?"])
+    context: str = Field(examples=["Cisplatin may cause renal failure."])
 
 
 class Request(BaseModel):
     """The body of POST /v1/predict: texts, or questions for a model that answers them."""
 
-    texts: list[str] | None = Field(None, min_length=1, description="What to read.")
+    texts: list[str] | None = Field(
+        None,
+        min_length=1,
+        description="What to read.",
+        examples=[["Cisplatin may cause renal failure."]],
+    )
     questions: list[Question] | None = Field(None, min_length=1, description="What to answer.")
     model: str | None = Field(None, description="A name of /v1/models; the first one if not given.")
 
@@ -97,7 +102,8 @@ def create_app(models: Mapping[str, Any], limits: Limits | None = None) -> FastA
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    app = FastAPI(title="edad-jax", lifespan=run_batchers)
+    # FastAPI's own pages of the interface load their scripts from elsewhere.
+    app = FastAPI(title="edad-jax", lifespan=run_batchers, docs_url=None, redoc_url=None)
 
     app.add_middleware(_BodyLimit, limit=limits.body_bytes)
 
@@ -152,11 +158,17 @@ def create_app(models: Mapping[str, Any], limits: Limits | None = None) -> FastA
     async def metrics() -> Response:
         return Response(generate_latest(registry), media_type=_METRICS_TYPE)
 
-    page = (importlib.resources.files("edad_jax") / "serving_page.html").read_text("utf-8")
+    files = importlib.resources.files("edad_jax")
+    page = (files / "serving_page.html").read_text("utf-8")
+    interface = (files / "serving_docs.html").read_text("utf-8")
 
     @app.get("/", include_in_schema=False)
     async def show_page() -> HTMLResponse:
         return HTMLResponse(page)
+
+    @app.get("/docs", include_in_schema=False)
+    async def show_interface() -> HTMLResponse:
+        return HTMLResponse(interface)
 
     return app
 

@@ -2,14 +2,17 @@
 r"""Times models as a small machine runs them: latency, throughput, memory, cold start, file size.
 
     python launch/benchmark_edge.py --models runs/ner/onnx-int8,runs/ner/onnx --out runs/edge
-    python launch/benchmark_edge.py --models runs/ner/onnx-int8 --torch bert-base,distilbert
+    python launch/benchmark_edge.py --models runs/ner/onnx-int8 --torch bert-base,distilbert \
+        --onnx bert-base,distilbert
 
 --models are folders of launch/export.py. --torch needs torch (the dev extra) and takes bert-base
-and distilbert (random weights) and folders in Hugging Face layout. The first model named, torch's
-before ours, is the one that the others are compared with.
+and distilbert (random weights) and folders in Hugging Face layout. --onnx has the same two, with
+random weights too, written by our exporter in float32 and in int8. The first model named, torch's
+first and ours last, is the one that the others are compared with.
 """
 
 import json
+import tempfile
 from pathlib import Path
 
 from absl import flags
@@ -18,6 +21,9 @@ from edad_jax.command import run_command
 
 MODELS = flags.DEFINE_list("models", [], "Folders of launch/export.py, onnx or onnx-int8.")
 TORCH = flags.DEFINE_list("torch", [], "Models for torch: bert-base, distilbert, or folders.")
+ONNX = flags.DEFINE_list(
+    "onnx", [], "bert-base, distilbert: with random weights, as ONNX in float32 and int8."
+)
 BATCHES = flags.DEFINE_list("batches", ["1", "32"], "Rows of a call.")
 LENGTHS = flags.DEFINE_list("lengths", ["32", "128", "512"], "Pieces of a row.")
 SECONDS = flags.DEFINE_float("seconds", 3.0, "How long to time each case.", lower_bound=0.01)
@@ -29,28 +35,52 @@ def main():
     from edad_jax.benchmark_edge import Candidate, benchmark_edge
     from edad_jax.export.timing import TORCH_SIZES
 
-    if not MODELS.value and not TORCH.value:
+    if not MODELS.value and not TORCH.value and not ONNX.value:
         raise ValueError("got no model, expected --models=FOLDER,... or --torch=bert-base,...")
     unknown = [name for name in TORCH.value if name not in TORCH_SIZES and not _path(name).is_dir()]
     if unknown:
         raise ValueError(
             f"--torch: got {', '.join(unknown)}, expected {', '.join(TORCH_SIZES)} or a folder"
         )
+    if set(ONNX.value) - set(TORCH_SIZES):
+        raise ValueError(
+            f"--onnx: got {', '.join(ONNX.value)}, expected some of {', '.join(TORCH_SIZES)}"
+        )
+    out = Path(OUT.value).expanduser()
+    out.mkdir(parents=True, exist_ok=True)
     candidates = [
         Candidate(f"{_name(name)} (torch)", "torch", _source(name), _longest(name))
         for name in TORCH.value
     ]
-    for folder in MODELS.value:
-        candidates.append(Candidate(_name(folder), "onnx", _source(folder), _longest(folder)))
-    benchmark_edge(
-        candidates,
-        out=Path(OUT.value).expanduser(),
-        batches=[int(size) for size in BATCHES.value],
-        lengths=[int(size) for size in LENGTHS.value],
-        seconds=SECONDS.value,
-        threads=THREADS.value,
-    )
-    print((Path(OUT.value).expanduser() / "edge.md").read_text(encoding="utf-8"))
+    with tempfile.TemporaryDirectory(dir=out) as random:  # half a gigabyte for BERT-base
+        candidates += _write_random(Path(random))
+        for folder in MODELS.value:
+            candidates.append(Candidate(_name(folder), "onnx", _source(folder), _longest(folder)))
+        benchmark_edge(
+            candidates,
+            out=out,
+            batches=[int(size) for size in BATCHES.value],
+            lengths=[int(size) for size in LENGTHS.value],
+            seconds=SECONDS.value,
+            threads=THREADS.value,
+        )
+    print((out / "edge.md").read_text(encoding="utf-8"))
+
+
+def _write_random(folder):
+    """Returns the candidates of --onnx, written into a folder."""
+    if not ONNX.value:
+        return []
+    from edad_jax.benchmark_edge import Candidate
+    from edad_jax.export.random_models import SIZES, write_random
+
+    written = []
+    for name in ONNX.value:
+        for kind in ("float32", "int8"):
+            path = write_random(folder / f"{name}-{kind}", SIZES[name], int8=kind == "int8")
+            longest = SIZES[name].max_position_embeddings
+            written.append(Candidate(f"{name} (ONNX, {kind})", "onnx", str(path), longest))
+    return written
 
 
 def _path(name):

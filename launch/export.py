@@ -3,6 +3,8 @@ r"""Writes a trained model in the format that something else reads.
 
     python launch/export.py --model runs/ner/model --format onnx-int8 --verify
     python launch/export.py --model runs/ner/model --format onnx --data /data/ner/NCBI-disease-IOB
+    python launch/export.py --model runs/ner/model --format onnx-int8 --out runs/ner/static \
+        --calibrate /data/ner/NCBI-disease-IOB --data /data/ner/NCBI-disease-IOB
 
 onnx, onnx-int8: a folder for edad_jax.export.runtime, or for onnxruntime anywhere. stablehlo: one
 program for CPU, CUDA and TPU, read by jax.export. hf: Hugging Face layout. Takes encoders and
@@ -26,18 +28,39 @@ ROWS = flags.DEFINE_integer("rows", 1_000, "Random rows for --verify.", lower_bo
 DATA = flags.DEFINE_string(
     "data", "", "Tagged data: score the test split before and after (entity F1)."
 )
-PUSH = flags.DEFINE_string("push_to_hub", "", "Repository on the hub to put the folder into.")
+CALIBRATE = flags.DEFINE_string(
+    "calibrate",
+    "",
+    "onnx-int8: texts that fix layers' ranges: tagged data (its training split) or a .txt file.",
+)
+CALIBRATION_ROWS = flags.DEFINE_integer(
+    "calibration_rows", 256, "Texts for --calibrate.", lower_bound=1
+)
+PUSH = flags.DEFINE_string("push_to_hub", "", "USER/NAME on the hub to put the folder into.")
+PRIVATE = flags.DEFINE_bool("private", False, "--push_to_hub: for its owner alone.")
 
 
 def main():
     from edad_jax.export import formats
 
+    if CALIBRATE.value and FORMAT.value != "onnx-int8":
+        raise ValueError(f"--calibrate is for --format=onnx-int8, got {FORMAT.value}")
+    if PUSH.value:
+        from edad_jax.export import hub
+
+        hub.check_push(PUSH.value)
     model = formats.load(MODEL.value)
     source = Path(MODEL.value).expanduser()
     if not OUT.value and not source.is_dir():
         raise ValueError(f"--model={MODEL.value} is no folder, so --out=FOLDER must say where to")
     out = Path(OUT.value) if OUT.value else source.with_name(f"{source.name}-{FORMAT.value}")
-    out = formats.export(model, FORMAT.value, out, reduce_range=REDUCE_RANGE.value)
+    ranges = None
+    if CALIBRATE.value:
+        from edad_jax.export import calibration
+
+        texts = calibration.read_texts(CALIBRATE.value, CALIBRATION_ROWS.value)
+        ranges = calibration.measure_ranges(model, texts)
+    out = formats.export(model, FORMAT.value, out, reduce_range=REDUCE_RANGE.value, ranges=ranges)
     sizes = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
     largest = max(sizes, key=sizes.get)
     print(f"{out}: {largest} has {sizes[largest] / 1e6:.1f} MB")
@@ -55,11 +78,7 @@ def main():
             f"({100 * (after - before):+.2f} points)"
         )
     if PUSH.value:
-        import huggingface_hub
-
-        huggingface_hub.create_repo(PUSH.value, exist_ok=True)
-        huggingface_hub.upload_folder(repo_id=PUSH.value, folder_path=str(out))
-        print(f"pushed to {PUSH.value}")
+        print(f"pushed to {hub.push(out, PUSH.value, private=PRIVATE.value)}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,10 @@ import pytest
 
 from edad_jax.benchmark_edge import Candidate, benchmark_edge
 from edad_jax.export import formats
+from edad_jax.export.random_models import SIZES, write_random
+from edad_jax.export.timing import TORCH_SIZES
 from tests.test_formats import save, tokenizer_dir  # noqa: F401, a fixture
+from tests.tiny_models import tiny_bert_config
 
 ROOT = Path(__file__).parents[1]
 FAST = {"batches": [1, 2], "lengths": [8, 16, 128], "seconds": 0.01, "threads": 1}
@@ -36,6 +39,31 @@ def test_models_are_timed_and_drawn(tmp_path, tokenizer_dir, kind):  # noqa: F81
     assert saved["models"] == rows and saved["machine"]["cores"] == 1
     text = (tmp_path / "edge" / "edge.md").read_text(encoding="utf-8")
     assert "| onnx-int8 " in text and "cold start (s)" in text
+
+
+@pytest.mark.parametrize("changes", [{}, {"type_vocab_size": 0}])
+def test_random_models_are_timed_like_others(tmp_path, changes):
+    sizes = tiny_bert_config(**changes)
+    candidates = [
+        Candidate(name, "onnx", str(write_random(tmp_path / name, sizes, int8=name == "int8")), 20)
+        for name in ("float32", "int8")
+    ]
+    rows = benchmark_edge(candidates, out=tmp_path / "edge", **(FAST | {"lengths": [8]}))
+    assert all(row["cells"][0]["median_ms"] > 0 for row in rows)
+    assert rows[1]["file_mb"] < rows[0]["file_mb"]
+
+
+def test_random_models_have_the_sizes_of_those_whose_names_they_bear():
+    transformers = pytest.importorskip("transformers")
+    bert, distilbert = transformers.BertConfig(), transformers.DistilBertConfig()
+    names = ("vocab_size", "max_position_embeddings", "hidden_size", "num_hidden_layers",
+             "num_attention_heads", "intermediate_size", "layer_norm_eps")  # fmt: skip
+    assert [getattr(SIZES["bert-base"], n) for n in names] == [getattr(bert, n) for n in names]
+    assert [getattr(SIZES["distilbert"], n) for n in names[:5]] == [
+        getattr(distilbert, n) for n in names[:5]
+    ]
+    assert SIZES["distilbert"].intermediate_size == distilbert.hidden_dim
+    assert set(SIZES) == set(TORCH_SIZES)
 
 
 def test_lengths_that_no_model_has_are_told_before_anything_runs(tmp_path):

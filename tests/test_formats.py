@@ -2,12 +2,16 @@
 """Exported models say what Flax says, at any batch size and length."""
 
 import json
+from collections import Counter
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 from edad_jax.export import check, formats, huggingface
+from edad_jax.export.graph import Graph
+from edad_jax.export.onnx import _attend, _attend_in_pieces, _Padding, _with_last, build_onnx
 from edad_jax.export.task import Task
 from tests.test_export import CARD
 from tests.tiny_models import random_params, tiny_exbert_config
@@ -74,40 +78,114 @@ def test_a_model_without_added_words_is_exported_too(tmp_path, tokenizer_dir):
     assert check.largest_difference(model, "onnx", folder, rows=8, progress=False) < 2e-5
 
 
-def test_int8_is_near_and_words_and_linear_layers_have_eight_bits(tmp_path, tokenizer_dir):
-    model = formats.load(save(tmp_path / "model", tokenizer_dir, "tagging"))
+@pytest.mark.parametrize("kind", ["encoder", "tagging", "classification", "answering"])
+def test_int8_is_near_and_words_and_linear_layers_have_eight_bits(tmp_path, tokenizer_dir, kind):
+    model = formats.load(save(tmp_path / "model", tokenizer_dir, kind))
     folder = formats.export(model, "onnx-int8", tmp_path / "int8")
     difference = check.largest_difference(model, "onnx-int8", folder, rows=40, progress=False)
     assert 1e-4 < difference < 1.5  # the logits reach beyond 10: no zero, and no other net
     graph = onnx.load(folder / "model.onnx").graph
-    widths = {onnx.TensorProto.INT8: 1, onnx.TensorProto.UINT8: 1}
     tables = [
         each
         for each in graph.initializer
-        if len(each.dims) == 2 and np.prod(each.dims) > 24 and "scale" not in each.name
+        if len(each.dims) == 2 and np.prod(each.dims) > 24 and ".scale" not in each.name
         and not each.name.startswith(("positions", "segments"))
     ]  # fmt: skip
     assert len(tables) > 10
-    assert {each.data_type for each in tables} <= set(widths), [each.name for each in tables]
+    assert {each.data_type for each in tables} == {onnx.TensorProto.INT8}, [
+        each.name for each in tables
+    ]
 
 
-def test_int8_word_vectors_err_by_half_a_step_of_their_own_row(tmp_path, tokenizer_dir):
+def test_int8_word_vectors_err_by_half_a_step_of_their_own_row():
     config = tiny_exbert_config()
     params = {part: random_params(config)[part] for part in ("base", "extension")}
-    table = params["base"]["embeddings"]["word"]["embedding"]
+    table = np.array(params["base"]["embeddings"]["word"]["embedding"])
     table[3] *= 1_000  # a scale for all rows would round the others to nothing
-    from edad_jax.export.onnx import build_onnx
-
-    graph = build_onnx(config, params, int8_words=True).graph
-    rounded = only(graph, lambda each: each.data_type == onnx.TensorProto.INT8)[: len(table)]
-    scales = only(graph, lambda each: each.name.startswith("words.scale"))[: len(table)]
+    params["base"]["embeddings"]["word"]["embedding"] = table
+    arrays = arrays_of(build_onnx(config, params, int8=True))
+    rounded, scales = arrays["words"][: len(table)], arrays["words.scale"][: len(table)]
+    assert rounded.dtype == np.int8
     assert (np.abs(rounded * scales - table) <= 0.501 * scales).all()
 
 
-def only(graph, is_it):
-    """Returns the one array of a graph that is it."""
-    (found,) = [onnx.numpy_helper.to_array(each) for each in graph.initializer if is_it(each)]
-    return found
+@pytest.mark.parametrize(("reduce_range", "largest"), [(False, 127), (True, 63)])
+def test_int8_layers_err_by_half_a_step_of_their_own_output(reduce_range, largest):
+    config = tiny_exbert_config()
+    params = {part: random_params(config)[part] for part in ("base", "extension")}
+    kernel = np.array(params["base"]["layers_0"]["intermediate"]["kernel"])
+    kernel[:, 2] *= 1_000
+    kernel[:, 5] = 0
+    params["base"]["layers_0"]["intermediate"]["kernel"] = kernel
+    model = build_onnx(config, params, int8=True, reduce_range=reduce_range)
+    name = "0.base.intermediate"
+    rounded, scales = (arrays_of(model)[f"{name}.{part}"] for part in ("kernel", "scale"))
+    assert np.abs(rounded).max() == largest and rounded.dtype == np.int8
+    assert (np.abs(rounded * scales - kernel) <= 0.501 * scales).all()
+
+
+def arrays_of(model):
+    """Returns {name without its number: array} of a graph's constants."""
+    return {
+        each.name.rpartition(".")[0]: onnx.numpy_helper.to_array(each)
+        for each in model.graph.initializer
+    }
+
+
+@pytest.mark.parametrize("attend", [_attend, _attend_in_pieces])
+@pytest.mark.parametrize("lengths", [(7, 4), (150, 83)])
+def test_attention_passes_over_padding(attend, lengths):
+    heads, size, longest = 3, 4, max(lengths)
+    random = np.random.default_rng(0)
+    query, key, value = random.standard_normal((3, 2, longest, heads * size)).astype(np.float32)
+    mask = np.arange(longest) < np.array(lengths)[:, None]
+    value[~mask] = 1e6  # would be seen
+    in_heads = [each.reshape(2, longest, heads, size) for each in (query, key, value)]
+    scores = np.einsum("bthd,bshd->bhts", *in_heads[:2]) + np.where(mask, 0, -1e4)[:, None, None]
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    expected = np.einsum("bhts,bshd->bthd", weights, in_heads[2]).reshape(query.shape)
+
+    graph = Graph(int8=attend is _attend_in_pieces)
+    if graph.int8:
+        query, key = _with_last(query, heads, 1.0), _with_last(key, heads, 0.0)
+    parts = [graph.constant(each, "part") for each in (query, key, value)]
+    context = attend(graph, parts, heads * size, heads, _Padding(graph))
+    outputs = {graph.rename(context, "context"): ["batch", "length", heads * size]}
+    session = onnxruntime.InferenceSession(graph.finish(outputs).SerializeToString())
+    ids = np.zeros(mask.shape, np.int64)
+    feed = {"input_ids": ids, "attention_mask": mask.astype(np.int64), "token_type_ids": ids}
+    np.testing.assert_allclose(session.run(None, feed)[0], expected, atol=1e-5)
+
+
+def optimised(model, path):
+    """Returns the nodes of what onnxruntime makes of a graph."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(path)
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(model.SerializeToString(), options)
+    return onnx.load(path).graph.node
+
+
+def test_layer_norms_stay_apart_where_shapes_are_known(tmp_path):
+    config = tiny_exbert_config()
+    params = {part: random_params(config)[part] for part in ("base", "extension")}
+    model = onnx.shape_inference.infer_shapes(build_onnx(config, params))
+    kinds = Counter(node.op_type for node in optimised(model, tmp_path / "optimised.onnx"))
+    assert kinds["LayerNormalization"] == 4 * config.base.num_hidden_layers + 1
+    assert "SkipLayerNormalization" not in kinds
+
+
+def test_what_onnxruntime_makes_of_int8_is_what_was_measured(tmp_path):
+    config = tiny_exbert_config()
+    params = {part: random_params(config)[part] for part in ("base", "extension")}
+    nodes = optimised(build_onnx(config, params, int8=True), tmp_path / "optimised.onnx")
+    kinds = Counter(node.op_type for node in nodes)
+    layers = config.base.num_hidden_layers
+    assert kinds["MultiHeadAttention"] == 2 * layers
+    assert kinds["DynamicQuantizeMatMul"] == 7 * layers
+    assert not set(kinds) & {"SkipLayerNormalization", "MatMul", "Transpose"}, kinds
+    assert all(not n.input[3] for n in nodes if n.op_type == "DynamicQuantizeMatMul")
 
 
 def test_the_graph_has_the_nodes_that_quantisers_and_runtimes_know(tmp_path, tokenizer_dir):
@@ -171,3 +249,26 @@ def test_what_cannot_be_exported_is_told(tmp_path, tokenizer_dir):
     assert not (tmp_path / "out").exists()
     with pytest.raises(ValueError, match="--model"):
         formats.load(str(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize("kind", ["encoder", "tagging", "answering"])
+def test_a_difference_at_one_piece_is_found_and_at_padding_not(
+    tmp_path, tokenizer_dir, monkeypatch, kind
+):
+    model = formats.load(save(tmp_path / "model", tokenizer_dir, kind))
+    run, forward = {}, formats.forward
+
+    def differ(*inputs):
+        outputs = [np.array(each) for each in forward(model, model.params, *inputs)]
+        ids, mask, _ = inputs
+        row = len(ids) - 1
+        outputs[0][row, int(mask[row].sum()) - 1 + run["past"]] += 3
+        return outputs
+
+    monkeypatch.setattr(check, "_open", lambda *_: differ)
+    found = []
+    for run["past"] in (0, 1):
+        options = {"rows": 1, "seed": 3, "progress": False}  # a row of 17 pieces, padded to 20
+        found.append(check.largest_difference(model, "onnx", tmp_path, **options))
+    assert found[0] == pytest.approx(3, abs=1e-4)
+    assert found[1] < 1e-4

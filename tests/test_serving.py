@@ -193,18 +193,46 @@ class OneSpan:
             yield [Span("Disease", at, len(text), text[at:], 0.9)]
 
 
-@pytest.mark.skipif(not shutil.which("chromium"), reason="needs Debian's package chromium")
+def shown_at(address, folder):
+    """Returns a page as Chromium has it once its scripts have run."""
+    return subprocess.run(
+        [
+            "chromium", "--headless", "--no-sandbox", "--disable-gpu",
+            f"--user-data-dir={folder}", "--virtual-time-budget=10000", "--dump-dom", address,
+        ],
+        capture_output=True, text=True, timeout=120,
+    ).stdout  # fmt: skip
+
+
+NEEDS_CHROMIUM = pytest.mark.skipif(
+    not shutil.which("chromium"), reason="needs Debian's package chromium"
+)
+
+
+def test_the_interface_loads_nothing_from_elsewhere(server):
+    status, headers, page = server.ask("/docs")
+    assert status == 200 and headers["content-type"].startswith("text/html")
+    assert 'fetch("openapi.json")' in page
+    assert not re.search(r"https?:|//[a-z]+\.|<link|src=", page)
+    assert server.ask("/redoc")[0] == 404
+
+
+@NEEDS_CHROMIUM
+def test_the_interface_shows_routes_with_an_example_that_works(server, tmp_path):
+    shown = shown_at(f"http://127.0.0.1:{server.port}/docs", tmp_path)
+    for route in ("POST /v1/predict", "GET /v1/models", "GET /health"):
+        assert f"<h2><code>{route}</code></h2>" in shown
+    assert "<code>questions</code></td><td>list of Question or null</td>" in shown
+    (body,) = re.findall(r"/v1/predict -H '.*' -d '(.*)'</pre>", shown)
+    assert server.ask("/v1/predict", body)[0] == 200
+    assert json.loads(body)["texts"]
+
+
+@NEEDS_CHROMIUM
 def test_the_page_marks_what_each_model_finds(tmp_path):
     with Server({"student": OneSpan(), "teacher": OneSpan()}) as running:
         query = urllib.parse.urlencode({"text": "\U0001f600 <b>fever</b>"})
-        shown = subprocess.run(
-            [
-                "chromium", "--headless", "--no-sandbox", "--disable-gpu",
-                f"--user-data-dir={tmp_path}", "--virtual-time-budget=10000", "--dump-dom",
-                f"http://127.0.0.1:{running.port}/?{query}",
-            ],
-            capture_output=True, text=True, timeout=120,
-        ).stdout  # fmt: skip
+        shown = shown_at(f"http://127.0.0.1:{running.port}/?{query}", tmp_path)
     assert shown.count("<section>") == 2
     assert len(re.findall(r"<mark[^>]*>&lt;b&gt;fever&lt;/b&gt;<small>Disease", shown)) == 2
     assert len(re.findall(r"<span>[\d.]+ ms</span>", shown)) == 2

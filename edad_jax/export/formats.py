@@ -53,6 +53,7 @@ def export(
     *,
     reduce_range: bool = False,
     word_rank: int = 0,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
 ) -> Path:
     """Returns the folder, which now has the model's file, config.json and the tokenizer.
 
@@ -62,6 +63,7 @@ def export(
       out: folder to write; what was there is replaced when all is written.
       reduce_range: see `onnx.write_onnx`.
       word_rank: likewise; ONNX alone has it.
+      ranges: likewise; onnx-int8 alone has them.
 
     Raises:
       ValueError: no such format, the tokenizer does not fit the model, or the folder has
@@ -95,6 +97,7 @@ def export(
                 int8=format_name == "onnx-int8",
                 reduce_range=reduce_range,
                 word_rank=word_rank,
+                ranges=ranges,
             )
     return out
 
