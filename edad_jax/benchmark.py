@@ -59,6 +59,11 @@ def benchmark(plan: Plan, out: Path) -> dict[str, Any]:
         raise ValueError(
             f"got parts {', '.join(sorted(unknown)) or 'none'}, expected some of {', '.join(PARTS)}"
         )
+    if plan.config.batch_size_per_device != "0":
+        raise ValueError(
+            f"got config.batch_size_per_device={plan.config.batch_size_per_device!r}, expected the "
+            "whole batch, --config.batch_size=128, which is the same on any number of devices"
+        )
     out.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = {
         "machine": describe_machine(), "batch": batch_shape(plan.config),

@@ -17,12 +17,14 @@ What differs from a textbook BERT:
 import dataclasses
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from edad_jax.models.dropout import Dropout
+from edad_jax.models.execution import Execution
 from edad_jax.models.product import linear_product
 from edad_jax.types import EncoderOutput
 
@@ -214,9 +216,14 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, hidden_btd: jax.Array, mask_bt: jax.Array, *, deterministic: bool
-    ) -> tuple[jax.Array, jax.Array]:
-        """Returns the block's output_btd and its raw scores_bhts."""
+        # By position, which is how `make_block`'s remat tells what is fixed when it traces.
+        self,
+        hidden_btd: jax.Array,
+        mask_bt: jax.Array,
+        deterministic: bool,
+        tapped: bool,
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """Returns the block's output_btd and, where tapped, its raw scores_bhts."""
         config = self.config
         width = hidden_btd.shape[-1]
         dropout = Dropout(config.hidden_dropout_prob)
@@ -234,7 +241,19 @@ class Block(nn.Module):
         output_btd = dense(width, config, self.dtype, self.products, name="output")(inner_btf)
         output_btd = dropout(output_btd, deterministic=deterministic)
         output_btd = layer_norm(config, self.dtype, name="output_norm")(hidden_btd + output_btd)
-        return output_btd, scores_bhts
+        return output_btd, scores_bhts if tapped else None
+
+
+def make_block(
+    config: BertConfig,
+    sizes: tuple[int, int, int],
+    dtype: jnp.dtype,
+    products: jnp.dtype | None,
+    execution: Execution,
+) -> Block:
+    """Returns a block of (attention_size, num_heads, intermediate_size)."""
+    remat = {"none": lambda block: block, "blocks": partial(nn.remat, static_argnums=(3, 4))}
+    return remat[execution.remat](Block)(config, *sizes, dtype=dtype, products=products)
 
 
 class Bert(nn.Module):
@@ -243,20 +262,15 @@ class Bert(nn.Module):
     config: BertConfig
     dtype: jnp.dtype
     products: jnp.dtype | None = None
+    execution: Execution = Execution()
 
     def setup(self):
         """Makes the parts; Linen calls it."""
         config = self.config
         self.embeddings = Embeddings(config, self.dtype, self.products)
+        sizes = (config.hidden_size, config.num_attention_heads, config.intermediate_size)
         self.layers = [
-            Block(
-                config,
-                attention_size=config.hidden_size,
-                num_heads=config.num_attention_heads,
-                intermediate_size=config.intermediate_size,
-                dtype=self.dtype,
-                products=self.products,
-            )
+            make_block(config, sizes, self.dtype, self.products, self.execution)
             for _ in range(config.stored_layers)
         ]
 
@@ -271,11 +285,17 @@ class Bert(nn.Module):
         return self.embeddings(words_btd, segments_bt, deterministic=deterministic)
 
     def block(
-        self, layer: int, hidden_btd: jax.Array, mask_bt: jax.Array, *, deterministic: bool
-    ) -> tuple[jax.Array, jax.Array]:
-        """Returns what block number `layer` (from 0) makes of hidden_btd, and its scores."""
+        self,
+        layer: int,
+        hidden_btd: jax.Array,
+        mask_bt: jax.Array,
+        *,
+        deterministic: bool,
+        tapped: bool,
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """Returns what block number `layer` (from 0) makes of hidden_btd; if tapped, its scores."""
         block = self.layers[0 if self.config.shares_layers else layer]
-        return block(hidden_btd, mask_bt, deterministic=deterministic)
+        return block(hidden_btd, mask_bt, deterministic, tapped)
 
     def word_table(self) -> jax.Array:
         """Returns the word table, [vocab_size, table_width], to which the MLM head is tied."""
@@ -297,7 +317,7 @@ class Bert(nn.Module):
         tapped = {}
         for layer in range(self.config.num_hidden_layers):
             hidden_btd, scores_bhts = self.block(
-                layer, hidden_btd, mask_bt, deterministic=deterministic
+                layer, hidden_btd, mask_bt, deterministic=deterministic, tapped=layer in taps
             )
             tapped[layer] = (hidden_btd, scores_bhts)
         return collect_taps(hidden_btd, embedding_btd, tapped, taps)
@@ -306,7 +326,7 @@ class Bert(nn.Module):
 def collect_taps(
     last_hidden_btd: jax.Array,
     embedding_btd: jax.Array,
-    tapped: dict[int, tuple[jax.Array, jax.Array]],
+    tapped: dict[int, tuple[jax.Array, jax.Array | None]],
     taps: Sequence[int],
 ) -> EncoderOutput:
     """Returns an EncoderOutput that holds the layers which `taps` names, in that order."""
