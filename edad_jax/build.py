@@ -132,7 +132,9 @@ def check_settings(config: ConfigDict) -> None:
             f"{config.vocabulary.size:,} would add more: give the rows that it learned from, "
             "--config.prepared=ITS_WORKDIR, or --config.vocabulary.size=0 for its words alone"
         )
-    Execution(remat=config.remat)
+    execution = Execution(remat=config.remat, attention=config.attention)
+    for net in {"teacher", *methods.TRAINED_NETS[config.method]}:
+        execution.check_dropout(net, config[net].attention_probs_dropout_prob)
     inheritance.check_section(config.student)
     resolve_precision(config.dtype)
     schedules.alpha(config.alpha, total_steps=1)
@@ -193,7 +195,8 @@ def assemble_run(
     """Returns the run of config.method with this teacher; `fresh` parts of it are trained."""
     trained_nets = methods.TRAINED_NETS[config.method]
     precision = Precision(teacher.dtype, teacher.products or teacher.dtype)
-    execution = Execution(remat=config.remat)
+    execution = Execution(remat=config.remat, attention=config.attention)
+    execution.check_dropout("teacher", teacher.config.base.attention_probs_dropout_prob)
     teacher = teacher.clone(execution=execution)
     student, student_params = build_student(config.student, vocabulary, precision, (config.seed, 1))
     projection = WidthProjection(teacher.config.base.hidden_size, student.config.base, *precision)

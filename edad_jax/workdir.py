@@ -21,7 +21,7 @@ from typing import Any, TextIO
 MAY_CHANGE = (
     "parallel", "checkpoint", "log_every_steps", "progress", "rows.workers",
     "batch_size_per_device", "memory_gb",  # how batch_size came about, which must be the same
-    "remat",  # the same numbers from less memory
+    "remat", "attention",  # the same numbers but for rounding, as on other devices
 )  # fmt: skip
 
 LEFT_BY_TRAINING = ("checkpoints", "metrics.jsonl")

@@ -213,6 +213,9 @@ def test_parts_are_chosen_and_a_batch_that_does_not_split_is_told(jobs, tmp_path
     assert {kind for kind, *_ in jobs} == {"step"} and "steps" not in result
     with pytest.raises(ValueError, match="got parts speed, expected some of steps, compile"):
         benchmark.benchmark(plan(parts=["speed"]), tmp_path)
+    auto = plan(config=tiny_config(Path("unused"), batch_size_per_device="auto"))
+    with pytest.raises(ValueError, match="batch_size_per_device='auto', expected the whole batch"):
+        benchmark.benchmark(auto, tmp_path)
 
 
 def test_with_one_device_the_step_is_not_measured_again(jobs, tmp_path):

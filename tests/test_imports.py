@@ -14,6 +14,7 @@ FLOORS = {
     "models.dropout": 0,
     "models.product": 0,
     "models.execution": 0,
+    "models.attention": 0,
     "models.bert": 1,
     "models.heads": 1,
     "models.exbert": 2,

@@ -23,6 +23,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from edad_jax.models.attention import fused_attention
 from edad_jax.models.dropout import Dropout
 from edad_jax.models.execution import Execution
 from edad_jax.models.product import linear_product
@@ -171,12 +172,13 @@ class SelfAttention(nn.Module):
     num_heads: int
     dtype: jnp.dtype
     products: jnp.dtype | None = None
+    execution: Execution = Execution()
 
     @nn.compact
     def __call__(
-        self, hidden_btd: jax.Array, mask_bt: jax.Array, *, deterministic: bool
-    ) -> tuple[jax.Array, jax.Array]:
-        """Returns the attended values, projected back to the width, and scores_bhts."""
+        self, hidden_btd: jax.Array, mask_bt: jax.Array, *, deterministic: bool, tapped: bool
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """Returns the attended values, projected back to the width; where tapped, scores_bhts."""
         config = self.config
         batch, length, width = hidden_btd.shape
         head_size = self.attention_size // self.num_heads
@@ -191,15 +193,20 @@ class SelfAttention(nn.Module):
         # Kept only for a caller that asks for "intermediates": MiniLM imitates them.
         vectors = {"query": query_bthk, "key": key_bshk, "value": value_bshk}
         self.sow("intermediates", "vectors", vectors)
-        scores_bhts = jnp.einsum(
-            "bthk,bshk->bhts", query_bthk, key_bshk, preferred_element_type=jnp.float32
-        ) / math.sqrt(head_size)
-        padding_b11s = jnp.where(mask_bt, 0.0, PADDING_SCORE)[:, None, None, :]
-        weights_bhts = jax.nn.softmax(scores_bhts + padding_b11s, axis=-1).astype(self.dtype)
-        weights_bhts = Dropout(config.attention_probs_dropout_prob)(
-            weights_bhts, deterministic=deterministic
-        )
-        context_bthk = jnp.einsum("bhts,bshk->bthk", weights_bhts, value_bshk)
+        drops = not deterministic and config.attention_probs_dropout_prob > 0
+        if self.execution.attention == "fused" and not tapped and not drops:
+            scores_bhts = None
+            context_bthk = fused_attention(query_bthk, key_bshk, value_bshk, mask_bt)
+        else:
+            scores_bhts = jnp.einsum(
+                "bthk,bshk->bhts", query_bthk, key_bshk, preferred_element_type=jnp.float32
+            ) / math.sqrt(head_size)
+            padding_b11s = jnp.where(mask_bt, 0.0, PADDING_SCORE)[:, None, None, :]
+            weights_bhts = jax.nn.softmax(scores_bhts + padding_b11s, axis=-1).astype(self.dtype)
+            weights_bhts = Dropout(config.attention_probs_dropout_prob)(
+                weights_bhts, deterministic=deterministic
+            )
+            context_bthk = jnp.einsum("bhts,bshk->bthk", weights_bhts, value_bshk)
         context = context_bthk.reshape(batch, length, self.attention_size)
         return dense(width, config, self.dtype, self.products, name="output")(context), scores_bhts
 
@@ -213,6 +220,7 @@ class Block(nn.Module):
     intermediate_size: int
     dtype: jnp.dtype
     products: jnp.dtype | None = None
+    execution: Execution = Execution()
 
     @nn.compact
     def __call__(
@@ -228,8 +236,9 @@ class Block(nn.Module):
         width = hidden_btd.shape[-1]
         dropout = Dropout(config.hidden_dropout_prob)
         attended_btd, scores_bhts = SelfAttention(
-            config, self.attention_size, self.num_heads, self.dtype, self.products, name="attention"
-        )(hidden_btd, mask_bt, deterministic=deterministic)
+            config, self.attention_size, self.num_heads, self.dtype, self.products, self.execution,
+            name="attention",
+        )(hidden_btd, mask_bt, deterministic=deterministic, tapped=tapped)  # fmt: skip
         attended_btd = dropout(attended_btd, deterministic=deterministic)
         hidden_btd = layer_norm(config, self.dtype, name="attention_norm")(
             hidden_btd + attended_btd
@@ -253,7 +262,7 @@ def make_block(
 ) -> Block:
     """Returns a block of (attention_size, num_heads, intermediate_size)."""
     remat = {"none": lambda block: block, "blocks": partial(nn.remat, static_argnums=(3, 4))}
-    return remat[execution.remat](Block)(config, *sizes, dtype=dtype, products=products)
+    return remat[execution.remat](Block)(config, *sizes, dtype, products, execution)
 
 
 class Bert(nn.Module):

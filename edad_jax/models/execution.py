@@ -4,6 +4,7 @@
 import dataclasses
 
 REMATS = ("none", "blocks")
+ATTENTIONS = ("explicit", "fused")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,11 +17,31 @@ class Execution:
         sublinear memory cost); "none" keeps all. On a CPU that helps only with
         XLA_FLAGS=--xla_cpu_enable_concurrency_optimized_scheduler=false: by default XLA orders a
         CPU's program for concurrency, and computes what is inside once more long before its time.
+      attention: "fused" computes attention as one operation (`attention.py`) in layers that are not
+        tapped and drop no weights; "explicit" step by step everywhere.
     """
 
     remat: str = "none"
+    attention: str = "explicit"
 
     def __post_init__(self):
         """Raises ValueError for a name that is not on offer."""
-        if self.remat not in REMATS:
-            raise ValueError(f"config.remat={self.remat!r} is not one of {', '.join(REMATS)}")
+        for name, choices in (("remat", REMATS), ("attention", ATTENTIONS)):
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"config.{name}={getattr(self, name)!r} is not one of {', '.join(choices)}"
+                )
+
+    def check_dropout(self, net: str, rate: float | None) -> None:
+        """Raises ValueError where a net that learns would drop weights of fused attention.
+
+        Args:
+          net: "teacher" or "student".
+          rate: of the dropout of attention weights; None: not known yet.
+        """
+        if self.attention == "fused" and rate:
+            raise ValueError(
+                f"config.attention='fused' cannot drop attention weights, and the {net}'s rate is "
+                f"{rate}; set --config.{net}.attention_probs_dropout_prob=0.0, or take "
+                "--config.attention=explicit"
+            )
