@@ -26,6 +26,7 @@ def get_config() -> ConfigDict:
     config.split_seed = 0  # of the split, where the data has none
     config.max_train = 0  # examples to train on, a random choice; 0: all
     config.max_devel = 0  # examples to select by, likewise
+    config.max_test = 0  # examples to score once at the end, likewise
 
     config.seed = 0
     config.seeds = 1  # runs, with seeds seed, seed + 1, ...; they share one program

@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from edad_jax import distill, flops, state
-from edad_jax.build import assemble_run
+from edad_jax.build import Run, assemble_run
 from edad_jax.build_nets import Vocabulary, extension_config, resolve_precision
 from edad_jax.machine import peak_resident_bytes
 from edad_jax.models.bert import BertConfig
@@ -43,24 +43,9 @@ class Loop:
     def __init__(self, case: Case):
         """Makes weights and rows, and compiles the step."""
         config, (rows, length) = case.config, batch_shape(case.config)
-        with config.unlocked():
-            config.method = case.method
         parallel = Parallel(config.parallel.engine, jax.devices()[: case.devices or None])
         parallel.check_batch_size(rows, config.accumulate_steps)
-        vocabulary = Vocabulary(
-            base_size=case.words,
-            size=case.words + config.vocabulary.size,
-            mask_id=103,
-            cls_id=101,
-            sep_id=102,
-        )
-        run = assemble_run(
-            config,
-            vocabulary,
-            *_random_teacher(config, vocabulary, case.teacher),
-            fresh=(),
-            total_steps=1_000,
-        )
+        run = random_run(config, case.method, case.teacher, words=case.words)
         step = parallel.compile(
             distill.MAKERS[case.method](run.nets, run.settings),
             replicated_arguments=2,
@@ -68,7 +53,7 @@ class Loop:
         )
         self.state = parallel.replicate(state.begin(run.trained, run.settings.optimizers))
         self._frozen = parallel.replicate(run.frozen)
-        self._batch = parallel.shard_batch(random_rows(rows, length, case.words))
+        self._batch = parallel.shard_batch(random_rows(rows, length, words=case.words))
         start = time.perf_counter()
         lowered = step.lower(self.state, self._frozen, self._batch)
         traced = time.perf_counter()
@@ -161,7 +146,25 @@ def batch_shape(config: ConfigDict) -> list[int]:
     return [config.batch_size, config.rows.max_length]
 
 
-def random_rows(rows: int, length: int, words: int) -> Batch:
+def random_run(
+    config: ConfigDict, method: str, teacher_sizes: Sequence[int], *, words: int = BERT_VOCABULARY
+) -> Run:
+    """Returns nets, random parameters and settings of a method; arguments as in a `Case`."""
+    vocabulary = Vocabulary(
+        base_size=words, size=words + config.vocabulary.size, mask_id=103, cls_id=101, sep_id=102
+    )
+    with config.unlocked():
+        config.method = method
+    return assemble_run(
+        config,
+        vocabulary,
+        *_random_teacher(config, vocabulary, teacher_sizes),
+        fresh=(),
+        total_steps=1_000,
+    )
+
+
+def random_rows(rows: int, length: int, *, words: int = BERT_VOCABULARY) -> Batch:
     """Returns full rows of random pieces."""
     random = np.random.default_rng(0)
     return Batch(

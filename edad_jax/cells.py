@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -50,7 +50,7 @@ def run_cells(cells: Sequence[Cell], cells_folder: Path, root: Path, jobs: int =
     """
     cells_folder.mkdir(parents=True, exist_ok=True)
     names = {cell.name for cell in cells}
-    needed = {cell.name: _folders_read(cell, cells_folder) & names for cell in cells}
+    needed = {cell.name: folders_read(cell, cells_folder) & names for cell in cells}
     place = {cell.name: f"[{number}/{len(cells)}]" for number, cell in enumerate(cells, start=1)}
     for cell in cells:
         check_command(cell, cells_folder)
@@ -120,7 +120,7 @@ class _Running(NamedTuple):
     slot: int
 
 
-def _folders_read(cell, cells_folder):
+def folders_read(cell: Cell, cells_folder: str | Path) -> set[str]:
     """Returns the cells whose folders stand in a command."""
     values = [word.partition("=")[2] for word in cell.words]
     return {
@@ -186,3 +186,22 @@ def _command_file(cell, cells_folder):
 def command(cell: Cell, cells_folder: Path) -> list[str]:
     """Returns the words of a cell's command, after `python`."""
     return [*cell.words, cell.folder_flag, str(cells_folder / cell.name)]
+
+
+def show_commands(
+    cells: Sequence[Cell], cells_folder: Path, places: Mapping[str, str]
+) -> list[str]:
+    """Returns Markdown lines with every cell's command.
+
+    Args:
+      cells: in the order they are shown.
+      cells_folder: where they are.
+      places: paths and ids of the user's -> the words that stand for them.
+    """
+    lines = ["```"]
+    for cell in cells:
+        words = " ".join(["python", *command(cell, cells_folder)])
+        for path, short in places.items():
+            words = words.replace(path, short) if path else words
+        lines.append(words)
+    return [*lines, "```"]

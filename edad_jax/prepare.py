@@ -15,9 +15,10 @@ from ml_collections import ConfigDict
 
 from edad_jax.build_nets import Vocabulary
 from edad_jax.data.batches import Rows
-from edad_jax.data.corpus import list_files, read_dataset, read_documents
+from edad_jax.data.corpus import read_dataset, read_documents
 from edad_jax.data.counts import token_counts
 from edad_jax.data.docstrings import read_docstrings
+from edad_jax.data.files import list_files
 from edad_jax.data.pairs import make_rows
 from edad_jax.data.reading import ReadReport
 from edad_jax.data.tokenizer import load_tokenizer

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from edad_jax import figures
-from edad_jax.cells import Cell, check_command, command, run_cells
+from edad_jax.cells import Cell, check_command, folders_read, run_cells, show_commands
 from edad_jax.markdown import markdown_table
 from edad_jax.models.checkpoint_files import local_folder, read_json
 from edad_jax.models.config_json import bert_config
 from edad_jax.published import published_rows
-from edad_jax.tables import DATASETS, TITLES, Inputs, Row, Scale, plan_table, tuning_cell
+from edad_jax.tables import DATASETS, TITLES, Inputs, Plan, Row, Scale, plan_table, tuning_cell
 from edad_jax.tasks.outcome import show_interval
 from edad_jax.tasks.scores import mean_interval
 from edad_jax.workdir import open_beside, write_json
@@ -36,6 +36,7 @@ def reproduce(
     train: Sequence[str] = (),
     tune: Sequence[str] = (),
     datasets: Sequence[str] = tuple(DATASETS),
+    only_rows: Sequence[str] = (),
     jobs: int = 1,
     only_report: bool = False,
 ) -> list[dict]:
@@ -54,14 +55,16 @@ def reproduce(
       train: more flags for every training run.
       tune: more flags for every fine-tuning run.
       datasets: which ones to fine-tune on, out of DATASETS; the others' columns show what ran.
+      only_rows: names of the rows to run and to show; empty: all.
       jobs: cells at once.
       only_report: write down what there is, and run nothing.
 
     Raises:
-      ValueError: a cell failed; says which, and its command.
+      ValueError: a cell failed; says which, and its command. Or no such row.
     """
     cells_folder = workdir / scale_name / "cells"
     plan = plan_table(number, scale, inputs, str(cells_folder))
+    plan = choose_rows(plan, only_rows, cells_folder)
     cells = [cell._replace(words=(*cell.words, *train)) for cell in plan.cells.values()]
     by_row = {
         row.name: {
@@ -95,6 +98,29 @@ def reproduce(
     with open_beside(out / f"table-{number}.md") as file:
         file.write(text)
     return rows
+
+
+def choose_rows(plan: Plan, names: Sequence[str], cells_folder: Path) -> Plan:
+    """Returns the plan of the named rows, and of the cells that they need; no name: all.
+
+    A row with soft labels brings the row of the model that gives them.
+
+    Raises:
+      ValueError: a name that no row has.
+    """
+    if not names:
+        return plan
+    known = [row.name for row in plan.rows]
+    if unknown := sorted(set(names) - set(known)):
+        raise ValueError(f"--rows: got {unknown}, expected out of {known}")
+    teachers = {row.teacher_cell for row in plan.rows if row.name in names}
+    rows = [row for row in plan.rows if row.name in names or row.cell in teachers]
+    needed, found = set(), {cell for row in rows for cell in row.trained_by}
+    while found:
+        needed |= found
+        read = (folders_read(plan.cells[name], cells_folder) for name in found)
+        found = set().union(*read) - needed
+    return Plan(rows, {name: cell for name, cell in plan.cells.items() if name in needed})
 
 
 def check_data(folder: str, datasets: Sequence[str]) -> None:
@@ -259,13 +285,8 @@ def _markdown(number, scale_name, plan_rows, rows, cells, cells_folder, inputs) 
         path: name.upper() for name, path in inputs.paths().items()
     }
     lines += ["", "## Every command", ""]
-    lines += [f"Begun with a {Path(inputs.teacher).name} as TEACHER.", "", "```"]
-    for cell in cells:
-        words = " ".join(["python", *command(cell, cells_folder)])
-        for path, name in places.items():
-            words = words.replace(path, name)
-        lines.append(words)
-    return "\n".join([*lines, "```", ""])
+    lines += [f"Begun with a {Path(inputs.teacher).name} as TEACHER.", ""]
+    return "\n".join([*lines, *show_commands(cells, cells_folder, places), ""])
 
 
 def _minutes(row, key):

@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from edad_jax import figures
-from edad_jax.cells import check_command, command, run_cells
+from edad_jax.cells import check_command, run_cells, show_commands
 from edad_jax.evaluate import measure_speed
 from edad_jax.export import formats
 from edad_jax.kcbert import (
@@ -177,13 +177,8 @@ def _markdown(number, scale_name, rows, plan, folder, inputs: KcInputs) -> str:
         ]
         lines += ["", "## The thesis's figures", "", "Its own 5,000 news items, one RTX 2080 Ti."]
         lines += ["", markdown_table(published, list(published[0]))]
-    lines += ["", "## Every command", "", "```"]
     places = {str(folder): "CELLS", inputs.teacher: "TEACHER", inputs.corpus: "CORPUS"}
     places |= {inputs.sentiment: "SENTIMENT"}
     places |= {path: name.upper() for name, path in inputs.others.items()}
-    for cell in plan.cells:
-        words = " ".join(["python", *command(cell, folder)])
-        for path, short in places.items():
-            words = words.replace(path, short) if path else words
-        lines.append(words)
-    return "\n".join([*lines, "```", ""])
+    commands = show_commands(plan.cells, folder, places)
+    return "\n".join([*lines, "", "## Every command", "", *commands, ""])

@@ -11,16 +11,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from tqdm import tqdm
 
 from edad_jax import figures
-from edad_jax.cells import Cell, check_command, command, run_cells
+from edad_jax.cells import Cell, check_command, run_cells, show_commands
 from edad_jax.export import formats
 from edad_jax.export.runtime import Reader
 from edad_jax.markdown import markdown_table
 from edad_jax.models.checkpoint_files import local_folder, read_json
 from edad_jax.tasks.answer_scores import answer_scores
 from edad_jax.tasks.questions import Question, read_questions
+from edad_jax.tasks.setup import choose
 from edad_jax.workdir import open_beside, write_json
 
 TITLE = "Questions on a small machine: EM, F1 and inference time"
@@ -30,12 +32,14 @@ PUBLISHED = {"BERT-base": (54.93, 72.36, 13_220), "DistilBERT": (52.79, 70.44, 6
 PI_SCALES = {
     "paper": (),
     "small": (
-        "--config.max_train=2000",
+        "--config.max_train=1500",
+        "--config.max_devel=200",
+        "--config.max_test=500",
         "--config.max_length=192",
         "--config.overlap=64",
-        "--config.epochs=1",
+        "--config.epochs=2",
         "--config.batch_size=16",
-        "--config.optimizer.learning_rate=1e-4",
+        "--config.optimizer.learning_rate=5e-5",
     ),
 }
 FORMATS = {"onnx": "float32", "onnx-int8": "int8"}
@@ -49,7 +53,13 @@ class PiPlan(NamedTuple):
     models: dict[str, str]
 
 
-def plan_pi(models: Mapping[str, str], squad: str, folder: str, tune: Sequence[str] = ()) -> PiPlan:
+def plan_pi(
+    models: Mapping[str, str],
+    squad: str,
+    folder: str,
+    tune: Sequence[str] = (),
+    soft_labels_of: str = "",
+) -> PiPlan:
     """Returns what has to be fine-tuned.
 
     Args:
@@ -57,12 +67,18 @@ def plan_pi(models: Mapping[str, str], squad: str, folder: str, tune: Sequence[s
       squad: data as launch/finetune.py takes it for questions.
       folder: where the cells are.
       tune: more flags for every fine-tuning.
+      soft_labels_of: one of the models; the others are also fine-tuned with its soft labels
+        (DistilBERT's second step, section 3), as models of their own. "": none.
 
     Raises:
       ValueError: no model, or one that is not there.
     """
     if not models:
         raise ValueError("--models is empty, expected NAME=FOLDER_OR_HUB_ID, comma-separated")
+    if soft_labels_of and soft_labels_of not in models:
+        raise ValueError(
+            f"--soft_labels_of={soft_labels_of}: expected one of --models, {', '.join(models)}"
+        )
     cells, places = [], {}
     for name, model in models.items():
         config = read_json(local_folder(model, option="--models=NAME=FOLDER") / "config.json")
@@ -75,6 +91,12 @@ def plan_pi(models: Mapping[str, str], squad: str, folder: str, tune: Sequence[s
         )  # fmt: skip
         cells.append(Cell(f"squad-{name}", words, "--workdir", "summary.json"))
         places[name] = f"{folder}/squad-{name}/model"
+    for cell in list(cells) if soft_labels_of else ():
+        name = cell.name.removeprefix("squad-")
+        if name != soft_labels_of:
+            words = (*cell.words, f"--config.teacher={places[soft_labels_of]}")
+            cells.append(Cell(f"{cell.name}-soft", words, "--workdir", "summary.json"))
+            places[f"{name}, soft labels of {soft_labels_of}"] = f"{folder}/{cell.name}-soft/model"
     return PiPlan(cells, places)
 
 
@@ -88,6 +110,7 @@ def reproduce_pi(
     questions: int = 0,
     threads: int = 0,
     tune: Sequence[str] = (),
+    soft_labels_of: str = "",
     jobs: int = 1,
     only_report: bool = False,
     progress: bool = True,
@@ -100,9 +123,10 @@ def reproduce_pi(
       root: folder of the project.
       workdir: where the cells and the exported models are.
       out: where the table goes.
-      questions: how many to ask, the first ones; 0: all.
+      questions: how many to ask, drawn at random; 0: all.
       threads: of the runtime; 0: as many as there are cores.
       tune: more flags for every fine-tuning.
+      soft_labels_of: one of the models, whose soft labels the others learn from too; "": none.
       jobs: cells at once.
       only_report: train nothing.
       progress: whether to show bars.
@@ -111,9 +135,9 @@ def reproduce_pi(
       ValueError: a cell failed; says which.
     """
     folder = workdir / "pi" / "cells"
-    plan = plan_pi(models, squad, str(folder), tune)
+    plan = plan_pi(models, squad, str(folder), tune, soft_labels_of)
     splits, _ = read_questions(squad)
-    asked = splits["test"][: questions or None]
+    asked = choose(splits["test"], questions, np.random.default_rng(0))
     if not only_report:
         run_cells(plan.cells, folder, root, jobs)
     for cell in plan.cells:
@@ -121,9 +145,8 @@ def reproduce_pi(
     rows = []
     for name, place in plan.models.items():
         for format_name, numbers in FORMATS.items():
-            exported = formats.export(
-                formats.load(place), format_name, folder.parent / f"{name}-{format_name}"
-            )
+            file_name = f"{name.replace(', ', '-').replace(' ', '-')}-{format_name}"
+            exported = formats.export(formats.load(place), format_name, folder.parent / file_name)
             rows.append(
                 {"model": name, "numbers": numbers} | _ask(exported, asked, threads, progress)
             )
@@ -185,8 +208,8 @@ def _markdown(rows, count, plan, folder, places) -> str:
     ]
     lines = [
         f"# {TITLE}", "",
-        f"{count:,} questions of the test split, one at a time, windows of at most 384 pieces, on "
-        f"{os.cpu_count()} cores, by onnxruntime.", "",
+        f"{count:,} questions of the test split (drawn at random), one at a time, windows of at "
+        f"most 384 pieces, on {os.cpu_count()} cores, by onnxruntime.", "",
         markdown_table(shown, list(shown[0])), "", f"![{TITLE}]({NAME}.png)", "",
         "## The paper's figures", "",
         "10,570 questions on a Raspberry Pi 5, TensorFlow, float32. Its exact match lies 17 points "
@@ -194,11 +217,6 @@ def _markdown(rows, count, plan, folder, places) -> str:
         "", markdown_table(published, list(published[0])),
     ]  # fmt: skip
     if plan.cells:
-        lines += ["", "## Every command", "", "```"]
-        for cell in plan.cells:
-            words = " ".join(["python", *command(cell, folder)])
-            for path, short in {str(folder): "CELLS", **places}.items():
-                words = words.replace(path, short)
-            lines.append(words)
-        lines.append("```")
+        commands = show_commands(plan.cells, folder, {str(folder): "CELLS", **places})
+        lines += ["", "## Every command", "", *commands]
     return "\n".join([*lines, ""])

@@ -29,7 +29,6 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration.", lock_
 TEACHER = flags.DEFINE_list(
     "teacher", ["12", "768", "12", "3072"], "Teacher's layers, width, heads, feed-forward width."
 )
-WORDS = flags.DEFINE_integer("words", 30_522, "Of the original BERT.", lower_bound=200)
 PARTS = flags.DEFINE_list(
     "parts", ["steps", "compile", "devices", "input", "checkpoint"], "What to measure."
 )
@@ -63,7 +62,6 @@ def main():
         rows=ROWS.value,
         seconds=SECONDS.value,
         torch_command=_torch_command() if TORCH.value else [],
-        words=WORDS.value,
     )
     benchmark(plan, out)
     print((out / "benchmark.md").read_text(encoding="utf-8"))

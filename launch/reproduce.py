@@ -7,7 +7,8 @@ r"""Reproduces a table of the paper, cell by cell, beside the paper's own figure
 Tables: 1, three ways to adapt a BERT, and their students; 2, two stages against one pass; 3, EDAD
 against BioBERT and SciBERT; 4, the schedule of alpha. kcbert-4, -5, -6: nine students of a Korean
 BERT, their speed, their accuracy, and both beside other models (--sentiment, --models). pi-2: exact
-match, F1 and time of models that answer questions (--models, --squad).
+match, F1 and time of models that answer questions (--models, --squad). triple: which terms of
+DistilBERT's triple loss pay.
 
 --scale small takes an hour or two on two CPU cores, --scale paper the paper's sizes and days. Kill
 it and start it again: what is finished is kept. Writes table-N.md, .json and .png into --out.
@@ -20,7 +21,7 @@ from absl import flags
 
 from edad_jax.command import run_command
 
-TABLES = ["1", "2", "3", "4", "kcbert-4", "kcbert-5", "kcbert-6", "pi-2"]
+TABLES = ["1", "2", "3", "4", "kcbert-4", "kcbert-5", "kcbert-6", "pi-2", "triple"]
 TABLE = flags.DEFINE_enum("table", None, TABLES, "Which table.")
 SCALE = flags.DEFINE_enum("scale", "small", ["small", "paper"], "Sizes of the runs.")
 TEACHER = flags.DEFINE_string(
@@ -28,14 +29,24 @@ TEACHER = flags.DEFINE_string(
 )
 CORPUS = flags.DEFINE_string("corpus", None, "Domain text: globs or folders, comma-separated.")
 NER = flags.DEFINE_string(
-    "ner", "", "Tables 1 to 4: folder that has BC5CDR-IOB/, BioNLP09-IOB/ and NCBI-disease-IOB/."
+    "ner",
+    "",
+    "Tables 1 to 4: folder that has BC5CDR-IOB/, BioNLP09-IOB/ and NCBI-disease-IOB/; table triple "
+    "reads the last, if given.",
 )
 SENTIMENT = flags.DEFINE_string("sentiment", "", "Tables kcbert-5 and -6: labelled Korean texts.")
 MODELS = flags.DEFINE_list(
     "models", [], "Tables kcbert-6 and pi-2: models, NAME=FOLDER_OR_HUB_ID, comma-separated."
 )
 SQUAD = flags.DEFINE_string("squad", "", "Table pi-2: questions, as configs/squad.py takes them.")
-QUESTIONS = flags.DEFINE_integer("questions", 0, "Table pi-2: how many to ask; 0: all.")
+QUESTIONS = flags.DEFINE_integer(
+    "questions", 0, "Table pi-2: how many to ask, drawn at random; 0: all."
+)
+SOFT_LABELS_OF = flags.DEFINE_string(
+    "soft_labels_of",
+    "",
+    "Table pi-2: one of --models; the others are fine-tuned with its soft labels too.",
+)
 BIOBERT = flags.DEFINE_string("biobert", "", "Folder or hub id of BioBERT, for table 3.")
 SCIBERT = flags.DEFINE_string("scibert", "", "Folder or hub id of SciBERT, for table 3.")
 TRAIN = flags.DEFINE_multi_string(
@@ -46,6 +57,9 @@ WORKDIR = flags.DEFINE_string("workdir", "runs/reproduce", "Folder for the runs.
 OUT = flags.DEFINE_string("out", "docs/results", "Folder for the table.")
 DATASETS = flags.DEFINE_list(
     "datasets", ["BC5CDR", "BioNLP09", "NCBI-disease"], "Which of the three to fine-tune on."
+)
+ROWS = flags.DEFINE_list(
+    "rows", [], "Tables 1 to 4: names of the rows to run and to show; empty: all."
 )
 JOBS = flags.DEFINE_integer(
     "jobs", 1, "Runs at once, each on its share of the CPU's cores.", lower_bound=1
@@ -61,6 +75,9 @@ def main():
     _require(CORPUS, "text")
     if TABLE.value.startswith("kcbert"):
         _main_kcbert()
+        return
+    if TABLE.value == "triple":
+        _main_triple()
         return
     from edad_jax.reproduce import read_sizes, reproduce
     from edad_jax.tables import SCALES, Inputs
@@ -84,6 +101,7 @@ def main():
         train=TRAIN.value,
         tune=TUNE.value,
         datasets=DATASETS.value,
+        only_rows=ROWS.value,
         jobs=JOBS.value,
         only_report=ONLY_REPORT.value,
     )
@@ -130,6 +148,25 @@ def _main_pi():
         **_places(),
         questions=QUESTIONS.value,
         tune=(*PI_SCALES[SCALE.value], *TUNE.value),
+        soft_labels_of=SOFT_LABELS_OF.value,
+        jobs=JOBS.value,
+        only_report=ONLY_REPORT.value,
+    )
+    print(written.read_text(encoding="utf-8"))
+
+
+def _main_triple():
+    from edad_jax.reproduce_ablation import ABLATION_SCALES, reproduce_ablation
+
+    written = reproduce_ablation(
+        SCALE.value,
+        ABLATION_SCALES[SCALE.value],
+        _path(TEACHER.value),
+        _corpus(),
+        _absolute(NER.value) if NER.value else "",
+        **_places(),
+        train=TRAIN.value,
+        tune=TUNE.value,
         jobs=JOBS.value,
         only_report=ONLY_REPORT.value,
     )

@@ -12,7 +12,8 @@ import pyarrow.parquet
 import pytest
 
 from edad_jax.data import corpus, reading
-from edad_jax.data.corpus import list_files, read_dataset, read_documents
+from edad_jax.data.corpus import read_dataset, read_documents
+from edad_jax.data.files import list_files
 from edad_jax.data.reading import ReadReport
 
 DOCUMENTS = ["First line.\nSecond line.", "뇌는 세포로 이루어져 있다.", "Third: é."]

@@ -25,6 +25,19 @@ def test_models_that_answer_are_asked_and_others_are_tuned_first(tmp_path):
         plan_pi({}, "/squad", "/cells")
 
 
+def test_students_are_tuned_with_and_without_soft_labels(tmp_path):
+    models = {name: str(write_teacher(tmp_path / name)) for name in ("big", "small", "third")}
+    plan = plan_pi(models, "/squad", "/cells", soft_labels_of="big")
+    assert [cell.name for cell in plan.cells] == [
+        "squad-big", "squad-small", "squad-third", "squad-small-soft", "squad-third-soft",
+    ]  # fmt: skip
+    assert plan.cells[3].words[:-1] == plan.cells[1].words
+    assert plan.cells[3].words[-1] == "--config.teacher=/cells/squad-big/model"
+    assert plan.models["small, soft labels of big"] == "/cells/squad-small-soft/model"
+    with pytest.raises(ValueError, match="expected one of --models, big, small, third"):
+        plan_pi(models, "/squad", "/cells", soft_labels_of="huge")
+
+
 def test_every_model_is_scored_and_timed_in_both_kinds_of_numbers(tmp_path):
     tokenizer = write_tokenizer(tmp_path / "tokenizer")
     model = str(save(tmp_path / "model", tokenizer, "answering"))
@@ -38,7 +51,7 @@ def test_every_model_is_scored_and_timed_in_both_kinds_of_numbers(tmp_path):
     for row in found["rows"]:
         assert 0 <= row["exact_match"] <= row["f1"] <= 1 and row["seconds"] > 0
     text = written.read_text(encoding="utf-8")
-    assert "4 questions of the test split" in text and "| BERT-base" in text
+    assert "4 questions of the test split (drawn at random)" in text and "| BERT-base" in text
     assert (tmp_path / "out" / "table-pi-2.png").stat().st_size > 5_000
 
 

@@ -82,6 +82,20 @@ def test_table_4_has_the_seven_schedules_and_shares_edad_with_table_2():
     assert shared <= set(all_cells(2, "small")[1])
 
 
+def test_chosen_rows_bring_the_cells_that_they_need_and_no_others():
+    plan = plan_table(2, SCALES["small"], INPUTS, "/cells")
+    assert reproduce.choose_rows(plan, (), Path("/cells")) == plan
+    single = reproduce.choose_rows(plan, ["EDAD"], Path("/cells"))
+    assert [row.name for row in single.rows] == ["EDAD"]
+    assert list(single.cells) == ["rows", "edad-linear"]
+    two = reproduce.choose_rows(plan, ["exBERT_GD"], Path("/cells"))
+    assert list(two.cells) == ["rows", "adaptation", "distillation"]
+    soft = reproduce.choose_rows(plan, ["EDAD_TD"], Path("/cells"))
+    assert [row.name for row in soft.rows] == ["exBERT", "EDAD_TD"]  # whose soft labels it learns
+    with pytest.raises(ValueError, match=r"--rows: got \['ExBERT'\], expected out of \['BERT'"):
+        reproduce.choose_rows(plan, ["ExBERT"], Path("/cells"))
+
+
 def test_a_row_without_its_checkpoint_says_what_to_give():
     plan, _ = all_cells(3, "paper")
     notes = {row.name: row.note for row in plan.rows}

@@ -6,7 +6,8 @@ import gzip
 import datasets
 import pytest
 
-from edad_jax.tasks.tagged import TaggedSentence, iob2_tags, read_tagged, write_predictions
+from edad_jax.tasks.tag_schemes import iob2_tags
+from edad_jax.tasks.tagged import TaggedSentence, read_tagged, write_predictions
 
 TRAIN = "Aspirin\tB-Drug\nhelps\tO\n\nA\tO\nbad\tB-Ill\ncold\tI-Ill\n"
 OTHER = "Cold\tB-Ill\n"
@@ -107,6 +108,7 @@ def test_the_encoding_is_used_and_an_unknown_one_is_an_error(tmp_path):
         ("S-X E-X", "B-X B-X", [1]),
         ("O I-X I-X I-Y", "O B-X I-X B-Y", [1, 3]),
         ("I-X B-X I-X O I-X", "B-X B-X I-X O B-X", [0, 4]),
+        ("B-X I-X L-X O U-X U-X L-X", "B-X I-X I-X O B-X B-X B-X", [6]),
         ("B-a-b I-a-b I-a", "B-a-b I-a-b B-a", [2]),
     ],
 )
@@ -130,11 +132,12 @@ def test_iob1_is_turned_into_iob2_without_a_problem(tmp_path):
     assert not report.problems and has_message(report, "IOB1")
 
 
-def test_iobes_is_turned_into_iob2_without_a_problem(tmp_path):
-    train = "x\tB-P\ny\tE-P\nz\tS-Ill\n"
+@pytest.mark.parametrize(("scheme", "last", "single"), [("IOBES", "E", "S"), ("BILOU", "L", "U")])
+def test_schemes_with_ends_are_turned_into_iob2_without_a_problem(tmp_path, scheme, last, single):
+    train = f"x\tB-P\ny\t{last}-P\nz\t{single}-Ill\n"
     splits, report = read_tagged(write(tmp_path, train))
     assert splits["train"][0].tags == ("B-P", "I-P", "B-Ill")
-    assert not report.problems and has_message(report, "IOBES")
+    assert not report.problems and has_message(report, f"{scheme}: turned into IOB2")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import pytest
 from edad_jax.data.tokenizer import load_tokenizer
 from edad_jax.tasks import rows as task_rows
 from edad_jax.tasks.rows import NO_LABEL
+from edad_jax.tasks.setup import choose
 from tests.tiny_text import make_documents, write_tokenizer
 
 
@@ -115,3 +116,13 @@ def test_a_teachers_logits_stand_at_the_words_that_they_are_of(sentences, tokeni
     (batch, *_) = task_rows.epoch_batches(taught, batch_size=4, max_length=16, seeds=(0,), epoch=0)
     assert batch.teacher_bnc.shape == (*batch.labels_bn.shape, 2)
     assert (batch.teacher_bnc[batch.labels_bn < 0] == 0).all()
+
+
+def test_at_most_so_many_examples_are_drawn_and_keep_their_order():
+    examples = [f"text {number:02}" for number in range(20)]
+    few = choose(examples, 5, np.random.default_rng(0))
+    assert len(set(few)) == 5 and few == sorted(few) and set(few) < set(examples)
+    assert few == choose(examples, 5, np.random.default_rng(0))
+    assert few != choose(examples, 5, np.random.default_rng(1))
+    for most in (0, 20, 21):
+        assert choose(examples, most, np.random.default_rng(0)) == examples

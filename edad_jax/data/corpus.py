@@ -8,18 +8,17 @@ line. A document is a string whose lines are paragraphs, or sentences, or groups
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import BinaryIO
 
+from edad_jax.data.files import FORMATS, JSON_LINES, OPTION, XML, file_format
 from edad_jax.data.hub import is_hub_reachable
 from edad_jax.data.jats import read_articles
 from edad_jax.data.reading import (
-    COMPRESSIONS,
     MAX_DOCUMENT_CHARACTERS,
     MAX_LINE_BYTES,
     MAX_RECORD_BYTES,
@@ -30,55 +29,6 @@ from edad_jax.data.reading import (
     read_lines,
     recode_blocks,
 )
-
-TEXT = (".txt", ".text")
-JSON_LINES = (".jsonl", ".ndjson", ".json")
-XML = (".nxml", ".xml")
-FORMATS = (*TEXT, *JSON_LINES, *XML, ".parquet", ".tar")
-OPTION = "--config.corpus.files='/data/*.jsonl'"
-
-
-def list_files(patterns: str | Path | Sequence[str | Path]) -> tuple[Path, ...]:
-    """Returns the files that the patterns name, sorted within each pattern, each file once.
-
-    Args:
-      patterns: files, globs (`**` enters folders) or folders, of which all files of a known
-        format are taken, at any depth.
-
-    Raises:
-      ValueError: a pattern that names no file.
-    """
-    if isinstance(patterns, str | Path):
-        patterns = [patterns]
-    files: dict[Path, None] = {}
-    for pattern in patterns:
-        expanded = os.path.expanduser(str(pattern))
-        if os.path.isdir(expanded):
-            found = [path for path in Path(expanded).rglob("*") if _format(path.name)[0]]
-        elif os.path.exists(expanded):
-            found = [Path(expanded)]
-        else:
-            found = [Path(path) for path in glob.glob(expanded, recursive=True)]
-        found = sorted(path for path in found if path.is_file())
-        if not found:
-            raise ValueError(
-                f"got no file for {str(pattern)!r}, expected text; give files, a glob or a folder: "
-                f"{OPTION}"
-            )
-        files.update(dict.fromkeys(found))
-    if not files:
-        raise ValueError(f"got no files, expected text; give {OPTION}")
-    return tuple(files)
-
-
-def _format(name: str) -> tuple[str, str]:
-    """Returns (format, compression) by the endings of a file name; '' where there is none."""
-    path = PurePosixPath(name.lower())
-    if path.suffix == ".tgz":
-        return ".tar", ".gz"
-    compression = path.suffix if path.suffix in COMPRESSIONS else ""
-    suffix = PurePosixPath(path.stem).suffix if compression else path.suffix
-    return (suffix if suffix in FORMATS else ""), compression
 
 
 def read_documents(
@@ -124,7 +74,7 @@ def read_documents(
 
 
 def _read_file(path: Path, report: ReadReport, text_key: str, encoding: str) -> Iterator[str]:
-    kind, compression = _format(path.name)
+    kind, compression = file_format(path.name)
     if not kind:
         report.add_problem(f"file skipped: not one of {', '.join(FORMATS)}", str(path))
         return
@@ -152,7 +102,7 @@ def _read_stream(
     file: BinaryIO, name: str, where: str, report: ReadReport, text_key: str, encoding: str
 ) -> Iterator[str]:
     """Yields the documents of an open file; `name` says its format, `where` is for messages."""
-    kind, compression = _format(name)
+    kind, compression = file_format(name)
     if kind == ".parquet":
         yield from _read_parquet(file, where, report, text_key)
         return
@@ -270,7 +220,7 @@ def _read_tar(
     try:
         with tarfile.open(fileobj=_BlockFile(blocks), mode="r|") as archive:
             for member in archive:
-                kind, _ = _format(member.name)
+                kind, _ = file_format(member.name)
                 if not member.isfile() or kind in ("", ".parquet", ".tar"):
                     continue
                 file = archive.extractfile(member)

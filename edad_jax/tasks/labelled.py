@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import csv
-import json
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from edad_jax.data.reading import ReadReport
 from edad_jax.tasks import splits as task_splits
+from edad_jax.tasks.records import json_records, skip_record, table_records
 from edad_jax.workdir import open_beside
 
 if TYPE_CHECKING:
@@ -130,12 +129,12 @@ def _read_file(
     """Yields the rows of a file; counts those that are skipped."""
     lines = task_splits.read_text(path, encoding, report)
     if task_splits.file_format(path) == ".jsonl":
-        rows = _json_rows(lines, path.name, split, report)
+        rows = json_records(lines, path.name, split, report)
         names = list(dict.fromkeys(name for _, row in rows for name in row))
     else:
         delimiter = "\t" if task_splits.file_format(path) == ".tsv" else ","
         has_header = not (text_key.isdecimal() and label_key.isdecimal())
-        rows, names = _table_rows(lines, path.name, split, delimiter, has_header, report)
+        rows, names = table_records(lines, path.name, split, delimiter, has_header, report)
     if not rows:
         return
     columns = _choose_columns(path.name, names, text_key, label_key)
@@ -143,85 +142,6 @@ def _read_file(
     for number, row in rows:
         text, label = row.get(columns.text), row.get(columns.label)
         yield from _finish_row(text, label, f"{path.name}:{number}", split, report)
-
-
-def _json_rows(
-    lines: Sequence[str], name: str, split: str, report: ReadReport
-) -> list[tuple[int, dict[str, Any]]]:
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        if not line or line.isspace():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            _skip("row skipped: not JSON", f"{name}:{number}", error, split, report)
-            continue
-        if isinstance(row, dict):
-            rows.append((number, row))
-        else:
-            kind = type(row).__name__
-            _skip("row skipped: not a JSON object", f"{name}:{number}", kind, split, report)
-    return rows
-
-
-def _table_rows(
-    lines: Sequence[str], name: str, split: str, delimiter: str, has_header: bool,
-    report: ReadReport,
-) -> tuple[list[tuple[int, dict[str, Any]]], list[str]]:  # fmt: skip
-    """Returns [(line number, row)] and the names of the columns: of the header, or numbers."""
-    parsed = [each for each in _parse_table(lines, delimiter) if each[1]]  # less blank lines
-    whole = [fields for _, fields in parsed if isinstance(fields, list)]
-    if not whole:
-        names = []
-    elif has_header:
-        names = [column.strip() for column in whole[0]]
-        parsed.pop(next(i for i, (_, fields) in enumerate(parsed) if fields is whole[0]))
-    else:
-        width = Counter(len(fields) for fields in whole).most_common(1)[0][0]
-        names = [str(number) for number in range(width)]
-    rows = []
-    for number, fields in parsed:
-        if isinstance(fields, csv.Error):
-            _skip("row skipped: broken quotes", f"{name}:{number}", fields, split, report)
-        elif len(fields) != len(names):
-            detail = f"{len(fields)}, not {len(names)}"
-            _skip("row skipped: number of fields", f"{name}:{number}", detail, split, report)
-        else:
-            rows.append((number, dict(zip(names, fields, strict=True))))
-    return rows, names
-
-
-def _parse_table(
-    lines: Sequence[str], delimiter: str
-) -> Iterator[tuple[int, list[str] | csv.Error]]:
-    """Yields (line number, fields) of each row; an error costs the line that it begins in.
-
-    A quote that is never closed would swallow the rows after it, so reading goes on at the next
-    line. In a .tsv most quotes are letters: there a row of several lines is taken for one only
-    if its first and last are not rows by themselves.
-    """
-    start, width = 0, 0
-    while start < len(lines):
-        reader = csv.reader(
-            (f"{lines[number]}\n" for number in range(start, len(lines))),
-            delimiter=delimiter,
-            strict=True,
-        )
-        begin = start
-        try:
-            for fields in reader:
-                end = begin + reader.line_num
-                alone = [line.split("\t") for line in lines[start:end]] if end - start > 1 else []
-                if delimiter == "\t" and alone and len(alone[0]) == len(alone[-1]) == width:
-                    yield from enumerate(alone, start=start + 1)
-                else:
-                    width = width or len(fields)
-                    yield start + 1, fields
-                start = end
-        except csv.Error as error:
-            yield start + 1, lines[start].split("\t") if delimiter == "\t" else error
-            start += 1
 
 
 def _read_rows(
@@ -263,26 +183,22 @@ def _finish_row(
     """Yields the example if it has a text and a label; counts it as skipped otherwise."""
     label = str(label).strip() if isinstance(label, str | int | float) else label
     if text is None or (isinstance(text, str) and not text.strip()):
-        _skip("row skipped: no text", here, "", split, report)
+        skip_record("row skipped: no text", here, "", split, report)
     elif not isinstance(text, str):
-        _skip("row skipped: its text is not a string", here, type(text).__name__, split, report)
+        skip_record(
+            "row skipped: its text is not a string", here, type(text).__name__, split, report
+        )
     elif label is None or label == "":
-        _skip("row skipped: no label", here, "", split, report)
+        skip_record("row skipped: no label", here, "", split, report)
     elif not isinstance(label, str):
         kind = type(label).__name__
-        _skip("row skipped: its label is not a string or number", here, kind, split, report)
+        skip_record("row skipped: its label is not a string or number", here, kind, split, report)
     else:
         if any("\ud800" <= letter <= "\udfff" for letter in text + label):
             # Half a surrogate pair, which JSON can spell and no tokenizer can read.
             report.add_problem("invalid Unicode replaced", here)
             text, label = (each.encode("utf-8", "replace").decode() for each in (text, label))
         yield LabelledText(text, label, here)
-
-
-def _skip(reason: str, here: str, detail: object, split: str, report: ReadReport) -> None:
-    report.add_problem(reason, here, detail)
-    total = f"{split}: rows skipped"
-    report.problems[total] = report.problems.get(total, 0) + 1
 
 
 def _add_missing(

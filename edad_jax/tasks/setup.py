@@ -2,6 +2,7 @@
 """What a fine-tuning run begins with: examples as rows, a net, parameters for every seed."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -48,10 +49,8 @@ def prepare_examples(config: ConfigDict, tokenizer: PreTrainedTokenizerFast) -> 
     examples, notes = task.read(config)
     LOG.info("%s", notes)
     random = np.random.default_rng(config.split_seed)
-    for split, most in (("train", config.max_train), ("devel", config.max_devel)):
-        if 0 < most < len(examples[split]):
-            chosen = np.sort(random.permutation(len(examples[split]))[:most])
-            examples[split] = [examples[split][index] for index in chosen]
+    for split in ("train", "devel", "test"):
+        examples[split] = choose(examples[split], config[f"max_{split}"], random)
     labels = task.label_names(examples["train"])
     if len(labels) < 2:
         raise ValueError(
@@ -68,6 +67,13 @@ def prepare_examples(config: ConfigDict, tokenizer: PreTrainedTokenizerFast) -> 
         )  # fmt: skip
     said = {"reader": notes.splitlines(), "rows": {split: r.notes for split, r in rows.items()}}
     return Prepared(task, labels, examples, rows, said)
+
+
+def choose(examples: Sequence[Any], most: int, random: np.random.Generator) -> list[Any]:
+    """Returns at most so many of the examples, drawn at random, in their order; 0: all."""
+    if not 0 < most < len(examples):
+        return list(examples)
+    return [examples[index] for index in np.sort(random.permutation(len(examples))[:most])]
 
 
 def ask_teacher(config: ConfigDict, prepared: Prepared) -> task_rows.TaskRows:

@@ -18,17 +18,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from edad_jax.data.reading import ReadReport
 from edad_jax.tasks import splits as task_splits
+from edad_jax.tasks.tag_schemes import TAG, iob2_tags, is_iob1, scheme_with_ends
 from edad_jax.workdir import open_beside
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 FORMATS = (".tsv", ".conll", ".txt", ".iob", ".iob2")
-_TAG = re.compile(r"O|[BIES]-\S+")
 _DEVEL_SEED = 0
 _NO_TAG = "sentence skipped: a token without a tag"
 _NO_TOKEN = "sentence skipped: a tag without a token"
-_BAD_TAG = "sentence skipped: a tag that is neither O nor B-, I-, E- or S- with a type"
+_BAD_TAG = "sentence skipped: a tag that is neither O nor B-, I-, E-, S-, L- or U- with a type"
 
 
 class TaggedSentence(NamedTuple):
@@ -49,8 +49,8 @@ def read_tagged(
 ) -> tuple[dict[str, list[TaggedSentence]], ReadReport]:
     """Returns {"train", "devel", maybe "test"}, and a report whose documents are sentences.
 
-    IOBES and IOB1 become IOB2. Where there is no devel split, a tenth of the training sentences
-    is set aside for it. The report's first messages give the counts of each split.
+    IOBES, BILOU and IOB1 become IOB2. Where there is no devel split, a tenth of the training
+    sentences is set aside for it. The report's first messages give the counts of each split.
 
     Args:
       data: a folder with train, devel (dev, valid, validation) and test files, each a token and
@@ -156,7 +156,7 @@ def _is_line_good(columns: list[str], here: str, width: int, report: ReadReport)
         )
     elif "\r" in "".join(columns):
         report.add_problem("sentence skipped: a carriage return within a line", here)
-    elif not _TAG.fullmatch(columns[-1]):
+    elif not TAG.fullmatch(columns[-1]):
         report.add_problem(_BAD_TAG, here, repr(columns[-1][:80]))
     else:
         return True
@@ -203,7 +203,7 @@ def _read_rows(
             report.add_problem(_NO_TAG, here, f"{len(words)} words, {len(tags)} tags")
         elif not all(isinstance(word, str) and word.strip() for word in words):
             report.add_problem(_NO_TOKEN, here)
-        elif bad := [tag for tag in tags if not _TAG.fullmatch(str(tag))]:
+        elif bad := [tag for tag in tags if not TAG.fullmatch(str(tag))]:
             report.add_problem(_BAD_TAG, here, repr(bad[0]))
         else:
             yield TaggedSentence(tuple(words), tuple(tags), here)
@@ -214,18 +214,18 @@ def _read_rows(
 def _to_iob2(
     read: dict[str, list[TaggedSentence]], report: ReadReport, notes: list[str]
 ) -> dict[str, list[TaggedSentence]]:
-    """Returns the splits in IOB2; counts each I- or E- that continues nothing."""
+    """Returns the splits in IOB2; counts each tag that continues nothing."""
     tags = [sentence.tags for sentences in read.values() for sentence in sentences]
-    is_iob1 = _is_iob1(tags)
-    if any(tag[0] in "ES" for sentence in tags for tag in sentence):
-        notes.append("the tags are IOBES: turned into IOB2")
-    elif is_iob1:
+    begins_with_i = is_iob1(tags)
+    if scheme := scheme_with_ends(tags):
+        notes.append(f"the tags are {scheme}: turned into IOB2")
+    elif begins_with_i:
         notes.append("the tags are IOB1, where I- begins an entity: turned into IOB2")
     splits: dict[str, list[TaggedSentence]] = {split: [] for split in read}
     for split, sentences in read.items():
         for sentence in sentences:
             fixed, orphans = iob2_tags(sentence.tags)
-            for index in () if is_iob1 else orphans:
+            for index in () if begins_with_i else orphans:
                 report.add_problem(
                     "tag that continues no entity: B- instead",
                     _where(sentence, index),
@@ -233,40 +233,6 @@ def _to_iob2(
                 )
             splits[split].append(sentence._replace(tags=fixed))
     return splits
-
-
-def iob2_tags(tags: Sequence[str]) -> tuple[tuple[str, ...], list[int]]:
-    """Returns the tags in IOB2, and the positions of each I- and E- that continues nothing.
-
-    B-X I-X I-Y O E-X S-X   becomes   B-X I-X B-Y O B-X B-X,   with [2, 4].
-    """
-    fixed, orphans = [], []
-    open_type = None  # of the entity that the next tag may continue
-    for index, tag in enumerate(tags):
-        prefix, _, entity_type = tag.partition("-")
-        if prefix == "O":
-            fixed.append("O")
-        elif prefix in "BS" or open_type != entity_type:
-            fixed.append(f"B-{entity_type}")
-            if prefix in "IE":
-                orphans.append(index)
-        else:
-            fixed.append(f"I-{entity_type}")
-        open_type = entity_type if prefix in ("B", "I") else None
-    return tuple(fixed), orphans
-
-
-def _is_iob1(sentences: Sequence[Sequence[str]]) -> bool:
-    """Returns whether I- begins entities, and B- only those that touch another of their type."""
-    begins = False
-    for tags in sentences:
-        before = "O"
-        for tag in tags:
-            if tag[0] in "ES" or (tag[0] == "B" and before[2:] != tag[2:]):
-                return False
-            begins = begins or (tag[0] == "I" and before[2:] != tag[2:])
-            before = tag
-    return begins
 
 
 def _where(sentence: TaggedSentence, index: int) -> str:
