@@ -103,7 +103,7 @@ def _describe_torch(result):
                     "ours / torch": None if ratio is None else f"{ratio:.2f}",
                 }
             )
-    told = f"torch {peer['version']}, {peer['device']}, batch {_by(peer['batch'])} pieces"
+    told = f"torch {peer['torch']}, {peer['device']}, batch {_by(peer['batch'])} pieces"
     if peer.get("threads"):
         told += f", {peer['threads']} threads"
     return [markdown_table(rows, list(rows[0])), "", f"{told}; in the same run, after ours."]
