@@ -176,7 +176,8 @@ def test_every_part_is_measured_once_and_reported(jobs, tmp_path, monkeypatch, f
         "1 x made up, float32, batch 8 x 32 pieces", "| edad         | 2.000      | 1.800-2.200",
         "Two stages over one pass: 1.25 in time", "ours / torch", "0.50% of the EDAD step's time",
         "Peak memory is that of a device.", "Every 60 s that is 1.0% of the time",
-        "torch 2.0, cpu, batch 8 x 32 pieces, 2 threads", "4 virtual ones share this machine's cores", "first update done (s)",
+        "torch 2.0, cpu, batch 8 x 32 pieces, 2 threads", "first update done (s)",
+        "4 virtual ones share this machine's cores",
     ):  # fmt: skip
         assert words in text
     titles = [axes.get_title(loc="left") for axes in figures[-1].axes]
