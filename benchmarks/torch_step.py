@@ -130,7 +130,7 @@ def _prepare(config, mode, method, device):
     """Returns the update, its batch, and alpha and learning rates of every update."""
     import jax
 
-    from edad_jax.benchmark import random_rows, random_run
+    from edad_jax.benchmark_step import random_rows, random_run
     from edad_jax.data import masking
 
     run = random_run(config, method, [int(size) for size in TEACHER.value])

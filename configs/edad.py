@@ -109,7 +109,12 @@ def get_config() -> ConfigDict:
     config.epochs = 3.0
     config.max_steps = 0  # updates; 0: as many as the epochs need
     config.batch_size = 128  # rows per update, over all devices
+    config.batch_size_per_device = "0"  # instead: a number, or auto, the most that fits memory
+    config.memory_gb = 0.0  # what a step may take on a device, for auto; 0: what the device has
     config.accumulate_steps = 1  # micro-batches that a batch is cut into, to save memory
+
+    config.remat = "none"  # blocks: keep less for the backward pass, compute it once more there
+    config.attention = "explicit"  # fused: one operation in layers that nobody imitates; no dropout
 
     config.optimizer = ConfigDict()
     config.optimizer.name = "bert_adam"  # bert_adam | adamw

@@ -1,184 +1,279 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long an update takes: the single pass against the two stages that it replaces."""
+"""The benchmark of training: what is measured, in which order, each in a process of its own."""
 
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
-import jax
-import numpy as np
 from ml_collections import ConfigDict
 
-from edad_jax import distill, flops, state
-from edad_jax.build import Run, assemble_run
-from edad_jax.build_nets import Vocabulary, extension_config, resolve_precision
-from edad_jax.models.bert import BertConfig
-from edad_jax.models.exbert import ExBert, ExBertConfig
-from edad_jax.parallel import Parallel
-from edad_jax.types import Batch
+from edad_jax import benchmark_report, distill
+from edad_jax.benchmark_job import last_words, run_job
+from edad_jax.benchmark_step import BERT_VOCABULARY, batch_shape, two_stages_over_one_pass
+from edad_jax.machine import describe_machine
 
-BERT_VOCABULARY = 30_522
-WARM_UP = 2  # updates that are not timed
+PARTS = ("steps", "compile", "devices", "input", "checkpoint")
+DEVICE_COUNTS = (1, 2, 4)
+_HEAD = ("device", "devices", "dtype", "batch")  # what all steps of a benchmark share
 
 
-def benchmark_steps(
-    config: ConfigDict,
-    teacher_sizes: Sequence[int],
-    *,
-    repeats: int,
-    methods: Sequence[str] = tuple(distill.METHODS),
-    peak_tflops: float | None = None,
-) -> dict:
-    """Returns time, throughput and FLOPs of each method's step, on random weights and full rows.
+class Plan(NamedTuple):
+    """What to measure."""
 
-    One method after the other, each alone in memory, as in a training run. (Taking turns update by
-    update was tried: on a CPU the methods' temporaries then break up each other's heap, and the
-    largest, EDAD's, are mapped anew each time, at 6.5 s an update instead of its own time.)
+    config: ConfigDict
+    teacher: Sequence[int]  # layers, width, heads, feed-forward width of the original BERT
+    parts: Sequence[str]  # of PARTS
+    repeats: int  # timed updates
+    peak_tflops: float | None  # what a device can do; None: by its kind
+    virtual_devices: int  # CPU devices for the part "devices"; 0: the real ones
+    rows: int  # on disk, for the part "input"
+    seconds: float  # to time the input
+    torch_command: Sequence[str]  # measures the torch peer, given --out; empty: it is left out
+    words: int = BERT_VOCABULARY  # of the original BERT
 
-    Args:
-      config: batch size, student, extension, vocabulary size, dtype and so on.
-      teacher_sizes: (layers, width, heads, feed-forward) of the teacher's original BERT.
-      repeats: timed updates of each method.
-      methods: which steps.
-      peak_tflops: what a device can do; None for what is known of its kind, maybe nothing.
+
+def benchmark(plan: Plan, out: Path) -> dict[str, Any]:
+    """Returns what was measured; writes benchmark.json, .md and .png into `out` after each part.
 
     Returns:
-      {"device", "devices", "dtype", "batch", "steps": {method: {"seconds" (median), "seconds_all",
-      "tokens_per_second", "model_gflop" (`flops.step_flops`), "tflops" and "mfu" by these,
-      "xla_gflop", "program_gb" (memory of one device), "compile_seconds"}}}, and, where all three
-      ran, "two_stages_over_one_pass" in seconds and in both counts of FLOPs. XLA counts the program
-      of one device before it optimises it, matrix products and everything else. (After it, the
-      count depends on the machine: products given to a CPU maker's library count as nothing.)
+      {"machine", "device", "devices", "dtype", "batch", "teacher", and for each part that was
+      asked for: "steps": {method: see `benchmark_step.time_step`} and, where all three methods ran,
+      "two_stages_over_one_pass"; "compile": {"cold", "warm"}: seconds; "scaling": a list of
+      {"devices", "batch", "per", "seconds", "tokens_per_second", "efficiency"}; "input" and
+      "checkpoint" (see `benchmark_data` and `benchmark_saving`); "torch" as the peer wrote it, and
+      "ours_over_torch": {mode: {method: ratio of tokens/s}}; "notes": what was left out, and why}
+
+    Raises:
+      ValueError: a part that there is not, or a process that failed; says what it said. What was
+        measured before is in `out`.
     """
-    parallel = Parallel(config.parallel.engine)
-    parallel.check_batch_size(config.batch_size, config.accumulate_steps)
-    batch = parallel.shard_batch(random_rows(config.batch_size, config.rows.max_length))
-    tokens = config.batch_size * config.rows.max_length
-
-    peak = peak_tflops or flops.peak_tflops(jax.devices()[0].device_kind)
-    report = {}
-    for method in methods:
-        run = random_run(config, method, teacher_sizes)
-        step = parallel.compile(
-            distill.MAKERS[method](run.nets, run.settings), replicated_arguments=2, donate=True
+    unknown = set(plan.parts) - set(PARTS)
+    if unknown or not plan.parts:
+        raise ValueError(
+            f"got parts {', '.join(sorted(unknown)) or 'none'}, expected some of {', '.join(PARTS)}"
         )
-        train_state = parallel.replicate(state.begin(run.trained, run.settings.optimizers))
-        frozen = parallel.replicate(run.frozen)
-        start = time.perf_counter()
-        lowered = step.lower(train_state, frozen, batch)
-        compiled = lowered.compile()
-        report[method] = {
-            "seconds_all": [],
-            "compile_seconds": time.perf_counter() - start,
-            "xla_gflop": _flops(lowered) / 1e9,
-            "program_gb": _program_gb(compiled),
-            "model_gflop": flops.step_flops(
-                method,
-                run.nets.teacher.config,
-                run.nets.student.config,
-                rows=config.batch_size,
-                length=config.rows.max_length,
-                slots=min(
-                    config.masking.max_predictions,
-                    round(config.masking.share * config.rows.max_length),
-                ),
-                trains_base="base" in run.trained.get("teacher", {}),
-            )
-            / 1e9,
-        }
-        for number in range(WARM_UP + repeats):
-            start = time.perf_counter()
-            train_state, _ = step(train_state, frozen, batch)
-            jax.block_until_ready(train_state)
-            if number >= WARM_UP:
-                report[method]["seconds_all"].append(time.perf_counter() - start)
-        del run, step, lowered, compiled, train_state, frozen
-    for row in report.values():
-        row["seconds"] = float(np.median(row["seconds_all"]))
-        row["tokens_per_second"] = tokens / row["seconds"]
-        row["tflops"] = row["model_gflop"] / row["seconds"] / 1e3
-        row["mfu"] = None if peak is None else row["tflops"] / (peak * parallel.device_count)
-
-    result = {
-        "device": jax.devices()[0].device_kind,
-        "devices": parallel.device_count,
-        "dtype": resolve_precision(config.dtype).name,
-        "batch": [config.batch_size, config.rows.max_length],
-        "steps": report,
-    }
-    if set(report) == set(distill.METHODS):
-        result["two_stages_over_one_pass"] = {
-            name: (report["adaptation"][name] + report["distillation"][name]) / report["edad"][name]
-            for name in ("seconds", "xla_gflop", "model_gflop")
-        }
+    if plan.config.batch_size_per_device != "0":
+        raise ValueError(
+            f"got config.batch_size_per_device={plan.config.batch_size_per_device!r}, expected the "
+            "whole batch, --config.batch_size=128, which is the same on any number of devices"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    result: dict[str, Any] = {
+        "machine": describe_machine(), "batch": batch_shape(plan.config),
+        "teacher": list(plan.teacher), "notes": [],
+    }  # fmt: skip
+    # One new folder for compiled programs: the first that needs one compiles it cold, and no
+    # program is compiled twice.
+    with tempfile.TemporaryDirectory(prefix="edad-jax-programs-") as programs:
+        jobs = _Jobs(plan, programs)
+        for part in PARTS:
+            if part in plan.parts:
+                _MEASURES[part](plan, jobs, result)
+                benchmark_report.write_report(result, out)
+    if plan.torch_command:
+        _measure_torch(plan, result, out)
+        benchmark_report.write_report(result, out)
     return result
 
 
-def random_run(config: ConfigDict, method: str, teacher_sizes: Sequence[int]) -> Run:
-    """Returns nets, random parameters and settings of a method; arguments as `benchmark_steps`."""
-    vocabulary = Vocabulary(
-        base_size=BERT_VOCABULARY,
-        size=BERT_VOCABULARY + config.vocabulary.size,
-        mask_id=103,
-        cls_id=101,
-        sep_id=102,
+class _Jobs:
+    """Starts the processes, and says what it waits for."""
+
+    def __init__(self, plan: Plan, programs: str):
+        self._fields = {
+            "config": plan.config.to_dict(), "teacher": list(plan.teacher), "words": plan.words,
+        }  # fmt: skip
+        self._plan = plan
+        self._environment = {
+            "JAX_COMPILATION_CACHE_DIR": programs,
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        }
+
+    def step(self, name, method, *, batch_size=None, devices=0, repeats=None, virtual=0):
+        changes = {} if batch_size is None else {"batch_size": batch_size}
+        environment = dict(self._environment)
+        if virtual:
+            flag = f"--xla_force_host_platform_device_count={virtual}"
+            environment["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}"
+            environment["JAX_PLATFORMS"] = "cpu"
+        arguments = self._fields | {
+            "config": self._fields["config"] | changes,
+            "method": method,
+            "devices": devices,
+            "repeats": self._plan.repeats if repeats is None else repeats,
+            "peak_tflops": self._plan.peak_tflops,
+        }
+        with _Line(name):
+            return run_job("step", arguments, environment)
+
+    def saving(self):
+        arguments = self._fields | {"method": "edad", "repeats": self._plan.repeats}
+        with _Line("checkpoint: saves beside the EDAD step"):
+            return run_job("saving", arguments, self._environment)
+
+    def input(self, **arguments):
+        with _Line("input: batches from rows on disk"):
+            return run_job("input", arguments, {})
+
+
+class _Line:
+    """Tells on one line what is being measured, and then how long that took."""
+
+    def __init__(self, name):
+        self._name = name
+
+    def __enter__(self):
+        self._start = time.perf_counter()
+        print(f"{self._name} ...", end="", file=sys.stderr, flush=True)
+
+    def __exit__(self, *exception_info):
+        print(f" {time.perf_counter() - self._start:.0f} s", file=sys.stderr, flush=True)
+
+
+def _measure_steps(plan, jobs, result):
+    steps = result["steps"] = {}
+    for method in distill.METHODS:
+        steps[method] = jobs.step(f"steps: {method}", method)
+    result |= {name: steps["edad"][name] for name in _HEAD}
+    result["two_stages_over_one_pass"] = two_stages_over_one_pass(steps)
+
+
+def _measure_compile(plan, jobs, result):
+    cold = result.get("steps", {}).get("edad")
+    if cold is None:
+        cold = jobs.step("compile: cold", "edad", repeats=1)
+        result |= {name: cold[name] for name in _HEAD}
+    warm = jobs.step("compile: from the persistent cache", "edad", repeats=1)
+    names = ("trace_seconds", "compile_seconds", "first_step_seconds")
+    result["compile"] = {
+        kind: {name: row[name] for name in names} for kind, row in (("cold", cold), ("warm", warm))
+    }
+
+
+def _measure_devices(plan, jobs, result):
+    rows, length = batch_shape(plan.config)
+    virtual = plan.virtual_devices
+
+    def measure(devices, batch_size):
+        name = f"devices: {devices}, {batch_size} rows"
+        return jobs.step(name, "edad", devices=devices, batch_size=batch_size, virtual=virtual)
+
+    alone = result.get("steps", {}).get("edad")
+    if virtual or alone is None or alone["devices"] != 1:
+        alone = measure(1, rows)
+    result |= {name: alone[name] for name in _HEAD if name not in result}
+    there = alone["devices_there"]
+    scaling = result["scaling"] = [_scaled(alone, alone, "both")]
+    for devices in DEVICE_COUNTS[1:]:
+        if devices > there:
+            continue
+        if rows % (devices * plan.config.accumulate_steps):
+            result["notes"].append(
+                f"devices: a batch of {rows} does not split over {devices} devices x "
+                f"{plan.config.accumulate_steps} micro-batches; that row is left out"
+            )
+        else:
+            scaling.append(_scaled(measure(devices, rows), alone, "batch"))
+        scaling.append(_scaled(measure(devices, rows * devices), alone, "device"))
+    if virtual:
+        result["notes"].append(
+            f"devices: {virtual} virtual ones share this machine's cores, so the figures show that "
+            "it runs and what it costs, not how devices of their own would scale"
+        )
+    elif there == 1:
+        result["notes"].append(
+            "devices: there is one; on a CPU, --virtual_devices=4 makes four out of its cores"
+        )
+
+
+def _scaled(row, alone, per):
+    """Returns a row of the scaling table; efficiency 1: as many times the tokens/s as devices."""
+    speed = row["tokens_per_second"]
+    return {
+        "devices": row["devices"],
+        "batch": row["batch"],
+        "per": per,  # what stays the same: the "batch", the rows of a "device", or "both"
+        "seconds": row["seconds"],
+        "tokens_per_second": speed,
+        "efficiency": speed / (alone["tokens_per_second"] * row["devices"]),
+    }
+
+
+def _measure_input(plan, jobs, result):
+    config = plan.config
+    result["input"] = jobs.input(
+        rows=plan.rows,
+        max_length=config.rows.max_length,
+        vocabulary_size=plan.words + config.vocabulary.size,
+        batch_size=config.batch_size,
+        buckets=list(config.rows.buckets),
+        seconds=plan.seconds,
     )
-    with config.unlocked():
-        config.method = method
-    return assemble_run(
-        config,
-        vocabulary,
-        *_random_teacher(config, vocabulary, teacher_sizes),
-        fresh=(),
-        total_steps=1_000,
-    )
+    step = result.get("steps", {}).get("edad")
+    if step is not None:
+        result["input"]["share_of_step"] = result["input"]["seconds"] / step["seconds"]
 
 
-def random_rows(rows: int, length: int) -> Batch:
-    """Returns full rows of random pieces."""
-    random = np.random.default_rng(0)
-    return Batch(
-        ids_bt=random.integers(1_000, BERT_VOCABULARY, (rows, length)).astype(np.int32),
-        segment_b_start_b=np.full(rows, length // 2, np.int32),
-        length_b=np.full(rows, length, np.int32),
-        next_sentence_b=random.integers(0, 2, rows).astype(np.int32),
-        row_b=np.arange(rows, dtype=np.int32),
-        epoch_b=np.zeros(rows, np.int32),
-    )
+def _measure_checkpoint(plan, jobs, result):
+    result["checkpoint"] = jobs.saving()
 
 
-def _random_teacher(config, vocabulary, sizes):
-    layers, width, heads, inner = sizes
-    base = BertConfig(
-        vocab_size=vocabulary.base_size,
-        hidden_size=width,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        intermediate_size=inner,
-        max_position_embeddings=512,
-        type_vocab_size=2,
-        hidden_dropout_prob=_or(config.teacher.hidden_dropout_prob, 0.1),
-        attention_probs_dropout_prob=_or(config.teacher.attention_probs_dropout_prob, 0.1),
-        layer_norm_eps=1e-12,
-        initializer_range=0.02,
-    )
-    extension = extension_config(config.teacher.extension)
-    model = ExBert(
-        ExBertConfig(base, extension, vocabulary.added_size), *resolve_precision(config.dtype)
-    )
-    return model, state.init_params(model, (config.seed, 0), gate_bias=config.teacher.gate_bias)
+_MEASURES = {
+    "steps": _measure_steps,
+    "compile": _measure_compile,
+    "devices": _measure_devices,
+    "input": _measure_input,
+    "checkpoint": _measure_checkpoint,
+}
 
 
-def _or(value, default):
-    return default if value is None else value
+def _measure_torch(plan, result, out):
+    """Runs the torch peer after all of ours; what goes wrong there is a note, not the end."""
+    if importlib.util.find_spec("torch") is None:
+        _leave_out(result, "torch is not installed (it is in the dev extra)")
+        return
+    # Beside the report, and under an absolute name: the peer has a working folder of its own.
+    path = (out / "torch.json").resolve()
+    path.unlink(missing_ok=True)
+    with _Line("torch"):
+        done = subprocess.run(
+            [*plan.torch_command, "--out", str(path)], capture_output=True, text=True
+        )
+    if done.returncode or not path.exists():
+        _leave_out(result, f"its command failed: {last_words(done).splitlines()[-1]}")
+        return
+    result["torch"] = json.loads(path.read_text(encoding="utf-8"))
+    path.unlink()
+    ours = result.get("steps", {})
+    result["ours_over_torch"] = {
+        mode: {
+            method: ours[method]["tokens_per_second"] / row["tokens_per_second"]
+            for method, row in steps.items()
+            if method in ours
+        }
+        for mode, steps in result["torch"]["steps"].items()
+    }
 
 
-def _program_gb(compiled):
-    """Returns what a program holds on one device: arguments, results and all in between."""
-    memory = compiled.memory_analysis()
-    held = memory.argument_size_in_bytes + memory.output_size_in_bytes
-    return (held + memory.temp_size_in_bytes - memory.alias_size_in_bytes) / 1e9
+def config_overrides(arguments: Sequence[str]) -> list[str]:
+    """Returns the words of a command line that change the configuration, for another command."""
+    found = []
+    for word, following in zip(arguments, [*arguments[1:], "-"], strict=True):
+        if word.startswith("-") and word.lstrip("-").startswith(("config.", "noconfig.")):
+            found.append(word)
+            if "=" not in word and not following.startswith("-"):
+                found.append(following)  # --config.batch_size 64
+    return found
 
 
-def _flops(lowered):
-    analysis = lowered.cost_analysis()
-    return (analysis[0] if isinstance(analysis, list) else analysis)["flops"]
+def _leave_out(result, why):
+    print(f"torch is left out: {why}", file=sys.stderr, flush=True)
+    result["notes"].append(f"torch is left out: {why}")

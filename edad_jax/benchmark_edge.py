@@ -3,7 +3,6 @@
 
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 
 from edad_jax import figures
 from edad_jax.allocator import TUNABLES
+from edad_jax.machine import core_count, describe_machine
 from edad_jax.markdown import markdown_table
 from edad_jax.workdir import open_beside, write_json
 
@@ -48,9 +48,7 @@ def benchmark_edge(
     Raises:
       ValueError: a candidate's process failed; says what it said.
     """
-    cores = threads or (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+    cores = threads or core_count()
     for candidate in candidates:
         if min(lengths) > candidate.longest:
             raise ValueError(
@@ -72,10 +70,7 @@ def benchmark_edge(
             "rows_per_second"
         ]
         rows.append(row)
-    machine = {
-        "machine": platform.machine(), "processor": _processor(), "cores": cores,
-        "system": platform.platform(), "python": platform.python_version(),
-    }  # fmt: skip
+    machine = describe_machine(cores)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "edge.json", {"machine": machine, "models": rows} | settings)
     _draw(rows, out / "edge.png")
@@ -122,19 +117,6 @@ def _size(candidate):
         if (path := folder / name).is_file()
     ]
     return sizes[0] / 1e6 if sizes else None
-
-
-def _processor():
-    """Returns the CPU's name, as Linux tells it (x86 and Arm boards differ), or as Python does."""
-    for path, key in (("/proc/cpuinfo", "model name"), ("/proc/device-tree/model", "")):
-        try:
-            with open(path, encoding="utf-8") as file:
-                for line in file:
-                    if line.startswith(key):
-                        return line.partition(":")[2].strip() or line.strip("\0\n")
-        except OSError:
-            continue
-    return platform.processor()
 
 
 def _case(row: Mapping, batch: int, length: int) -> Mapping | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from edad_jax import distill, inheritance, methods, minilm, schedules, state, triple
+from edad_jax import batch_size, distill, inheritance, methods, minilm, schedules, state, triple
 from edad_jax.build_nets import (
     Precision,
     Vocabulary,
@@ -23,6 +23,7 @@ from edad_jax.data.counts import masking_weights
 from edad_jax.data.masking import MaskingConfig
 from edad_jax.models import config_json
 from edad_jax.models.exbert import ExBert
+from edad_jax.models.execution import Execution
 from edad_jax.models.heads import WidthProjection
 from edad_jax.models.names import HEADS
 from edad_jax.nets import Nets, check_heads
@@ -93,6 +94,9 @@ def check_settings(config: ConfigDict) -> None:
     for key in ("batch_size", "accumulate_steps"):
         if config[key] < 1:
             raise ValueError(f"config.{key}={config[key]}, expected at least 1")
+    batch_size.read_setting(config.batch_size_per_device)
+    if config.memory_gb < 0:
+        raise ValueError(f"config.memory_gb={config.memory_gb}, expected 0 (all there is) or more")
     for key in ("log_every_steps", "heldout.every_steps", "checkpoint.every_steps", "max_steps"):
         value = config
         for part in key.split("."):
@@ -128,6 +132,9 @@ def check_settings(config: ConfigDict) -> None:
             f"{config.vocabulary.size:,} would add more: give the rows that it learned from, "
             "--config.prepared=ITS_WORKDIR, or --config.vocabulary.size=0 for its words alone"
         )
+    execution = Execution(remat=config.remat, attention=config.attention)
+    for net in {"teacher", *methods.TRAINED_NETS[config.method]}:
+        execution.check_dropout(net, config[net].attention_probs_dropout_prob)
     inheritance.check_section(config.student)
     resolve_precision(config.dtype)
     schedules.alpha(config.alpha, total_steps=1)
@@ -188,12 +195,15 @@ def assemble_run(
     """Returns the run of config.method with this teacher; `fresh` parts of it are trained."""
     trained_nets = methods.TRAINED_NETS[config.method]
     precision = Precision(teacher.dtype, teacher.products or teacher.dtype)
+    execution = Execution(remat=config.remat, attention=config.attention)
+    execution.check_dropout("teacher", teacher.config.base.attention_probs_dropout_prob)
+    teacher = teacher.clone(execution=execution)
     student, student_params = build_student(config.student, vocabulary, precision, (config.seed, 1))
     projection = WidthProjection(teacher.config.base.hidden_size, student.config.base, *precision)
     same_width = teacher.config.base.hidden_size == student.config.base.hidden_size
     if config.method in distill.METHODS or (config.method in triple.METHODS and not same_width):
         student_params["projection"] = state.init_projection(projection, (config.seed, 2))
-    nets = Nets(teacher, student, projection)
+    nets = Nets(teacher, student.clone(execution=execution), projection)
     if "student" in trained_nets:
         if config.method in distill.METHODS:
             check_heads(teacher, student)

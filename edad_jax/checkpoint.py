@@ -91,6 +91,11 @@ class Checkpointer:
         self.wait()
         self._manager.close()
 
+    @property
+    def is_writing(self) -> bool:
+        """Returns whether a save is still on its way to the disk."""
+        return self._thread is not None and self._thread.is_alive()
+
     def save(self, step: int, state: Any) -> None:
         """Returns as soon as `state` is copied; writing and checksums follow in the background.
 

@@ -81,6 +81,13 @@ def any_process(flag: bool, step: int, *, every: int = 10) -> bool:
     return bool(multihost_utils.process_allgather(np.asarray(flag)).any())
 
 
+def program_bytes(compiled: jax.stages.Compiled) -> int:
+    """Returns what a program holds on one device: arguments, results and all in between."""
+    memory = compiled.memory_analysis()
+    held = memory.argument_size_in_bytes + memory.output_size_in_bytes
+    return held + memory.temp_size_in_bytes - memory.alias_size_in_bytes
+
+
 class Parallel:
     """Runs per-device steps on the devices of this run."""
 

@@ -3,11 +3,12 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import jax
 from ml_collections import ConfigDict
 
-from edad_jax import evaluate, methods, result, state
+from edad_jax import batch_size, evaluate, methods, result, state
 from edad_jax.build import Run, build_run, check_settings
 from edad_jax.build_nets import resolve_precision
 from edad_jax.checkpoint import Checkpointer
@@ -17,7 +18,7 @@ from edad_jax.parallel import Parallel, any_process, process_0_first, start_proc
 from edad_jax.prepare import Prepared, prepare
 from edad_jax.progress import Progress, StopSignal
 from edad_jax.types import Batch
-from edad_jax.workdir import check_remembered, open_workdir
+from edad_jax.workdir import check_remembered, has_begun, open_workdir, recorded_batch_size
 
 LOG = logging.getLogger(__name__)
 
@@ -39,11 +40,14 @@ def train(config: ConfigDict, workdir: str) -> dict:
     )
     check_settings(config)
     parallel = Parallel(config.parallel.engine)
-    parallel.check_batch_size(config.batch_size, config.accumulate_steps)
     with process_0_first():
+        config, is_settled = _settle_batch_size(config, parallel, workdir)
         resolved = config.to_dict() | {"dtype": resolve_precision(config.dtype).name}
         workdir = open_workdir(workdir, resolved)
         prepared = prepare(config, workdir)
+        if not is_settled:
+            config.batch_size = _find_batch_size(config, parallel, prepared)
+            open_workdir(workdir, resolved | {"batch_size": config.batch_size})
 
     total_steps = config.max_steps or max(
         1, int(config.epochs * len(prepared.train) / config.batch_size)
@@ -145,6 +149,47 @@ def train(config: ConfigDict, workdir: str) -> dict:
     if jax.process_index() != 0:
         return {}
     return result.leave_result(config, workdir, prepared, run, train_state)
+
+
+def _settle_batch_size(
+    config: ConfigDict, parallel: Parallel, workdir: str
+) -> tuple[ConfigDict, bool]:
+    """Returns a copy that may be changed, and whether its batch_size is what the run will take."""
+    config = config.copy_and_resolve_references()
+    rows = batch_size.read_setting(config.batch_size_per_device)
+    if rows:
+        config.batch_size = rows * parallel.device_count
+    if rows is None:
+        # What was found when the run began stays, on other devices too; and what process 0 found
+        # is read by the others, whose turn comes after.
+        is_known = jax.process_index() != 0 or has_begun(Path(workdir).expanduser())
+        recorded = recorded_batch_size(workdir) if is_known else None
+        if recorded is None:
+            return config, False
+        config.batch_size = recorded
+    parallel.check_batch_size(config.batch_size, config.accumulate_steps)
+    return config, True
+
+
+def _find_batch_size(config: ConfigDict, parallel: Parallel, prepared: Prepared) -> int:
+    """Returns the largest batch whose step fits the devices' memory, by compiling it."""
+    run = build_run(config, prepared.vocabulary, total_steps=1)
+    train_state, frozen = jax.eval_shape(
+        lambda trained, frozen: (state.begin(trained, run.settings.optimizers), frozen),
+        run.trained,
+        run.frozen,
+    )
+    step = methods.MAKERS[config.method](run.nets, run.settings)
+    rows = batch_size.find_batch_size(
+        lambda rows: batch_size.step_bytes(
+            step, train_state, frozen, rows=rows, length=config.rows.max_length
+        ),
+        budget=batch_size.memory_budget(config.memory_gb, jax.local_devices()[0]),
+        unit=config.accumulate_steps,
+        most=len(prepared.train) // parallel.device_count,
+    )
+    LOG.info("%d rows on each of %d device(s).", rows, parallel.device_count)
+    return rows * parallel.device_count
 
 
 def _make_heldout(

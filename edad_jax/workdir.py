@@ -18,7 +18,11 @@ from pathlib import Path
 from typing import Any, TextIO
 
 # A run may be resumed on other devices, or with other habits of logging and saving.
-MAY_CHANGE = ("parallel", "checkpoint", "log_every_steps", "progress", "rows.workers")
+MAY_CHANGE = (
+    "parallel", "checkpoint", "log_every_steps", "progress", "rows.workers",
+    "batch_size_per_device", "memory_gb",  # how batch_size came about, which must be the same
+    "remat", "attention",  # the same numbers but for rounding, as on other devices
+)  # fmt: skip
 
 LEFT_BY_TRAINING = ("checkpoints", "metrics.jsonl")
 
@@ -55,7 +59,7 @@ def open_workdir(workdir: str | os.PathLike[str], config: Mapping[str, Any]) -> 
             "configuration; choose another --workdir, or put the file back"
         ) from error
     differing = _differences(there, config)
-    if differing and not any((workdir / name).exists() for name in LEFT_BY_TRAINING):
+    if differing and not has_begun(workdir):
         write_json(path, config)
     elif differing:
         raise ValueError(
@@ -66,6 +70,20 @@ def open_workdir(workdir: str | os.PathLike[str], config: Mapping[str, Any]) -> 
             )
         )
     return workdir
+
+
+def has_begun(workdir: Path) -> bool:
+    """Returns whether a run has trained here, and so keeps its configuration."""
+    return any((workdir / name).exists() for name in LEFT_BY_TRAINING)
+
+
+def recorded_batch_size(workdir: str | os.PathLike[str]) -> int | None:
+    """Returns the batch size in a folder's config.json; None where it has none to be read."""
+    path = Path(workdir).expanduser() / "config.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8")).get("batch_size")
+    except (OSError, ValueError):  # `open_workdir` says what is wrong with it
+        return None
 
 
 def check_remembered(workdir: Path, name: str, value: str, *, meaning: str) -> None:

@@ -1,69 +1,83 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Times the single pass against the two stages that it replaces, on this machine.
+r"""Times training on this machine: steps, compiling, devices, input, checkpoints, and a torch peer.
 
-    python launch/benchmark.py --config configs/edad.py --out runs/benchmark.json
-    python launch/benchmark.py --config configs/edad_small.py --teacher=12,384,12,1536
+    python launch/benchmark.py --config configs/edad.py --out runs/benchmark
+    python launch/benchmark.py --config configs/edad_small.py --teacher=12,384,12,1536 \
+        --parts=steps,compile --torch=tuned,plain
 
-Random weights and full rows: no data and no checkpoint are needed. Model GFLOP are those of the
-matrix products that the maths asks for (edad_jax/flops.py); MFU is their share of what the device
-could do in that time.
+Random weights and full rows: no data and no checkpoint are needed. Writes benchmark.json,
+benchmark.md and benchmark.png; docs/performance.md says what the columns mean. Parts:
+
+    steps        the single pass against the two stages that it replaces
+    compile      compiling cold and from the cache on disk, and the time to the first update
+    devices      1, 2 and 4 devices, as far as there are so many
+    input        batches from rows on disk, and the start of a resumed run
+    checkpoint   what a save every 60 s costs
 """
 
-import json
+import sys
+from pathlib import Path
 
 from absl import flags
 from ml_collections import config_flags
 
 from edad_jax.command import run_command
 
+PEER = Path(__file__).parents[1] / "benchmarks" / "torch_step.py"
+
 CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration.", lock_config=True)
 TEACHER = flags.DEFINE_list(
     "teacher", ["12", "768", "12", "3072"], "Teacher's layers, width, heads, feed-forward width."
 )
-REPEATS = flags.DEFINE_integer("repeats", 5, "Timed updates of each method.", lower_bound=1)
+PARTS = flags.DEFINE_list(
+    "parts", ["steps", "compile", "devices", "input", "checkpoint"], "What to measure."
+)
+REPEATS = flags.DEFINE_integer("repeats", 5, "Timed updates of each step.", lower_bound=1)
 PEAK = flags.DEFINE_float(
     "peak_tflops",
     None,
     "What one device can do, for MFU; None: by its kind, if known.",
     lower_bound=0,
 )
-OUT = flags.DEFINE_string("out", None, "Where to write the figures as JSON.")
+VIRTUAL = flags.DEFINE_integer(
+    "virtual_devices", 0, "For the part devices: so many out of the CPU's cores.", lower_bound=0
+)
+ROWS = flags.DEFINE_integer("rows", 200_000, "On disk, for the part input.", lower_bound=1)
+SECONDS = flags.DEFINE_float("seconds", 3.0, "How long to time the input.", lower_bound=0)
+TORCH = flags.DEFINE_list("torch", [], "Also the torch peer, in these modes: tuned, plain.")
+OUT = flags.DEFINE_string("out", "runs/benchmark", "Folder for the figures.")
 
 
 def main():
-    from edad_jax.benchmark import benchmark_steps
-    from edad_jax.markdown import markdown_table
+    from edad_jax.benchmark import Plan, benchmark
 
-    result = benchmark_steps(
-        CONFIG.value,
-        [int(size) for size in TEACHER.value],
+    out = Path(OUT.value).expanduser()
+    plan = Plan(
+        config=CONFIG.value,
+        teacher=[int(size) for size in TEACHER.value],
+        parts=PARTS.value,
         repeats=REPEATS.value,
         peak_tflops=PEAK.value,
+        virtual_devices=VIRTUAL.value,
+        rows=ROWS.value,
+        seconds=SECONDS.value,
+        torch_command=_torch_command() if TORCH.value else [],
     )
-    rows = [
-        {
-            "step": method,
-            "seconds": f"{row['seconds']:.3f}",
-            "tokens/s": f"{row['tokens_per_second']:,.0f}",
-            "model GFLOP": f"{row['model_gflop']:,.0f}",
-            "TFLOP/s": f"{row['tflops']:,.2f}",
-            "MFU": None if row["mfu"] is None else f"{row['mfu']:.1%}",
-            "XLA GFLOP": f"{row['xla_gflop']:,.0f}",
-            "memory (GB)": f"{row['program_gb']:.1f}",
-            "compiling (s)": f"{row['compile_seconds']:.0f}",
-        }
-        for method, row in result["steps"].items()
-    ]
-    print(markdown_table(rows, list(rows[0])))
-    ratio = result["two_stages_over_one_pass"]
-    print(
-        f"two stages / one pass: {ratio['seconds']:.2f} in time, {ratio['model_gflop']:.2f} in "
-        f"model FLOPs, {ratio['xla_gflop']:.2f} in XLA's (the paper: 21.6 h / 17.4 h = 1.24), on "
-        f"{result['devices']} x {result['device']}, {result['dtype']}, batch {result['batch']}"
-    )
-    if OUT.value:
-        with open(OUT.value, "w", encoding="utf-8") as file:
-            json.dump(result, file, indent=1)
+    benchmark(plan, out)
+    print((out / "benchmark.md").read_text(encoding="utf-8"))
+
+
+def _torch_command():
+    """Returns the peer's command, with the same configuration; --out is still to be added."""
+    from edad_jax.benchmark import config_overrides
+
+    return [
+        sys.executable, str(PEER),
+        "--config", config_flags.get_config_filename(flags.FLAGS["config"]),
+        f"--teacher={','.join(TEACHER.value)}", f"--modes={','.join(TORCH.value)}",
+        "--methods=edad,adaptation,distillation", f"--repeats={REPEATS.value}",
+        *config_overrides(sys.argv[1:]),
+    ]  # fmt: skip
 
 
 if __name__ == "__main__":

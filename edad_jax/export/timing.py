@@ -14,6 +14,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from edad_jax.machine import peak_resident_bytes
+
 TORCH_SIZES = {  # what Hugging Face calls them; random weights take as long as others
     "bert-base": ("BertConfig", "BertModel", {}),
     "distilbert": ("DistilBertConfig", "DistilBertModel", {}),
@@ -26,14 +28,14 @@ def main() -> None:
     run, first, words = {"onnx": _open_onnx, "torch": _open_torch}[job["kind"]](job)
     first()
     result = {"cold_start": time.time() - job["started"]}
-    result["memory_mb"] = _peak_memory()
+    result["memory_mb"] = peak_resident_bytes() / 1e6
     result["cells"] = [
         {"batch": batch, "length": length, **_time(run, words, batch, length, job["seconds"])}
         for batch in job["batches"]
         for length in job["lengths"]
         if length <= job["longest"]
     ]
-    result["peak_memory_mb"] = _peak_memory()
+    result["peak_memory_mb"] = peak_resident_bytes() / 1e6
     print(json.dumps(result))
 
 
@@ -89,22 +91,6 @@ def _time(run: Callable, words: int, batch: int, length: int, seconds: float) ->
         "rows_per_second": batch / float(np.median(times)),
         "calls": len(times),
     }
-
-
-def _peak_memory():
-    """Returns the largest resident size so far, in MB.
-
-    Linux tells it twice: what getrusage says includes the process that started this one.
-    """
-    try:
-        with open("/proc/self/status", encoding="utf-8") as file:
-            return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1e3
-    except (OSError, StopIteration):
-        pass
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e6 if sys.platform == "darwin" else 1e3)
 
 
 if __name__ == "__main__":

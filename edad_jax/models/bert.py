@@ -17,12 +17,15 @@ What differs from a textbook BERT:
 import dataclasses
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from edad_jax.models.attention import fused_attention
 from edad_jax.models.dropout import Dropout
+from edad_jax.models.execution import Execution
 from edad_jax.models.product import linear_product
 from edad_jax.types import EncoderOutput
 
@@ -169,12 +172,13 @@ class SelfAttention(nn.Module):
     num_heads: int
     dtype: jnp.dtype
     products: jnp.dtype | None = None
+    execution: Execution = Execution()
 
     @nn.compact
     def __call__(
-        self, hidden_btd: jax.Array, mask_bt: jax.Array, *, deterministic: bool
-    ) -> tuple[jax.Array, jax.Array]:
-        """Returns the attended values, projected back to the width, and scores_bhts."""
+        self, hidden_btd: jax.Array, mask_bt: jax.Array, *, deterministic: bool, tapped: bool
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """Returns the attended values, projected back to the width; where tapped, scores_bhts."""
         config = self.config
         batch, length, width = hidden_btd.shape
         head_size = self.attention_size // self.num_heads
@@ -189,15 +193,20 @@ class SelfAttention(nn.Module):
         # Kept only for a caller that asks for "intermediates": MiniLM imitates them.
         vectors = {"query": query_bthk, "key": key_bshk, "value": value_bshk}
         self.sow("intermediates", "vectors", vectors)
-        scores_bhts = jnp.einsum(
-            "bthk,bshk->bhts", query_bthk, key_bshk, preferred_element_type=jnp.float32
-        ) / math.sqrt(head_size)
-        padding_b11s = jnp.where(mask_bt, 0.0, PADDING_SCORE)[:, None, None, :]
-        weights_bhts = jax.nn.softmax(scores_bhts + padding_b11s, axis=-1).astype(self.dtype)
-        weights_bhts = Dropout(config.attention_probs_dropout_prob)(
-            weights_bhts, deterministic=deterministic
-        )
-        context_bthk = jnp.einsum("bhts,bshk->bthk", weights_bhts, value_bshk)
+        drops = not deterministic and config.attention_probs_dropout_prob > 0
+        if self.execution.attention == "fused" and not tapped and not drops:
+            scores_bhts = None
+            context_bthk = fused_attention(query_bthk, key_bshk, value_bshk, mask_bt)
+        else:
+            scores_bhts = jnp.einsum(
+                "bthk,bshk->bhts", query_bthk, key_bshk, preferred_element_type=jnp.float32
+            ) / math.sqrt(head_size)
+            padding_b11s = jnp.where(mask_bt, 0.0, PADDING_SCORE)[:, None, None, :]
+            weights_bhts = jax.nn.softmax(scores_bhts + padding_b11s, axis=-1).astype(self.dtype)
+            weights_bhts = Dropout(config.attention_probs_dropout_prob)(
+                weights_bhts, deterministic=deterministic
+            )
+            context_bthk = jnp.einsum("bhts,bshk->bthk", weights_bhts, value_bshk)
         context = context_bthk.reshape(batch, length, self.attention_size)
         return dense(width, config, self.dtype, self.products, name="output")(context), scores_bhts
 
@@ -211,18 +220,25 @@ class Block(nn.Module):
     intermediate_size: int
     dtype: jnp.dtype
     products: jnp.dtype | None = None
+    execution: Execution = Execution()
 
     @nn.compact
     def __call__(
-        self, hidden_btd: jax.Array, mask_bt: jax.Array, *, deterministic: bool
-    ) -> tuple[jax.Array, jax.Array]:
-        """Returns the block's output_btd and its raw scores_bhts."""
+        # By position, which is how `make_block`'s remat tells what is fixed when it traces.
+        self,
+        hidden_btd: jax.Array,
+        mask_bt: jax.Array,
+        deterministic: bool,
+        tapped: bool,
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """Returns the block's output_btd and, where tapped, its raw scores_bhts."""
         config = self.config
         width = hidden_btd.shape[-1]
         dropout = Dropout(config.hidden_dropout_prob)
         attended_btd, scores_bhts = SelfAttention(
-            config, self.attention_size, self.num_heads, self.dtype, self.products, name="attention"
-        )(hidden_btd, mask_bt, deterministic=deterministic)
+            config, self.attention_size, self.num_heads, self.dtype, self.products, self.execution,
+            name="attention",
+        )(hidden_btd, mask_bt, deterministic=deterministic, tapped=tapped)  # fmt: skip
         attended_btd = dropout(attended_btd, deterministic=deterministic)
         hidden_btd = layer_norm(config, self.dtype, name="attention_norm")(
             hidden_btd + attended_btd
@@ -234,7 +250,19 @@ class Block(nn.Module):
         output_btd = dense(width, config, self.dtype, self.products, name="output")(inner_btf)
         output_btd = dropout(output_btd, deterministic=deterministic)
         output_btd = layer_norm(config, self.dtype, name="output_norm")(hidden_btd + output_btd)
-        return output_btd, scores_bhts
+        return output_btd, scores_bhts if tapped else None
+
+
+def make_block(
+    config: BertConfig,
+    sizes: tuple[int, int, int],
+    dtype: jnp.dtype,
+    products: jnp.dtype | None,
+    execution: Execution,
+) -> Block:
+    """Returns a block of (attention_size, num_heads, intermediate_size)."""
+    remat = {"none": lambda block: block, "blocks": partial(nn.remat, static_argnums=(3, 4))}
+    return remat[execution.remat](Block)(config, *sizes, dtype, products, execution)
 
 
 class Bert(nn.Module):
@@ -243,20 +271,15 @@ class Bert(nn.Module):
     config: BertConfig
     dtype: jnp.dtype
     products: jnp.dtype | None = None
+    execution: Execution = Execution()
 
     def setup(self):
         """Makes the parts; Linen calls it."""
         config = self.config
         self.embeddings = Embeddings(config, self.dtype, self.products)
+        sizes = (config.hidden_size, config.num_attention_heads, config.intermediate_size)
         self.layers = [
-            Block(
-                config,
-                attention_size=config.hidden_size,
-                num_heads=config.num_attention_heads,
-                intermediate_size=config.intermediate_size,
-                dtype=self.dtype,
-                products=self.products,
-            )
+            make_block(config, sizes, self.dtype, self.products, self.execution)
             for _ in range(config.stored_layers)
         ]
 
@@ -271,11 +294,17 @@ class Bert(nn.Module):
         return self.embeddings(words_btd, segments_bt, deterministic=deterministic)
 
     def block(
-        self, layer: int, hidden_btd: jax.Array, mask_bt: jax.Array, *, deterministic: bool
-    ) -> tuple[jax.Array, jax.Array]:
-        """Returns what block number `layer` (from 0) makes of hidden_btd, and its scores."""
+        self,
+        layer: int,
+        hidden_btd: jax.Array,
+        mask_bt: jax.Array,
+        *,
+        deterministic: bool,
+        tapped: bool,
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """Returns what block number `layer` (from 0) makes of hidden_btd; if tapped, its scores."""
         block = self.layers[0 if self.config.shares_layers else layer]
-        return block(hidden_btd, mask_bt, deterministic=deterministic)
+        return block(hidden_btd, mask_bt, deterministic, tapped)
 
     def word_table(self) -> jax.Array:
         """Returns the word table, [vocab_size, table_width], to which the MLM head is tied."""
@@ -297,7 +326,7 @@ class Bert(nn.Module):
         tapped = {}
         for layer in range(self.config.num_hidden_layers):
             hidden_btd, scores_bhts = self.block(
-                layer, hidden_btd, mask_bt, deterministic=deterministic
+                layer, hidden_btd, mask_bt, deterministic=deterministic, tapped=layer in taps
             )
             tapped[layer] = (hidden_btd, scores_bhts)
         return collect_taps(hidden_btd, embedding_btd, tapped, taps)
@@ -306,7 +335,7 @@ class Bert(nn.Module):
 def collect_taps(
     last_hidden_btd: jax.Array,
     embedding_btd: jax.Array,
-    tapped: dict[int, tuple[jax.Array, jax.Array]],
+    tapped: dict[int, tuple[jax.Array, jax.Array | None]],
     taps: Sequence[int],
 ) -> EncoderOutput:
     """Returns an EncoderOutput that holds the layers which `taps` names, in that order."""

@@ -28,12 +28,13 @@ import jax.numpy as jnp
 from edad_jax.models.bert import (
     Bert,
     BertConfig,
-    Block,
     check_heads,
     collect_taps,
     dense,
     embedding_table,
+    make_block,
 )
+from edad_jax.models.execution import Execution
 from edad_jax.models.heads import MlmHead, NspHead, Pooler, gather_positions
 from edad_jax.types import EncoderOutput, MaskedBatch
 
@@ -79,6 +80,7 @@ class Extension(nn.Module):
     config: ExBertConfig
     dtype: jnp.dtype
     products: jnp.dtype | None = None
+    execution: Execution = Execution()
 
     def setup(self):
         """Makes the parts; Linen calls it."""
@@ -86,15 +88,9 @@ class Extension(nn.Module):
         if self.config.extension_vocab_size:
             self.word = embedding_table(self.config.extension_vocab_size, base, self.dtype)
         if sizes:
+            widths = (sizes.hidden_size, sizes.num_attention_heads, sizes.intermediate_size)
             self.layers = [
-                Block(
-                    base,
-                    attention_size=sizes.hidden_size,
-                    num_heads=sizes.num_attention_heads,
-                    intermediate_size=sizes.intermediate_size,
-                    dtype=self.dtype,
-                    products=self.products,
-                )
+                make_block(base, widths, self.dtype, self.products, self.execution)
                 for _ in range(base.num_hidden_layers)
             ]
             self.gates = [dense(1, base, jnp.float32) for _ in range(base.num_hidden_layers)]
@@ -108,12 +104,16 @@ class Extension(nn.Module):
         return self.word.embedding
 
     def block(
-        self, layer: int, hidden_btd: jax.Array, mask_bt: jax.Array, *, deterministic: bool
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        self,
+        layer: int,
+        hidden_btd: jax.Array,
+        mask_bt: jax.Array,
+        *,
+        deterministic: bool,
+        tapped: bool,
+    ) -> tuple[jax.Array, jax.Array | None, jax.Array]:
         """Returns the extension block's output, its scores, and the original's share w_bt1."""
-        output_btd, scores_bhts = self.layers[layer](
-            hidden_btd, mask_bt, deterministic=deterministic
-        )
+        output_btd, scores_bhts = self.layers[layer](hidden_btd, mask_bt, deterministic, tapped)
         original_share_bt1 = jax.nn.sigmoid(self.gates[layer](hidden_btd)).astype(self.dtype)
         return output_btd, scores_bhts, original_share_bt1
 
@@ -124,13 +124,14 @@ class ExBert(nn.Module):
     config: ExBertConfig
     dtype: jnp.dtype
     products: jnp.dtype | None = None
+    execution: Execution = Execution()
 
     def setup(self):
         """Makes the parts; Linen calls it."""
         base = self.config.base
-        self.base = Bert(base, self.dtype, self.products)
+        self.base = Bert(base, self.dtype, self.products, self.execution)
         if self.config.extension or self.config.extension_vocab_size:
-            self.extension = Extension(self.config, self.dtype, self.products)
+            self.extension = Extension(self.config, self.dtype, self.products, self.execution)
         self.mlm = MlmHead(base, self.config.vocab_size, self.dtype, self.products)
         if base.has_pooler:
             self.pooler = Pooler(base, self.dtype, self.products)
@@ -203,13 +204,12 @@ class ExBert(nn.Module):
         )
 
     def _block(self, layer, hidden_btd, mask_bt, *, tapped, deterministic):
-        original_btd, scores_bhts = self.base.block(
-            layer, hidden_btd, mask_bt, deterministic=deterministic
-        )
+        options = {"deterministic": deterministic, "tapped": tapped}
+        original_btd, scores_bhts = self.base.block(layer, hidden_btd, mask_bt, **options)
         if not self.config.extension:
             return original_btd, scores_bhts
         added_btd, added_scores_bhts, share_bt1 = self.extension.block(
-            layer, hidden_btd, mask_bt, deterministic=deterministic
+            layer, hidden_btd, mask_bt, **options
         )
         mixed_btd = share_bt1 * original_btd + (1 - share_bt1) * added_btd
         if tapped:

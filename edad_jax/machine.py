@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What this machine is, and what this process has taken of it; needs no jax."""
+
+import os
+import platform
+import sys
+
+
+def describe_machine(cores: int = 0) -> dict[str, str | int]:
+    """Returns machine, processor, cores, system and Python, for the head of a report.
+
+    Args:
+      cores: what the measured work was given; 0: all that this process may use.
+    """
+    return {
+        "machine": platform.machine(), "processor": _processor(), "cores": cores or core_count(),
+        "system": platform.platform(), "python": platform.python_version(),
+    }  # fmt: skip
+
+
+def core_count() -> int:
+    """Returns the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def peak_resident_bytes() -> int:
+    """Returns the largest resident size of this process so far.
+
+    Linux tells it twice: what getrusage says includes the process that started this one.
+    """
+    try:
+        with open("/proc/self/status", encoding="utf-8") as file:
+            return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) * 1024
+    except (OSError, StopIteration):
+        pass
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _processor():
+    """Returns the CPU's name, as Linux tells it (x86 and Arm boards differ), or as Python does."""
+    for path, key in (("/proc/cpuinfo", "model name"), ("/proc/device-tree/model", "")):
+        try:
+            with open(path, encoding="utf-8") as file:
+                for line in file:
+                    if line.startswith(key):
+                        return line.partition(":")[2].strip() or line.strip("\0\n")
+        except OSError:
+            continue
+    return platform.processor()
