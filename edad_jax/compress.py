@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 from edad_jax import figures
 from edad_jax.benchmark_edge import Candidate, time_model
 from edad_jax.export import formats
-from edad_jax.export.check import scored_sentences, tagger_f1
 from edad_jax.export.pruning import prune_extension, prune_vocabulary
 from edad_jax.export.runtime import Tagger
+from edad_jax.export.task_scores import scored_split, tagger_scores
 from edad_jax.markdown import markdown_table
 from edad_jax.tasks.tagged import read_tagged
 from edad_jax.workdir import open_beside, write_json
@@ -67,7 +67,7 @@ def compress(
     if model.task is None or model.task.kind != "tagging":
         raise ValueError(f"{model.source} is no tagger; expected one, to score what is left of it")
     splits, _ = read_tagged(data)
-    test = scored_sentences(splits)
+    test = scored_split(splits)
     texts = [" ".join(sentence.words) for sentence in splits["train"]]
     rows = []
     for number, variant in enumerate(chosen):
@@ -87,7 +87,8 @@ def compress(
         )
         rows.append(
             {
-                "name": variant.name, "folder": folder.name, "f1": tagger_f1(Tagger(folder), test),
+                "name": variant.name, "folder": folder.name,
+                "f1": tagger_scores(Tagger(folder), test)["entity F1"],
                 "file_mb": (folder / "model.onnx").stat().st_size / 1e6,
                 "words": smaller.config.vocab_size,
                 "median_ms": timed["cells"][0]["median_ms"], "memory_mb": timed["memory_mb"],

@@ -22,7 +22,7 @@ from edad_jax.markdown import markdown_table
 from edad_jax.models.checkpoint_files import local_folder, read_json
 from edad_jax.tasks.answer_scores import answer_scores
 from edad_jax.tasks.questions import Question, read_questions
-from edad_jax.tasks.setup import choose
+from edad_jax.tasks.splits import choose
 from edad_jax.workdir import open_beside, write_json
 
 TITLE = "Questions on a small machine: EM, F1 and inference time"

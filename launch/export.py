@@ -26,8 +26,13 @@ REDUCE_RANGE = flags.DEFINE_bool(
 VERIFY = flags.DEFINE_bool("verify", False, "Compare with Flax on random rows.")
 ROWS = flags.DEFINE_integer("rows", 1_000, "Random rows for --verify.", lower_bound=1)
 DATA = flags.DEFINE_string(
-    "data", "", "Tagged data: score the test split before and after (entity F1)."
+    "data", "", "Data of the model's task: score the test split before and after."
 )
+DATA_ROWS = flags.DEFINE_integer(
+    "data_rows", 0, "Examples for --data, drawn at random; 0: all.", lower_bound=0
+)
+TEXT_KEY = flags.DEFINE_string("text_key", "", "Column of --data with the texts to classify.")
+LABEL_KEY = flags.DEFINE_string("label_key", "", "Column of --data with their labels.")
 CALIBRATE = flags.DEFINE_string(
     "calibrate",
     "",
@@ -70,13 +75,21 @@ def main():
         difference = check.largest_difference(model, FORMAT.value, out, rows=ROWS.value)
         print(f"largest difference from Flax on {ROWS.value:,} random rows: {difference:.2e}")
     if DATA.value:
-        from edad_jax.export import check
+        from edad_jax.export.task_scores import scores_of_both
 
-        before, after = check.entity_f1(model, out, DATA.value)
-        print(
-            f"entity F1 on the test split: {before:.2%} before, {after:.2%} after "
-            f"({100 * (after - before):+.2f} points)"
+        scores = scores_of_both(
+            model,
+            out,
+            DATA.value,
+            rows=DATA_ROWS.value,
+            text_key=TEXT_KEY.value,
+            label_key=LABEL_KEY.value,
         )
+        for name, (before, after) in scores.items():
+            print(
+                f"{name} on the test split: {before:.2%} before, {after:.2%} after "
+                f"({100 * (after - before):+.2f} points)"
+            )
     if PUSH.value:
         print(f"pushed to {hub.push(out, PUSH.value, private=PRIVATE.value)}")
 

@@ -5,7 +5,7 @@ import pytest
 from edad_jax.data.tokenizer import load_tokenizer
 from edad_jax.tasks import rows as task_rows
 from edad_jax.tasks.rows import NO_LABEL
-from edad_jax.tasks.setup import choose
+from edad_jax.tasks.splits import choose
 from tests.tiny_text import make_documents, write_tokenizer
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether an exported model says what the trained one says."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,9 @@ from tqdm import tqdm
 
 from edad_jax.export import formats, runtime
 from edad_jax.export.graph import INPUTS
-from edad_jax.tasks.scores import entity_scores
-from edad_jax.tasks.tagged import TaggedSentence, read_tagged
 
 # Rows are padded to these for Flax: each is compiled, and half of random rows are beyond 256.
-_LENGTHS = (8, 32, 64, 128, 192, 256, 384, 512)
+LENGTHS = (8, 32, 64, 128, 192, 256, 384, 512)
 
 
 def largest_difference(
@@ -44,13 +42,13 @@ def largest_difference(
     random = np.random.default_rng(seed)
     limit = min(512, model.config.base.max_position_embeddings)
     lengths = np.sort(random.integers(1, limit + 1, rows))
-    trained = _compiled(model)
+    trained = compiled(model)
     exported = _open(model, format_name, Path(folder))
     largest = 0.0
     bar = tqdm(total=rows, unit="row", desc="comparing", disable=not progress)
     for start in range(0, rows, batch_size):
         sizes = lengths[start : start + batch_size]
-        padded = next(length for length in _LENGTHS if length >= sizes[-1])
+        padded = next(length for length in LENGTHS if length >= sizes[-1])
         shape = (len(sizes), min(padded, limit))
         ids = random.integers(0, model.config.vocab_size, shape).astype(np.int32)
         mask = (np.arange(shape[1]) < sizes[:, None]).astype(np.int32)
@@ -75,59 +73,8 @@ def largest_difference(
     return largest
 
 
-def entity_f1(model: formats.Model, folder: str | Path, data: str) -> tuple[float, float]:
-    """Returns entity F1 on a test split: by Flax, and by the exported ONNX model.
-
-    Both read the same windows, so that they differ by the net alone.
-
-    Args:
-      model: a tagging model.
-      folder: where the exported one is.
-      data: as launch/finetune.py takes it for tagging.
-
-    Raises:
-      ValueError: the model does not tag, or the data cannot be read.
-    """
-    sentences = scored_sentences(read_tagged(data)[0])
-    exported, trained = runtime.Tagger(folder), runtime.Tagger(folder)
-    trained.session = _FlaxSession(model)
-    return tagger_f1(trained, sentences), tagger_f1(exported, sentences)
-
-
-def scored_sentences(splits: Mapping[str, Sequence[TaggedSentence]]) -> Sequence[TaggedSentence]:
-    """Returns the split that a tagger is judged by: the test split, else the development one."""
-    return splits["test"] if "test" in splits else splits["devel"]
-
-
-def tagger_f1(tagger: runtime.Tagger, sentences: Sequence[TaggedSentence]) -> float:
-    """Returns entity F1 (micro, as seqeval counts it) of an exported tagger."""
-    predicted = tagger.tag_words([sentence.words for sentence in sentences])
-    return entity_scores([sentence.tags for sentence in sentences], predicted)["f1"]
-
-
-class _FlaxSession:
-    """Runs Flax where the runtime runs onnxruntime; few lengths, since each is compiled."""
-
-    def __init__(self, model: formats.Model):
-        self.forward = _compiled(model)
-        self.names = formats.output_names(model)
-        self.longest = model.config.base.max_position_embeddings
-
-    def run(self, names, inputs):
-        """Returns the named outputs, as onnxruntime does."""
-        rows, length = inputs["input_ids"].shape
-        padded = min(next(each for each in _LENGTHS if each >= length), self.longest)
-        ids, mask, segments = (
-            np.pad(inputs[name], ((0, 0), (0, padded - length))).astype(np.int32)
-            for name in ("input_ids", "attention_mask", "token_type_ids")
-        )
-        outputs = dict(zip(self.names, self.forward(ids, mask, segments), strict=True))
-        values = [np.asarray(outputs[name]) for name in names]
-        return [value[:, :length] if value.ndim == 3 else value for value in values]
-
-
-def _compiled(model: formats.Model) -> Callable[..., Any]:
-    """Returns the trained model as a function of ids, mask and segments.
+def compiled(model: formats.Model) -> Callable[..., Any]:
+    """Returns the trained model, run by Flax, as a function of ids, mask and segments.
 
     Weights are arguments of what is compiled: as its constants they are looked at for every length.
     """
@@ -142,7 +89,7 @@ def _open(model: formats.Model, format_name: str, folder: Path) -> Callable[...,
     An ONNX file reads rows up to the end of the longest, and gives as much of them.
     """
     if format_name == "hf":
-        return _compiled(formats.load(str(folder)))
+        return compiled(formats.load(str(folder)))
     if format_name == "stablehlo":
         program = jax.export.deserialize(bytearray((folder / formats.STABLEHLO_FILE).read_bytes()))
         return lambda *inputs: program.call(*map(jnp.asarray, inputs))

@@ -2,7 +2,6 @@
 """What a fine-tuning run begins with: examples as rows, a net, parameters for every seed."""
 
 import logging
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -23,6 +22,7 @@ from edad_jax.tasks import tuning
 from edad_jax.tasks.answering import Answering
 from edad_jax.tasks.classification import Classification
 from edad_jax.tasks.prediction import teacher_logits
+from edad_jax.tasks.splits import choose
 from edad_jax.tasks.tagging import Tagging
 
 LOG = logging.getLogger(__name__)
@@ -67,13 +67,6 @@ def prepare_examples(config: ConfigDict, tokenizer: PreTrainedTokenizerFast) -> 
         )  # fmt: skip
     said = {"reader": notes.splitlines(), "rows": {split: r.notes for split, r in rows.items()}}
     return Prepared(task, labels, examples, rows, said)
-
-
-def choose(examples: Sequence[Any], most: int, random: np.random.Generator) -> list[Any]:
-    """Returns at most so many of the examples, drawn at random, in their order; 0: all."""
-    if not 0 < most < len(examples):
-        return list(examples)
-    return [examples[index] for index in np.sort(random.permutation(len(examples))[:most])]
 
 
 def ask_teacher(config: ConfigDict, prepared: Prepared) -> task_rows.TaskRows:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -287,3 +287,10 @@ def split_by_group(
             chosen[number].append(left.pop(left.index(min(left, key=len))))
     chosen[0] = left
     return tuple(sorted(place for group in part for place in group) for part in chosen)
+
+
+def choose(examples: Sequence[Any], most: int, random: np.random.Generator) -> list[Any]:
+    """Returns at most so many of the examples, drawn at random, in their order; 0: all."""
+    if not 0 < most < len(examples):
+        return list(examples)
+    return [examples[index] for index in np.sort(random.permutation(len(examples))[:most])]

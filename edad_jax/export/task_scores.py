@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an exported model scores on its task, beside the trained one."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from edad_jax.export import formats, runtime
+from edad_jax.export.check import LENGTHS, compiled
+from edad_jax.tasks.answer_scores import answer_scores
+from edad_jax.tasks.labelled import LabelledText, read_labelled
+from edad_jax.tasks.questions import Question, read_questions
+from edad_jax.tasks.scores import classification_scores, entity_scores
+from edad_jax.tasks.splits import choose
+from edad_jax.tasks.tagged import TaggedSentence, read_tagged
+
+
+def scores_of_both(
+    model: formats.Model,
+    folder: str | Path,
+    data: str,
+    *,
+    rows: int = 0,
+    text_key: str = "",
+    label_key: str = "",
+) -> dict[str, tuple[float, float]]:
+    """Returns score -> (by Flax, by the exported ONNX model), on the test split.
+
+    Both read the same windows, so that they differ by the net alone.
+
+    Args:
+      model: the trained one.
+      folder: where the exported one is.
+      data: as launch/finetune.py takes it for the model's task.
+      rows: how many examples at most, drawn at random; 0: all.
+      text_key: column of the text of labelled texts; "": the obvious one.
+      label_key: column of their label, likewise.
+
+    Raises:
+      ValueError: a model without a task, or data that cannot be read.
+    """
+    if model.task is None:
+        raise ValueError(
+            f"--model={model.source} has no task to score, expected a model of launch/finetune.py; "
+            "leave --data out"
+        )
+    task = _TASKS[model.task.kind]
+    columns = {"text_key": text_key, "label_key": label_key} if task.has_columns else {}
+    splits, _ = task.read(data, **columns)
+    examples = choose(scored_split(splits), rows, np.random.default_rng(0))
+    exported, trained = runtime.open_model(folder), runtime.open_model(folder)
+    trained.session = _FlaxSession(model)
+    before, after = task.score(trained, examples), task.score(exported, examples)
+    return {name: (before[name], after[name]) for name in before}
+
+
+def scored_split(splits: Mapping[str, Sequence[Any]]) -> Sequence[Any]:
+    """Returns the split that a model is judged by: the test split, else the development one."""
+    return splits["test"] if "test" in splits else splits["devel"]
+
+
+def tagger_scores(tagger: runtime.Tagger, sentences: Sequence[TaggedSentence]) -> dict[str, float]:
+    """Returns entity F1 (micro, as seqeval counts it)."""
+    predicted = tagger.tag_words([sentence.words for sentence in sentences])
+    return {"entity F1": entity_scores([each.tags for each in sentences], predicted)["f1"]}
+
+
+def classifier_scores(
+    classifier: runtime.Classifier, texts: Sequence[LabelledText]
+) -> dict[str, float]:
+    """Returns accuracy and macro F1."""
+    predicted = [each.label for each in classifier(text.text for text in texts)]
+    scores = classification_scores([each.label for each in texts], predicted, classifier.labels)
+    return {"accuracy": scores["accuracy"], "macro F1": scores["macro_f1"]}
+
+
+def reader_scores(reader: runtime.Reader, questions: Sequence[Question]) -> dict[str, float]:
+    """Returns exact match and F1, as SQuAD 1.1 counts them."""
+    found = reader((each.question, each.context) for each in questions)
+    best = [answers[0].text if answers else "" for answers in found]
+    scores = answer_scores(best, [each.gold_texts for each in questions], "squad")
+    return {"exact match": scores["exact_match"], "F1": scores["f1"]}
+
+
+class _Task(NamedTuple):
+    """How a kind of model is scored."""
+
+    read: Callable[..., tuple]
+    score: Callable[[Any, Sequence], dict[str, float]]
+    has_columns: bool = False  # whether its data may have columns of any name
+
+
+_TASKS = {
+    "tagging": _Task(read_tagged, tagger_scores),
+    "classification": _Task(read_labelled, classifier_scores, has_columns=True),
+    "answering": _Task(read_questions, reader_scores),
+}
+
+
+class _FlaxSession:
+    """Runs Flax where the runtime runs onnxruntime; few lengths, since each is compiled."""
+
+    def __init__(self, model: formats.Model):
+        self.forward = compiled(model)
+        self.names = formats.output_names(model)
+        self.is_of_texts = model.task.kind == "classification"  # and not of every piece
+        self.longest = model.config.base.max_position_embeddings
+
+    def run(self, names, inputs):
+        """Returns the named outputs, as onnxruntime does."""
+        rows, length = inputs["input_ids"].shape
+        padded = min(next(each for each in LENGTHS if each >= length), self.longest)
+        ids, mask, segments = (
+            np.pad(inputs[name], ((0, 0), (0, padded - length))).astype(np.int32)
+            for name in ("input_ids", "attention_mask", "token_type_ids")
+        )
+        outputs = dict(zip(self.names, self.forward(ids, mask, segments), strict=True))
+        values = [np.asarray(outputs[name]) for name in names]
+        return values if self.is_of_texts else [value[:, :length] for value in values]
