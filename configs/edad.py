@@ -95,6 +95,12 @@ def get_config() -> ConfigDict:
     config.student.gate_bias = 0.0
 
     config.alpha = "linear"  # from 1 to 0 (section 4.4.4): distillation first, adaptation last
+    config.savings = ConfigDict()  # for method edad: what an update may leave out; no paper has it
+    config.savings.stop_teacher_below = 0.0  # the teacher learns no more once alpha stays below
+    config.savings.drop_teacher_below = 0.0  # and does not run; the student learns MLM, NSP alone
+    config.savings.teacher_every_steps = 1  # the teacher learns at every k-th update only
+    config.savings.early_taps_every_steps = 1  # the student imitates all layers, else the last
+
     config.triple = ConfigDict()  # for methods triple and triple_adaptation; weights sum to 1
     config.triple.soft = 0.625  # DistilBERT's 5 : 2 : 1
     config.triple.mlm = 0.25

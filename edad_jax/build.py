@@ -7,7 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from edad_jax import distill, inheritance, methods, minilm, schedules, state, triple
+from edad_jax import distill, inheritance, methods, minilm, savings, schedules, state, triple
 from edad_jax.build_nets import (
     Precision,
     Vocabulary,
@@ -129,6 +129,7 @@ def check_settings(config: ConfigDict) -> None:
             "--config.prepared=ITS_WORKDIR, or --config.vocabulary.size=0 for its words alone"
         )
     inheritance.check_section(config.student)
+    savings.check_section(config.savings, config.method)
     resolve_precision(config.dtype)
     schedules.alpha(config.alpha, total_steps=1)
     triple.alpha_schedule(config.triple, triple.read_settings(config.triple), 1)
