@@ -7,6 +7,7 @@ import logging
 import signal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -29,6 +30,7 @@ from tests.tiny_steps import (
 )
 
 TEACHER_TERMS = {"teacher/mlm", "teacher/nsp"}
+FORWARD = Phase(teacher_learns=False)
 ALONE = Phase(teacher_learns=False, imitates=False)
 DISTILL_TERMS = {"distill/attention", "distill/hidden"}
 
@@ -139,35 +141,39 @@ def test_savings_with_another_method_are_an_error(changes):
 # ---- what a step that leaves something out does
 
 
-@pytest.mark.parametrize(
-    ("parts", "spread"),
-    [(1, {}), (2, {"devices": 2, "engine": "shard_map"})],
-)
-def test_a_teacher_that_stops_stays_and_its_student_takes_the_step_of_the_whole(parts, spread):
-    """With dropout: both steps draw the same numbers for both nets."""
+def half_then_none(step):
+    """Returns alpha: 0.5 at the first step, 0 at all others."""
+    return jnp.where(step == 0, 0.5, 0.0)
+
+
+@functools.cache
+def after(*phases):
+    """Returns [(state, metrics)] after each of the phases; with dropout, alpha half_then_none."""
     nets = tiny_nets()
-    settings = tiny_settings(nets, alpha="same", accumulate_steps=parts)
-    whole, whole_metrics, _ = run_steps(nets, settings, steps=1, **spread)
-    forward = Phase(teacher_learns=False)
-    (first, metrics, _), (second, _, _) = run_phases(nets, settings, [forward] * 2, **spread)
+    settings = tiny_settings(nets, alpha=half_then_none)
+    return [(state, metrics) for state, metrics, _ in run_phases(nets, settings, phases)]
+
+
+def test_a_teacher_that_stops_stays_and_its_student_takes_the_step_of_the_whole():
+    """Both steps draw the same dropout for both nets, though one runs no heads of the teacher."""
+    whole, whole_metrics = after(WHOLE, WHOLE)[0]
+    (first, metrics), (second, _) = after(FORWARD, FORWARD)
     assert_close(first.params["student"], whole.params["student"])
     assert_close(first.opt_state["student"], whole.opt_state["student"])
-    assert set(whole_metrics) - set(metrics) == TEACHER_TERMS | {
-        "teacher/grad_norm", "teacher/learning_rate"
-    }  # fmt: skip
+    gone = TEACHER_TERMS | {"teacher/grad_norm", "teacher/learning_rate"}
+    assert set(whole_metrics) - set(metrics) == gone
     for name in DISTILL_TERMS | {"student/mlm", "student/grad_norm"}:
         np.testing.assert_allclose(metrics[name], whole_metrics[name], rtol=1e-5, err_msg=name)
-    assert_trees_equal(second.params["teacher"], jax.device_get(tiny_params(nets)[0]["teacher"]))
+    initial, _ = tiny_params(tiny_nets())
+    assert_trees_equal(second.params["teacher"], jax.device_get(initial["teacher"]))
     assert differ(second.params["student"], first.params["student"])
 
 
 def test_where_alpha_is_zero_imitating_nothing_is_the_same_step():
-    nets = tiny_nets()
-    settings = tiny_settings(nets, alpha="only_adaptation")
-    (whole, whole_metrics, _), (taught, metrics, _), (alone, alone_metrics, _) = (
-        run_phases(nets, settings, [phase] * 2)[-1]
-        for phase in (WHOLE, Phase(imitates=False), ALONE)
-    )
+    """The second step; the first is whole in all three runs."""
+    whole, whole_metrics = after(WHOLE, WHOLE)[1]
+    taught, metrics = after(WHOLE, Phase(imitates=False))[1]
+    alone, alone_metrics = after(WHOLE, ALONE)[1]
     assert_close(taught.params, whole.params)
     assert_close(alone.params["student"], whole.params["student"])
     assert set(whole_metrics) - set(metrics) == DISTILL_TERMS
@@ -176,18 +182,27 @@ def test_where_alpha_is_zero_imitating_nothing_is_the_same_step():
 
 
 def test_a_student_that_imitates_nothing_counts_alpha_as_zero():
-    """Below a threshold too: its loss is then L_MLM + L_NSP, and the metrics say so."""
-    nets = tiny_nets()
-    _, metrics, _ = run_steps(nets, tiny_settings(nets, alpha="same", phase=ALONE), steps=1)
+    """At the first step, where alpha is not; the metrics say so."""
+    _, metrics = after(ALONE)[0]
     assert metrics["alpha"] == 0
     expected = metrics["student/mlm"] + metrics["student/nsp"]
     np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-6)
 
 
+def test_two_devices_and_micro_batches_make_the_same_step_with_a_teacher_that_rests():
+    nets = tiny_nets(**NO_DROPOUT)
+    one, parts = (
+        run_steps(nets, tiny_settings(nets, phase=ALONE, **settings), **spread)[0]
+        for settings, spread in (
+            ({}, {}), ({"accumulate_steps": 2}, {"devices": 2, "engine": "shard_map"})
+        )
+    )  # fmt: skip
+    assert_close(parts.params, one.params)
+
+
 def test_the_teacher_changes_at_every_kth_step_only():
-    nets = tiny_nets()
     phases = phases_of(total_steps=4, teacher_every_steps=2)
-    states = [state for state, _, _ in run_phases(nets, tiny_settings(nets, alpha="same"), phases)]
+    states = [state for state, _ in after(*phases)]
     changes = [
         [differ(now.params[net], then.params[net]) for then, now in itertools.pairwise(states)]
         for net in ("teacher", "student")
@@ -205,7 +220,7 @@ def _schedule_counts(train_state):
 
 def test_over_a_cycle_the_mean_gradient_is_that_of_all_layers():
     """At the same parameters; a momentum without decay keeps each step's gradient as it is."""
-    nets = tiny_nets(teacher_layers=3, student_layers=2, **NO_DROPOUT)
+    nets = tiny_nets(student_layers=2, student_extension=False, **NO_DROPOUT)
     settings = tiny_settings(nets, alpha="same")
     settings.optimizers["student"] = optax.trace(decay=0.0)
 
@@ -213,10 +228,11 @@ def test_over_a_cycle_the_mean_gradient_is_that_of_all_layers():
         train_state, metrics, _ = run_phases(nets, settings, [phase])[0]
         return train_state.opt_state["student"].trace, metrics
 
-    cycle = phases_of(total_steps=3, early_taps_every_steps=3)
+    # The teacher's part is the same in all, and left out: alpha never reaches the threshold.
+    cycle = phases_of("same", total_steps=3, early_taps_every_steps=3, stop_teacher_below=0.6)
     assert [phase.early_weight for phase in cycle] == [0.0, 0.0, 3.0]
     (rest, rest_metrics), (due, due_metrics) = gradient(cycle[0]), gradient(cycle[2])
-    whole, whole_metrics = gradient(WHOLE)
+    whole, whole_metrics = gradient(FORWARD)
     mean = jax.tree.map(lambda a, b: (2 * a + b) / 3, rest, due)
     largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(whole))
     assert_close(mean, whole, 1e-6 * largest)
@@ -240,7 +256,8 @@ def test_a_run_goes_through_its_phases_and_a_stop_between_them_leaves_no_trace(
     """Alpha is 1, 7/8 ... 1/8: the teacher learns at 4 steps, does not run at the last."""
     savings = {"stop_teacher_below": 0.6, "drop_teacher_below": 0.2}
     config = tiny_config(
-        finished.inputs, prepared=str(finished.workdir),
+        finished.inputs, prepared=str(finished.workdir), accumulate_steps=2,
+        heldout__every_steps=0, checkpoint__every_steps=0,
         **{f"savings__{name}": value for name, value in savings.items()},
     )  # fmt: skip
     through, stopped = tmp_path / "through", tmp_path / "stopped"
