@@ -7,6 +7,7 @@ r"""EDAD as in the paper: BERT-base + extension teaches a 4 x 312 student, in on
 The paper: 500 million tokens of PubMed Central, three epochs, batches of 128 rows of 128
 pieces, 17.4 h on four RTX 3090. Not yet run at that size by us; docs/results.md has what was.
 Any value can be given on the command line: --config.batch_size=64, --config.alpha=cosine.
+The paper computes all of every update; config.savings may leave out parts (edad_jax/savings.py).
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -95,6 +96,12 @@ def get_config() -> ConfigDict:
     config.student.gate_bias = 0.0
 
     config.alpha = "linear"  # from 1 to 0 (section 4.4.4): distillation first, adaptation last
+    config.savings = ConfigDict()  # for method edad: what an update may leave out; no paper has it
+    config.savings.stop_teacher_below = 0.0  # the teacher learns no more once alpha stays below
+    config.savings.drop_teacher_below = 0.0  # and does not run; the student learns MLM, NSP alone
+    config.savings.teacher_every_steps = 1  # the teacher learns at every k-th update only
+    config.savings.early_taps_every_steps = 1  # all layers at every k-th, else the last
+
     config.triple = ConfigDict()  # for methods triple and triple_adaptation; weights sum to 1
     config.triple.soft = 0.625  # DistilBERT's 5 : 2 : 1
     config.triple.mlm = 0.25

@@ -7,7 +7,17 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from edad_jax import batch_size, distill, inheritance, methods, minilm, schedules, state, triple
+from edad_jax import (
+    batch_size,
+    distill,
+    inheritance,
+    methods,
+    minilm,
+    savings,
+    schedules,
+    state,
+    triple,
+)
 from edad_jax.build_nets import (
     Precision,
     Vocabulary,
@@ -136,6 +146,7 @@ def check_settings(config: ConfigDict) -> None:
     for net in {"teacher", *methods.TRAINED_NETS[config.method]}:
         execution.check_dropout(net, config[net].attention_probs_dropout_prob)
     inheritance.check_section(config.student)
+    savings.check_section(config.savings, config.method)
     resolve_precision(config.dtype)
     schedules.alpha(config.alpha, total_steps=1)
     triple.alpha_schedule(config.triple, triple.read_settings(config.triple), 1)

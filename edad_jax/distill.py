@@ -9,11 +9,15 @@
 All three are built by `step.make_step` from a loss over micro-batches, so they mask, sum,
 accumulate and update alike. Student targets pass `stop_gradient`: one gradient serves both
 nets, and neither disturbs the other.
+
+Some steps may leave out a part of the fused step: see `savings`.
 """
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
+import optax
 
 from edad_jax import losses
 from edad_jax.nets import Nets
@@ -25,32 +29,52 @@ METHODS = {
     "distillation": ("student",),
 }  # method -> the nets it trains
 
+# Of the layers that imitate, the embeddings first.
+_ALL, _EARLY, _LAST = slice(None), slice(None, -1), slice(-1, None)
+
 
 def make_edad_step(nets: Nets, settings: StepSettings) -> Callable:
     """Returns the fused step: (state, frozen, batch) -> (state, metrics); EDAD, section 3.3.
 
     `frozen` holds, for each net, the parts that are not trained; `batch` is one device's
-    `Batch`. The step uses the axis name of `parallel`, to be run by `Parallel.compile`.
+    `Batch`. The step uses the axis name of `parallel`, to be run by `Parallel.compile`. What
+    `settings.phase` leaves out is not computed, and its terms are not among the metrics.
     """
+    phase = settings.phase
+    if not phase.imitates:  # Eq. 6 with alpha = 0
+        settings = dataclasses.replace(settings, alpha=optax.constant_schedule(0.0))
+    layers = _ALL if phase.early_weight else _LAST
+    teacher_taps = nets.teacher_taps[layers] if phase.imitates else ()
+    student_taps = nets.student_taps[layers] if phase.imitates else ()
 
     def loss_fn(params, frozen, batch, counts, alpha, key):
         teacher_key, student_key = jax.random.split(key)
-        teacher = adapt(
-            nets.teacher, params["teacher"] | frozen["teacher"], batch, counts, teacher_key,
-            net="teacher", taps=nets.teacher_taps, with_nsp=settings.with_nsp,
-        )  # fmt: skip
+        teacher_terms, teacher_output = {}, None
+        if phase.teacher_learns:
+            teacher_output, _, teacher_terms = adapt(
+                nets.teacher, params["teacher"] | frozen["teacher"], batch, counts, teacher_key,
+                net="teacher", taps=teacher_taps, with_nsp=settings.with_nsp,
+            )  # fmt: skip
+        elif phase.imitates:
+            teacher_output = encode(
+                nets.teacher, frozen["teacher"], batch, teacher_key, taps=teacher_taps
+            )
         student = adapt(
             nets.student, params["student"], batch, counts, student_key,
-            net="student", taps=nets.student_taps, with_nsp=settings.with_nsp,
+            net="student", taps=student_taps, with_nsp=settings.with_nsp,
         )  # fmt: skip
-        distill_terms = _imitate(
-            nets, params["student"], student.output, teacher.output, batch, counts
-        )
-        student_loss = alpha * total(distill_terms) + (1 - alpha) * total(student.terms)
-        terms = teacher.terms | student.terms | distill_terms
-        return total(teacher.terms) + student_loss, terms
+        student_loss = (1 - alpha) * total(student.terms)
+        distill_terms = {}
+        if phase.imitates:
+            distill_loss, distill_terms = _imitate_in_phase(
+                phase, nets, params["student"], student.output, teacher_output, batch, counts
+            )
+            student_loss = alpha * distill_loss + student_loss
+        terms = teacher_terms | student.terms | distill_terms
+        return total(teacher_terms) + student_loss, terms
 
-    return make_step(loss_fn, settings, METHODS["edad"], masked=True, shows_alpha=True)
+    trained_nets = METHODS["edad"] if phase.teacher_learns else ("student",)
+    return make_step(loss_fn, settings, trained_nets, masked=True, shows_alpha=True)
 
 
 def make_adaptation_step(nets: Nets, settings: StepSettings) -> Callable:
@@ -97,7 +121,23 @@ MAKERS = {
 }
 
 
-def _imitate(nets, student_params, student_output, teacher_output, batch, counts):
+def _imitate_in_phase(phase, *arguments):
+    """Returns L_TinyBERT with the phase's weight of early layers, and its sums without weights.
+
+    The sums are none where the early layers are left out: those of the last are another thing.
+    """
+    if phase.early_weight == 1:
+        terms = _imitate(*arguments)
+        return total(terms), terms
+    last = _imitate(*arguments, layers=_LAST)
+    if not phase.early_weight:
+        return total(last), {}
+    early = _imitate(*arguments, layers=_EARLY)
+    terms = {name: early[name] + last[name] for name in last}
+    return phase.early_weight * total(early) + total(last), terms
+
+
+def _imitate(nets, student_params, student_output, teacher_output, batch, counts, *, layers=_ALL):
     """Returns the two sums of L_TinyBERT: attention scores; embeddings and hidden states."""
     targets = jax.lax.stop_gradient(teacher_output)
 
@@ -107,14 +147,14 @@ def _imitate(nets, student_params, student_output, teacher_output, batch, counts
     attention = sum(
         losses.attention_loss(student_bhts, teacher_bhts, batch.mask_bt).sum()
         for student_bhts, teacher_bhts in zip(
-            student_output.scores_bhts, targets.scores_bhts, strict=True
+            student_output.scores_bhts[layers], targets.scores_bhts[layers], strict=True
         )
     )
     hidden = sum(
         losses.hidden_loss(project(student_btd), teacher_bte, batch.mask_bt).sum()
         for student_btd, teacher_bte in zip(
-            (student_output.embedding_btd, *student_output.hidden_btd),
-            (targets.embedding_btd, *targets.hidden_btd),
+            (student_output.embedding_btd, *student_output.hidden_btd)[layers],
+            (targets.embedding_btd, *targets.hidden_btd)[layers],
             strict=True,
         )
     )

@@ -14,6 +14,7 @@ device could do in the time. XLA's own count has everything that the program doe
 from typing import NamedTuple
 
 from edad_jax.models.exbert import ExBertConfig
+from edad_jax.savings import WHOLE, Phase
 
 # Dense bfloat16 TFLOP/s by the maker's data sheet; the first name that the device's begins with.
 PEAK_TFLOPS = {
@@ -77,6 +78,7 @@ def step_flops(
     length: int,
     slots: int,
     trains_base: bool = False,
+    phase: Phase = WHOLE,
 ) -> float:
     """Returns the model FLOPs of an update of EDAD or of one of its two stages.
 
@@ -88,6 +90,7 @@ def step_flops(
       length: pieces of a row.
       slots: masked pieces of a row.
       trains_base: whether the teacher's original weights learn too.
+      phase: what EDAD's update leaves out.
 
     Raises:
       ValueError: another method.
@@ -99,16 +102,19 @@ def step_flops(
         frozen * (taught.base + taught.base_words)
         + 3 * (taught.extension + taught.attention + taught.transform + taught.added_words)
     )  # fmt: skip
+    seen = taught.base + taught.extension + taught.attention
     matched = student.base.num_hidden_layers + 1  # and the embeddings
+    if not (phase.imitates and phase.early_weight):
+        matched = int(phase.imitates)
     mapping = 2.0 * student.base.hidden_size * teacher.base.hidden_size * matched * length
     match method:
         case "adaptation":
             a_row = adapted
         case "distillation":
-            a_row = taught.base + taught.extension + taught.attention
-            a_row += 3 * (sum(learned) + mapping)
+            a_row = seen + 3 * (sum(learned) + mapping)
         case "edad":
-            a_row = adapted + 3 * (sum(learned) + mapping)
+            a_row = adapted if phase.teacher_learns else seen * phase.imitates
+            a_row += 3 * (sum(learned) + mapping)
         case _:
             raise ValueError(f"got method={method!r}, expected edad, adaptation or distillation")
     return rows * a_row

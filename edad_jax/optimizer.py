@@ -101,6 +101,22 @@ def clip_by_tensor_norm(clip_norm: float) -> optax.GradientTransformation:
     return optax.stateless(lambda gradients, params: jax.tree.map(clip, gradients))
 
 
+def skip_update(opt_state: optax.OptState) -> optax.OptState:
+    """Returns the state of an optimiser of a net that does not learn in this step.
+
+    The means, and with them Adam's bias correction, stay as they are. The learning rate is a
+    function of the run's steps, not of the net's updates, so its count goes on.
+    """
+
+    def skip(part):
+        is_schedule = isinstance(part, optax.ScaleByScheduleState)
+        return part._replace(count=part.count + 1) if is_schedule else part
+
+    return jax.tree.map(
+        skip, opt_state, is_leaf=lambda part: isinstance(part, optax.ScaleByScheduleState)
+    )
+
+
 def decayed(params: optax.Params) -> optax.Params:
     """Returns a tree of booleans: True where weight decay applies, so not at biases and norms."""
 

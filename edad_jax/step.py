@@ -12,7 +12,9 @@ import optax
 from edad_jax import losses
 from edad_jax.data import masking
 from edad_jax.models.exbert import ExBert
+from edad_jax.optimizer import skip_update
 from edad_jax.parallel import AXIS
+from edad_jax.savings import WHOLE, Phase
 from edad_jax.state import TrainState
 from edad_jax.types import Batch, EncoderOutput, MaskedBatch
 
@@ -43,6 +45,7 @@ class StepSettings:
     with_nsp: bool = True  # whether the rows have second segments to tell
     triple: TripleSettings | None = None  # of the triple loss
     relation_heads: int = 0  # of MiniLM's relations
+    phase: Phase = WHOLE  # what the fused step computes
 
 
 class Adapted(NamedTuple):
@@ -107,7 +110,7 @@ def make_step(
     Args:
       loss_fn: (params, frozen, batch, counts, alpha, key) -> (loss, terms) of one micro-batch.
       settings: what a step needs beside the nets.
-      trained_nets: the nets that learn.
+      trained_nets: the nets that learn; of others in the state, loss_fn gets all as `frozen`.
       masked: whether pieces of the rows are masked.
       shows_alpha: whether alpha means something to the loss, and so is among the metrics.
 
@@ -123,11 +126,14 @@ def make_step(
         alpha = settings.alpha(state.step)
         key = jax.random.fold_in(jax.random.key(settings.seed), state.step)
         key = jax.random.fold_in(key, jax.lax.axis_index(AXIS))
+        learning = {net: state.params[net] for net in trained_nets}
+        resting = {net: tree for net, tree in state.params.items() if net not in learning}
+        read_only = frozen | {net: frozen.get(net, {}) | tree for net, tree in resting.items()}
 
         def gradient(micro_batch, micro_step):
             return jax.value_and_grad(loss_fn, has_aux=True)(
-                state.params,
-                frozen,
+                learning,
+                read_only,
                 micro_batch,
                 counts,
                 alpha,
@@ -140,7 +146,8 @@ def make_step(
         metrics = terms | {"loss": loss, "tokens": counts.tokens}
         if shows_alpha:
             metrics["alpha"] = alpha
-        params, opt_state = {}, {}
+        params = dict(resting)
+        opt_state = {net: skip_update(state.opt_state[net]) for net in resting}
         for net in trained_nets:
             updates, opt_state[net] = settings.optimizers[net].update(
                 gradients[net], state.opt_state[net], state.params[net]

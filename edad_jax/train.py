@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training run, from text to student, top to bottom."""
 
+import dataclasses
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from edad_jax import batch_size, evaluate, methods, result, state
+from edad_jax import batch_size, evaluate, methods, result, savings, state
 from edad_jax.build import Run, build_run, check_settings
 from edad_jax.build_nets import resolve_precision
 from edad_jax.checkpoint import Checkpointer
@@ -73,9 +74,7 @@ def train(config: ConfigDict, workdir: str) -> dict:
     )
     frozen = parallel.replicate(run.frozen)
     train_state = parallel.replicate(state.begin(run.trained, run.settings.optimizers))
-    step = parallel.compile(
-        methods.MAKERS[config.method](run.nets, run.settings), replicated_arguments=2, donate=True
-    )
+    step_at = _make_step_at(config, run, parallel, total_steps)
     measure_heldout = _make_heldout(config, prepared, run, parallel, frozen)
 
     with (
@@ -113,14 +112,16 @@ def train(config: ConfigDict, workdir: str) -> dict:
             compiled = set()
             for number in range(start, total_steps):
                 batch = parallel.shard_batch(batch_at(number))
-                if is_new := batch.ids_bt.shape not in compiled:
+                phase, step = step_at(number)
+                program = (phase, batch.ids_bt.shape)
+                if is_new := program not in compiled:
                     progress.settle()
                 train_state, metrics = step(train_state, frozen, batch)
                 done = number + 1
-                if is_late := is_new and bool(compiled):  # of another length: compiled now
+                if is_late := is_new and bool(compiled):  # another length or phase: compiled now
                     jax.block_until_ready(metrics)
                     progress.restart_clock()
-                compiled.add(batch.ids_bt.shape)
+                compiled.add(program)
                 is_last = done == total_steps
                 is_saved = is_last or _is_due(done, config.checkpoint.every_steps)
                 is_stopped = any_process(stop.is_set, done)
@@ -190,6 +191,29 @@ def _find_batch_size(config: ConfigDict, parallel: Parallel, prepared: Prepared)
     )
     LOG.info("%d rows on each of %d device(s).", rows, parallel.device_count)
     return rows * parallel.device_count
+
+
+def _make_step_at(
+    config: ConfigDict, run: Run, parallel: Parallel, total_steps: int
+) -> Callable[[int], tuple[savings.Phase, Callable]]:
+    """Returns step_at(updates already made) -> (phase, its step); steps are made when first met."""
+    phase_at = savings.make_phase_at(config.savings, run.settings.alpha, total_steps)
+    steps = {}
+
+    def step_at(number):
+        phase = phase_at(number)
+        if phase not in steps:
+            if steps or phase != savings.WHOLE:
+                LOG.info("Compiling for step %d and its like: %s.", number + 1, phase.describe())
+            settings = dataclasses.replace(run.settings, phase=phase)
+            steps[phase] = parallel.compile(
+                methods.MAKERS[config.method](run.nets, settings),
+                replicated_arguments=2,
+                donate=True,
+            )
+        return phase, steps[phase]
+
+    return step_at
 
 
 def _make_heldout(

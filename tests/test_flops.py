@@ -10,6 +10,7 @@ import pytest
 from edad_jax import flops
 from edad_jax.models.bert import BertConfig
 from edad_jax.models.exbert import ExBert, ExBertConfig, ExtensionConfig
+from edad_jax.savings import Phase
 from tests.tiny_models import tiny_exbert_config
 
 BASE = {
@@ -79,6 +80,22 @@ def test_what_is_frozen_costs_less_and_unknown_methods_are_an_error():
     assert 1.2 < whole / frozen < 1.4
     with pytest.raises(ValueError, match="got method='triple', expected edad"):
         flops.step_flops("triple", TEACHER, STUDENT, **sizes)
+
+
+def test_a_phase_costs_what_its_parts_cost():
+    """A teacher that runs forward costs the second stage's; one that does not, nothing."""
+    sizes = {"rows": 1, "length": 128, "slots": 20}
+
+    def step(method="edad", **phase):
+        return flops.step_flops(method, TEACHER, STUDENT, **sizes, phase=Phase(**phase))
+
+    head = 3 * sum(flops.forward_passes(STUDENT, 128, 20)[3:])  # the second stage has no MLM head
+    assert step(teacher_learns=False) == pytest.approx(step("distillation") + head)
+    alone = step(teacher_learns=False, imitates=False)
+    assert alone == pytest.approx(3 * sum(flops.forward_passes(STUDENT, 128, 20)))
+    assert step(imitates=False) == pytest.approx(step("adaptation") + alone)
+    early = 3 * 2 * 312 * 768 * 4 * 128  # maps to the teacher's width: embeddings, three layers
+    assert step() - step(early_weight=0.0) == pytest.approx(early)
 
 
 def test_devices_are_known_by_the_beginning_of_their_names():

@@ -41,6 +41,7 @@ FLOORS = {
     "data.pairs": 4,
     "losses": 1,
     "schedules": 1,
+    "savings": 1,
     "parallel": 1,
     "checkpoint": 1,
     "metrics": 1,

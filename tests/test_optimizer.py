@@ -4,7 +4,7 @@ import numpy as np
 import optax
 import pytest
 
-from edad_jax.optimizer import make_optimizer
+from edad_jax.optimizer import make_optimizer, skip_update
 
 SETTINGS = {
     "learning_rate": optax.constant_schedule(0.1),
@@ -62,3 +62,18 @@ def test_unknown_names_are_errors():
         make_optimizer("adam", **SETTINGS)
     with pytest.raises(ValueError, match="'all' is not one of net, tensor"):
         make_optimizer("adamw", **(SETTINGS | {"clip_by": "all"}))
+
+
+def test_a_skipped_update_moves_the_learning_rate_on_and_not_the_bias_correction():
+    """Three steps, the second skipped; Adam without decay, its moments by hand."""
+    tx = make_optimizer(
+        "adamw", **SETTINGS | {"learning_rate": lambda step: 0.1 * (step + 1), "weight_decay": 0.0}
+    )
+    params = {"kernel": jnp.array([2.0])}
+    _, opt_state = tx.update({"kernel": jnp.array([0.3])}, tx.init(params), params)
+    opt_state = skip_update(opt_state)
+    updates, _ = tx.update({"kernel": jnp.array([0.5])}, opt_state, params)
+    mean = (0.9 * 0.1 * 0.3 + 0.1 * 0.5) / (1 - 0.9**2)
+    square = (0.999 * 0.001 * 0.3**2 + 0.001 * 0.5**2) / (1 - 0.999**2)
+    expected = -0.1 * 3 * mean / (np.sqrt(square) + 1e-6)  # the rate of the third step
+    np.testing.assert_allclose(updates["kernel"], [expected], rtol=1e-4)

@@ -13,7 +13,6 @@ import pytest
 from safetensors.numpy import load_file
 
 from edad_jax import build, prepare, state
-from edad_jax import train as train_module
 from edad_jax.checkpoint import Checkpointer, find_faults
 from edad_jax.export import huggingface
 from edad_jax.metrics import read_metrics
@@ -25,6 +24,7 @@ from tests.tiny_run import (
     ROOT,
     SAVE_EVERY,
     STEPS,
+    call_before_step,
     change_teacher,
     environment,
     make_inputs,
@@ -62,23 +62,6 @@ def restore(config, workdir):
     with Checkpointer(workdir / "checkpoints", keep=2) as checkpoints:
         step, restored = checkpoints.restore(like)
     return step, jax.device_get(restored).params, run
-
-
-def call_before_step(monkeypatch, number, action):
-    """Has the training loop call action() before it takes the batch of step `number`."""
-    make = train_module.make_batch_at
-
-    def make_batch_at(rows, **settings):
-        batch_at = make(rows, **settings)
-
-        def and_act(step):
-            if step == number:
-                action()
-            return batch_at(step)
-
-        return and_act
-
-    monkeypatch.setattr(train_module, "make_batch_at", make_batch_at)
 
 
 @pytest.fixture

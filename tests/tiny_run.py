@@ -103,6 +103,25 @@ def make_inputs(folder: Path) -> Path:
     return folder
 
 
+def call_before_step(monkeypatch, number, action):
+    """Has the training loop call action() before it takes the batch of step `number`."""
+    from edad_jax import train as train_module
+
+    make = train_module.make_batch_at
+
+    def make_batch_at(rows, **settings):
+        batch_at = make(rows, **settings)
+
+        def and_act(step):
+            if step == number:
+                action()
+            return batch_at(step)
+
+        return and_act
+
+    monkeypatch.setattr(train_module, "make_batch_at", make_batch_at)
+
+
 def write_config_file(path: Path, inputs: Path, **changes: Any) -> Path:
     """Returns path: a configuration file for the command line, as a user writes one."""
     path.write_text(

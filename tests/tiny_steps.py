@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tiny teacher, student, optimisers and batches, for tests of the training steps."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,12 +22,12 @@ CLS, SEP, MASK = 1, 2, 3
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
-def tiny_nets(*, teacher_layers=2, student_extension=True, **changes) -> Nets:
+def tiny_nets(*, teacher_layers=2, student_layers=1, student_extension=True, **changes) -> Nets:
     """Returns a teacher of two layers and a narrower student of one."""
     teacher = ExBert(tiny_exbert_config(num_hidden_layers=teacher_layers, **changes), jnp.float32)
     student = ExBert(
         tiny_exbert_config(
-            num_hidden_layers=1, hidden_size=12, blocks=student_extension, **changes
+            num_hidden_layers=student_layers, hidden_size=12, blocks=student_extension, **changes
         ),
         jnp.float32,
     )
@@ -84,11 +86,16 @@ def tiny_rows(*, rows=8, length=18, vocab_size=68, seed=0) -> Batch:
     )
 
 
-def run_steps(
-    nets, settings, *, method="edad", engine="pmap", devices=1, steps=2, rows=8, params=None,
+def run_steps(nets, settings, *, steps=2, **choices):
+    """Returns (state, metrics, frozen) after some steps on the first so many devices."""
+    return run_phases(nets, settings, [settings.phase] * steps, **choices)[-1]
+
+
+def run_phases(
+    nets, settings, phases, *, method="edad", engine="pmap", devices=1, rows=8, params=None,
     same_rows=False,
 ):  # fmt: skip
-    """Returns (state, metrics, frozen) after some steps on the first so many devices."""
+    """Returns [(state, metrics, frozen)] after each step; a phase is a step."""
     parallel = Parallel(engine, jax.devices()[:devices])
     initial, frozen = tiny_params(nets)
     initial = params or initial
@@ -96,11 +103,18 @@ def run_steps(
     if "teacher" not in trained_nets:
         frozen = {"teacher": frozen["teacher"] | initial["teacher"]}
     train_state = state.begin({net: initial[net] for net in trained_nets}, settings.optimizers)
-    step = parallel.compile(
-        methods.MAKERS[method](nets, settings), replicated_arguments=2, donate=True
-    )
+    step_of = {
+        phase: parallel.compile(
+            methods.MAKERS[method](nets, dataclasses.replace(settings, phase=phase)),
+            replicated_arguments=2, donate=True,
+        )
+        for phase in phases
+    }  # fmt: skip
     train_state, frozen = parallel.replicate(train_state), parallel.replicate(frozen)
-    for number in range(steps):
+    after = []
+    for number, phase in enumerate(phases):
         batch = parallel.shard_batch(tiny_rows(rows=rows, seed=0 if same_rows else number))
-        train_state, metrics = step(train_state, frozen, batch)
-    return jax.device_get((train_state, metrics, frozen))
+        train_state, metrics = step_of[phase](train_state, frozen, batch)
+        # Copies: the next step may write where these lie.
+        after.append(jax.tree.map(np.array, (train_state, metrics, frozen)))
+    return after
