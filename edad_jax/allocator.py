@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Large pages for glibc's malloc, without which XLA on a CPU spends a third of its time faulting.
 
-XLA:CPU asks malloc for the temporaries of each step, some gigabytes, and gives them back. By
-default glibc maps them anew in pages of 4 KiB: 1.8 million page faults an update in
-configs/edad_small.py. With pages of 2 MiB that stay with the process there are 5,000, and an
-update takes 4.6 s where it took 7.3 s (two cores, same minute).
+XLA:CPU asks malloc for the temporaries of each step, one block of some gigabytes, and gives it
+back. By default glibc maps such blocks anew each time, in pages of 4 KiB: 1.8 million page faults
+an update in configs/edad_small.py, and 6.8 to 7.8 s. (A high mmap_threshold is no help: glibc takes
+none above 32 MiB.) From a heap that is never given back, of pages of 2 MiB, there is no fault after
+the first update, and it takes 4.8 to 5.0 s (two cores, same minutes, float32 with bfloat16
+products). One arena, since only the first has such a heap.
 """
 
 import os
@@ -12,11 +14,11 @@ import platform
 import sys
 
 TUNABLES = "GLIBC_TUNABLES"
-_KEEP_ALL = 1 << 36  # bytes; what is freed below this stays with the process
 _SETTINGS = (
     "glibc.malloc.hugetlb=1",  # ask for transparent huge pages
-    f"glibc.malloc.mmap_threshold={_KEEP_ALL}",
-    f"glibc.malloc.trim_threshold={_KEEP_ALL}",
+    "glibc.malloc.mmap_max=0",  # all from the heap
+    "glibc.malloc.arena_max=1",
+    f"glibc.malloc.trim_threshold={1 << 36}",  # bytes that may lie idle at its end
 )
 
 

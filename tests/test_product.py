@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from edad_jax.models.product import linear_product, mixed_product
+from edad_jax.models.product import add_bias, linear_product, mixed_product
 
 
 def arrays():
@@ -59,3 +59,16 @@ def test_a_layer_with_mixed_products_keeps_float32_parameters():
     params = layer.init(jax.random.key(0), jnp.ones((2, 3)))
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
     assert layer.apply(params, jnp.ones((2, 3))).dtype == jnp.float32
+
+
+def test_adding_a_bias_has_the_plain_sums_gradients():
+    logits_bmv, weights = arrays()[0], jax.random.normal(jax.random.key(1), (3, 5, 48))
+    bias_v = jnp.arange(48.0)
+
+    def loss(logits_bmv, bias_v):
+        return jnp.sum(weights * jnp.sin(add_bias(logits_bmv, bias_v)))
+
+    slopes_bmv = weights * jnp.cos(logits_bmv + bias_v)
+    got_bmv, got_v = jax.grad(loss, argnums=(0, 1))(logits_bmv, bias_v)
+    np.testing.assert_allclose(got_bmv, slopes_bmv, rtol=1e-6)
+    np.testing.assert_allclose(got_v, slopes_bmv.sum((0, 1)), rtol=1e-5, atol=1e-5)
