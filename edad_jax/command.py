@@ -10,6 +10,8 @@ from absl import logging as absl_logging
 
 from edad_jax.allocator import restart_with_large_pages
 
+_NO_PRODUCT = "Unsupported element type for DotThunk"  # XLA:CPU's words, jax 0.10
+
 
 def run_command(
     work: Callable[..., None], *, required: Sequence[str], positional: bool = False
@@ -34,6 +36,13 @@ def run_command(
             work(*([arguments[1:]] if positional else []))
         except (ValueError, FloatingPointError, OSError) as error:
             sys.exit(f"{type(error).__name__}: {error}")
+        except RuntimeError as error:
+            if _NO_PRODUCT not in str(error):
+                raise
+            sys.exit(
+                f"{error}: XLA has no product of bfloat16 for operands that lie so on this CPU; "
+                "give --config.dtype=float32"
+            )
 
     app.run(main, flags_parser=_parse_flags)
 
