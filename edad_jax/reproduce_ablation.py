@@ -272,8 +272,8 @@ def _markdown(scale_name, rows, plan, folder, inputs) -> str:
             f"# {TITLE} ({scale_name})",
             "",
             f"Mean ± half the 95% interval (Student's t) over {len(SEEDS)} seeds, each a training "
-            "run and a fine-tuning run of its own. All students begin with layers of the teacher, "
-            f"a {Path(inputs[0]).name}.",
+            f"run{' and a fine-tuning run' if 'f1' in rows[0] else ''} of its own. All students "
+            f"begin with layers of the teacher, a {Path(inputs[0]).name}.",
             "",
             markdown_table(shown, list(shown[0])),
             "",
