@@ -49,7 +49,7 @@ def prepare_examples(config: ConfigDict, tokenizer: PreTrainedTokenizerFast) -> 
     examples, notes = task.read(config)
     LOG.info("%s", notes)
     random = np.random.default_rng(config.split_seed)
-    for split in ("train", "devel", "test"):
+    for split in (name for name in ("train", "devel", "test") if name in examples):
         examples[split] = choose(examples[split], config[f"max_{split}"], random)
     labels = task.label_names(examples["train"])
     if len(labels) < 2:
