@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
     config.method = "edad"  # edad | adaptation | distillation | triple | triple_adaptation | minilm
-    config.dtype = "auto"  # bfloat16 on GPU and TPU, mixed on CPUs with AMX, else float32
+    config.dtype = "auto"  # bfloat16 on GPU and TPU, float32 on CPU; mixed: CPUs with AMX
 
     config.prepared = ""  # folder of launch/prepare.py; empty: text is prepared in the workdir
     config.corpus = ConfigDict()

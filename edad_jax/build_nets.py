@@ -13,7 +13,6 @@ from ml_collections import ConfigDict
 
 from edad_jax import inheritance, state
 from edad_jax.export import huggingface
-from edad_jax.machine import has_bfloat16_matrix_units
 from edad_jax.models import config_json, convert
 from edad_jax.models.bert import BertConfig
 from edad_jax.models.checkpoint_files import load_checkpoint
@@ -56,14 +55,12 @@ class Precision(NamedTuple):
 def resolve_precision(name: str) -> Precision:
     """Returns the types that config.dtype stands for.
 
-    "auto" is bfloat16 on GPUs and TPUs; on CPUs it is "mixed" where they have matrix units for
-    bfloat16, else float32. "mixed" is float32 with bfloat16 products: on CPUs plain bfloat16 is no
-    faster than float32.
+    "auto" is bfloat16 on GPUs and TPUs; on CPUs it is float32. "mixed" is float32 with bfloat16
+    products: nearly twice as fast on CPUs with matrix units (AMX), on which plain bfloat16 is no
+    faster, but the student of the quick start then learns less (docs/performance.md).
     """
-    if name == "auto" and jax.default_backend() == "cpu":
-        name = "mixed" if has_bfloat16_matrix_units() else "float32"
-    elif name == "auto":
-        name = "bfloat16"
+    if name == "auto":
+        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     if name not in ("float32", "bfloat16", "mixed"):
         raise ValueError(f"config.dtype={name!r} is not one of auto, float32, bfloat16, mixed")
     if name == "mixed":

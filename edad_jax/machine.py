@@ -25,19 +25,6 @@ def core_count() -> int:
     return os.cpu_count() or 1
 
 
-def has_bfloat16_matrix_units() -> bool:
-    """Returns whether the CPU multiplies matrices of bfloat16 in units of their own (Intel's AMX).
-
-    Only Linux tells it; elsewhere the answer is no.
-    """
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            flags = next((line for line in file if line.startswith("flags")), "")
-    except OSError:
-        return False
-    return "amx_bf16" in flags.split()
-
-
 def peak_resident_bytes() -> int:
     """Returns the largest resident size of this process so far.
 

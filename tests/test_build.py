@@ -29,17 +29,12 @@ def build_run(inputs, added_words=ADDED_WORDS, **changes):
     return build.build_run(tiny_config(inputs, **changes), words, total_steps=10)
 
 
-@pytest.mark.parametrize("name", ["float32", "bfloat16"])
-def test_a_precision_by_name_is_that_everywhere(name):
-    assert build_nets.resolve_precision(name) == (jnp.dtype(name), jnp.dtype(name))
-
-
-@pytest.mark.parametrize(("has_units", "products"), [(True, jnp.bfloat16), (False, jnp.float32)])
-def test_auto_multiplies_in_bfloat16_on_a_cpu_that_has_units_for_it(
-    monkeypatch, has_units, products
-):
-    monkeypatch.setattr(build_nets, "has_bfloat16_matrix_units", lambda: has_units)
-    assert build_nets.resolve_precision("auto") == (jnp.float32, products)
+@pytest.mark.parametrize(
+    ("name", "expected"), [("auto", jnp.float32), ("float32", jnp.float32),
+                           ("bfloat16", jnp.bfloat16)],
+)  # fmt: skip
+def test_auto_is_float32_on_a_cpu(name, expected):
+    assert build_nets.resolve_precision(name) == (expected, expected)
 
 
 def test_auto_is_bfloat16_on_an_accelerator(monkeypatch):
