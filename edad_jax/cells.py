@@ -179,6 +179,18 @@ def check_command(cell: Cell, cells_folder: Path) -> bool:
     return True
 
 
+def read_summary(cells_folder: Path, name: str) -> dict:
+    """Returns what the training or fine-tuning cell of this name says of itself.
+
+    Raises:
+      ValueError: it has not run to its end.
+    """
+    path = cells_folder / name / "summary.json"
+    if not path.is_file():
+        raise ValueError(f"{path}: got no such file, expected that the cell has run")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def _command_file(cell, cells_folder):
     return cells_folder / f"{cell.name}.command.json"
 

@@ -6,13 +6,12 @@ seed; what is left keeps its proportions, since the weights sum to 1. A teacher 
 gets one first, on the same text, with all else frozen: soft targets are words.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from edad_jax import figures
-from edad_jax.cells import Cell, check_command, run_cells, show_commands
+from edad_jax.cells import Cell, check_command, read_summary, run_cells, show_commands
 from edad_jax.markdown import markdown_table
 from edad_jax.models.checkpoint_files import local_folder, read_json
 from edad_jax.tasks.outcome import show_interval
@@ -232,26 +231,19 @@ def reproduce_ablation(
 
 
 def _row(name: str, plan: AblationPlan, folder: Path) -> dict[str, Any]:
-    ends = [_summary(folder, cell)["heldout"]["end"] for cell in plan.trainings[name]]
+    ends = [read_summary(folder, cell.name)["heldout"]["end"] for cell in plan.trainings[name]]
     row = {"name": name}
     for metric in SCORES:
         if metric in ends[0]:
             row[metric] = mean_interval([end[metric] for end in ends])._asdict()
     if plan.tunings[name]:
         scores = [
-            next(iter(_summary(folder, cell)["seeds"].values()))["test"]["f1"]
+            next(iter(read_summary(folder, cell.name)["seeds"].values()))["test"]["f1"]
             for cell in plan.tunings[name]
         ]
         row["f1"] = mean_interval(scores)._asdict()
     losses = [end["heldout/student_mlm_loss"] for end in ends]
     return row | {"heldout/student_mlm_loss": mean_interval(losses)._asdict()}
-
-
-def _summary(folder: Path, cell: Cell) -> dict:
-    path = folder / cell.name / "summary.json"
-    if not path.is_file():
-        raise ValueError(f"{path}: got no such file, expected that the cell has run")
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _markdown(scale_name, rows, plan, folder, inputs) -> str:

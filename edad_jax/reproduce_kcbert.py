@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs a table of the Distil-KcBERT thesis cell by cell, and writes down what came out."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from edad_jax import figures
-from edad_jax.cells import check_command, run_cells, show_commands
+from edad_jax.cells import check_command, read_summary, run_cells, show_commands
 from edad_jax.evaluate import measure_speed
 from edad_jax.export import formats
 from edad_jax.kcbert import (
@@ -78,20 +77,14 @@ def reproduce_kcbert(
     out.mkdir(parents=True, exist_ok=True)
     name = f"table-kcbert-{number}"
     curves = {
-        model: _summary(folder, cell.name)["devel_by_epoch"] for model, cell in plan.tunings.items()
+        model: read_summary(folder, cell.name)["devel_by_epoch"]
+        for model, cell in plan.tunings.items()
     }
     write_json(out / f"{name}.json", {"scale": scale_name, "rows": rows, "by_epoch": curves})
     _draw(number, rows, curves, out / f"{name}.png")
     with open_beside(out / f"{name}.md") as file:
         file.write(_markdown(number, scale_name, rows, plan, folder, inputs))
     return out / f"{name}.md"
-
-
-def _summary(folder: Path, cell: str) -> dict:
-    path = folder / cell / "summary.json"
-    if not path.is_file():
-        raise ValueError(f"{path}: got no such file, expected that the cell has run")
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _time(plan: KcPlan) -> dict[str, float]:
@@ -109,19 +102,19 @@ def _rows(number, plan, folder, seconds) -> list[dict[str, Any]]:
         counts = {}
         for name, source in plan.models.items():
             if name != TEACHER:
-                summary = _summary(folder, Path(source).parent.name)
+                summary = read_summary(folder, Path(source).parent.name)
                 counts[name] = summary["nets"]["student"]["parameters"]
                 counts[TEACHER] = summary["nets"]["teacher"]["parameters"]
         first = seconds[student_name(1, 192)]
         return [time_row(name, seconds[name], first, counts[name]) for name in plan.models]
     if number == 6:
         return [
-            accuracy_row(name, _summary(folder, cell.name), seconds[name])
+            accuracy_row(name, read_summary(folder, cell.name), seconds[name])
             for name, cell in plan.tunings.items()
         ]
     rows = []
     for name, cell in plan.tunings.items():
-        summary = _summary(folder, cell.name)
+        summary = read_summary(folder, cell.name)
         by_epoch = [sum(scores) / len(scores) for scores in summary["devel_by_epoch"]]
         rows.append(
             {"model": name}

@@ -13,13 +13,12 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import numpy as np
-
 from edad_jax.data import rows as rows_on_disk
 from edad_jax.data.reading import ReadReport
 from edad_jax.data.segments import Specials
+from edad_jax.data.shards import Shard, finish_set
 from edad_jax.data.tokenizer import load_tokenizer
-from edad_jax.data.workers import Chunk, ChunkRows, Recipe, map_chunks
+from edad_jax.data.workers import Chunk, Recipe, map_chunks
 
 CHUNK_CHARACTERS = 1 << 21  # "another document" is one of the same chunk
 CHUNKS_IN_SHARD = 64  # some 50 MB of rows; a kill costs at most the making of one shard
@@ -113,7 +112,7 @@ def make_rows(
         )
     manifest = settings | {"reading": report.as_dict(), "documents": counter.documents}
     for name in SETS:
-        manifest[name] = _finish_set(out / name, settings, shards[name])
+        manifest[name] = finish_set(out / name, settings, shards[name])
     if heldout_fraction and not manifest["heldout"]["rows"]:
         raise ValueError(
             f"got no held-out rows from {counter.documents:,} documents with heldout_fraction="
@@ -229,15 +228,15 @@ def _make_shards(
 
     Rows of chunks that a shard on disk holds already are taken from there.
     """
-    under_way: deque[tuple[str, _Shard, str]] = deque()
+    under_way: deque[tuple[str, Shard, str]] = deque()
 
     def chunks_to_make() -> Iterator[Chunk]:
         numbers = dict.fromkeys(SETS, 0)
-        open_shards: dict[str, _Shard] = {}
+        open_shards: dict[str, Shard] = {}
         for name, texts in chunks:
             number, place = divmod(numbers[name], chunks_in_shard)
             if place == 0:
-                open_shards[name] = _Shard(out / name, number)
+                open_shards[name] = Shard(out / name, number)
             chunk = Chunk(f"{name} {numbers[name]}", texts)
             digest = _digest(chunk)
             numbers[name] += 1
@@ -245,7 +244,7 @@ def _make_shards(
             is_there = digest in open_shards[name].there
             yield chunk._replace(texts=[]) if is_there else chunk
 
-    growing: dict[str, _Shard] = {}
+    growing: dict[str, Shard] = {}
     for made in map_chunks(chunks_to_make(), recipe, workers):
         name, shard, digest = under_way.popleft()
         growing[name] = shard
@@ -263,89 +262,3 @@ def _digest(chunk: Chunk) -> str:
         digest.update(len(encoded).to_bytes(8, "little"))
         digest.update(encoded)
     return digest.hexdigest()
-
-
-class _Shard:
-    """One file of rows in the making, and what an earlier run left under its name."""
-
-    def __init__(self, folder: Path, number: int) -> None:
-        self._path, self._number = rows_on_disk.shard_path(folder, number), number
-        self._counts_path = self._path.with_suffix(".json")
-        self._old = rows_on_disk.read_json(self._counts_path)
-        self.there: dict[str, tuple[dict, np.ndarray]] = {}  # by digest: counts and rows
-        self._chunks: list[dict] = []
-        self._parts: list[np.ndarray] = []
-        if self._old is not None and self._is_whole():
-            rows = np.load(self._path, mmap_mode="r", allow_pickle=False)
-            start = 0
-            for chunk in self._old["chunks"]:
-                stop = start + chunk["rows"]
-                self.there[chunk["digest"]] = chunk, rows[start:stop]
-                start = stop
-
-    def _is_whole(self) -> bool:
-        try:
-            return rows_on_disk.file_checksum(self._path) == self._old["sha256"]
-        except (OSError, KeyError):
-            return False
-
-    def add(self, digest: str, made: ChunkRows | None) -> int:
-        """Takes the next chunk's rows (None: those that are there); returns how many it has."""
-        if made is None:
-            counts, rows = self.there[digest]
-        else:
-            rows = made.rows
-            counts = {
-                "digest": digest,
-                "rows": len(rows),
-                "tokens": int(rows["length"].sum(dtype=np.int64)),
-                "random_next": int(rows["next_sentence"].sum(dtype=np.int64)),
-                "documents_without_pieces": made.without_pieces,
-                "documents_of_one_sentence": made.one_sentence,
-            }
-        self._chunks.append(counts)
-        self._parts.append(rows)
-        return len(self._chunks)
-
-    def finish(self) -> dict:
-        """Returns the counts of the shard, once it lies under its name."""
-        if self.there and self._chunks == self._old["chunks"]:
-            return self._old
-        content = rows_on_disk.npy_bytes(np.concatenate(self._parts))
-        counts = {
-            "number": self._number,
-            "rows": sum(chunk["rows"] for chunk in self._chunks),
-            "bytes": len(content),
-            "sha256": hashlib.sha256(content).hexdigest(),
-            "chunks": self._chunks,
-        }
-        rows_on_disk.write_file(self._path, content)
-        rows_on_disk.write_json(self._counts_path, counts)
-        self._parts, self.there = [], {}
-        return counts
-
-
-_CHUNK_COUNTS = (
-    "tokens",
-    "random_next",
-    "documents_without_pieces",
-    "documents_of_one_sentence",
-)
-
-
-def _finish_set(folder: Path, settings: dict, shards: list[dict]) -> dict:
-    """Returns the set's totals; writes its manifest, and removes shards of a longer corpus."""
-    chunks = [chunk for shard in shards for chunk in shard["chunks"]]
-    totals = {"rows": sum(shard["rows"] for shard in shards)}
-    totals |= {key: sum(chunk[key] for chunk in chunks) for key in _CHUNK_COUNTS}
-    number = len(shards)
-    while (path := rows_on_disk.shard_path(folder, number)).exists():
-        path.with_suffix(".json").unlink(missing_ok=True)
-        path.unlink()
-        number += 1
-    listed = [
-        {key: shard[key] for key in ("number", "rows", "bytes", "sha256")} for shard in shards
-    ]
-    manifest = settings | totals | {"shards": listed}
-    rows_on_disk.write_json(folder / rows_on_disk.MANIFEST, manifest)
-    return totals
