@@ -56,7 +56,7 @@ def resolve_precision(name: str) -> Precision:
     """Returns the types that config.dtype stands for.
 
     "auto" is bfloat16 on GPUs and TPUs; on CPUs it is float32. "mixed" is float32 with bfloat16
-    products: nearly twice as fast on CPUs with matrix units (AMX), on which plain bfloat16 is no
+    products: some 1.7 times as fast on CPUs with matrix units (AMX), on which plain bfloat16 is no
     faster, but the student of the quick start then learns less (docs/performance.md).
     """
     if name == "auto":

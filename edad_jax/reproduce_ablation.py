@@ -57,7 +57,7 @@ _SHORT = (
 )
 _NO_DROPOUT = ("hidden_dropout_prob=0.0", "attention_probs_dropout_prob=0.0")
 ABLATION_SCALES = {
-    "paper": AblationScale((), (), (), ()),
+    "paper": AblationScale((), ("--config.rows.mode=single",), (), ()),
     "small": AblationScale(
         rows=_ROWS,
         head=(

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from edad_jax import figures
 from edad_jax.cells import Cell, check_command, run_cells, show_commands
 from edad_jax.export import formats
-from edad_jax.export.runtime import Reader
+from edad_jax.export.task_scores import open_reader
 from edad_jax.markdown import markdown_table
 from edad_jax.models.checkpoint_files import local_folder, read_json
 from edad_jax.tasks.answer_scores import answer_scores
@@ -165,9 +165,7 @@ def reproduce_pi(
 
 def _ask(exported: Path, asked: Sequence[Question], threads: int, progress: bool) -> dict[str, Any]:
     """Returns the scores of an exported model, and the seconds that it took, one by one."""
-    longest = min(384, read_json(exported / "config.json")["max_position_embeddings"])
-    overlap = min(128, longest // 3)  # as in configs/squad.py
-    reader = Reader(exported, threads=threads, max_length=longest, overlap=overlap)
+    reader = open_reader(exported, threads=threads)
     next(reader([(asked[0].question, asked[0].context)]))
     answers, start = [], time.perf_counter()
     for question in tqdm(asked, desc=exported.name, unit="question", disable=not progress):

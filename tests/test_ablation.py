@@ -6,10 +6,11 @@ import re
 
 import pytest
 
-from configs import adapt_all_weights, distilkcbert, ner
+from configs import distilkcbert
 from edad_jax import build, reproduce_ablation
 from edad_jax.cells import command
 from edad_jax.reproduce_ablation import ABLATION_SCALES, SEEDS, TERMS, plan_ablation
+from tests.test_kcbert import assert_flags_are_options
 
 SIZES = {
     "model_type": "bert",
@@ -69,17 +70,16 @@ def test_a_teacher_that_knows_words_needs_no_head_and_data_are_optional(teacher,
     assert not any(plan.tunings.values())
 
 
-def test_the_flags_are_options_of_the_configurations(teacher):
-    modules = {"distilkcbert": distilkcbert, "adapt_all_weights": adapt_all_weights, "ner": ner}
+@pytest.mark.parametrize("scale", ABLATION_SCALES.values(), ids=ABLATION_SCALES)
+def test_the_flags_are_options_of_the_configurations(teacher, scale):
+    assert_flags_are_options(plan_ablation(scale, teacher, "/d/*.txt", "/n", "/cells").cells)
+
+
+def test_teacher_and_students_read_single_segments_at_every_scale(teacher):
+    """As the rows are made; the configuration of the teacher's head has pairs."""
     for scale in ABLATION_SCALES.values():
-        for cell in plan_ablation(scale, teacher, "/d/*.txt", "/n", "/cells").cells:
-            name = re.search(r"--config=configs/(\w+)\.py", " ".join(cell.words))[1]
-            config = modules[name].get_config()
-            for word in cell.words:
-                if word.startswith("--config."):
-                    node = config
-                    for key in word.removeprefix("--config.").split("=", 1)[0].split("."):
-                        node = node[key]  # KeyError: no such option
+        head = plan_ablation(scale, teacher, "/d/*.txt", "", "/cells").cells[1]
+        assert head.name == "triple-teacher" and "--config.rows.mode=single" in head.words
 
 
 def test_every_weighing_is_accepted(teacher):

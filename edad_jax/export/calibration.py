@@ -15,6 +15,7 @@ from edad_jax.data.tokenizer import load_tokenizer
 from edad_jax.export.formats import Model
 from edad_jax.export.graph import INPUTS
 from edad_jax.export.onnx import build_onnx
+from edad_jax.tasks.splits import choose
 from edad_jax.tasks.tagged import read_tagged
 
 LONGEST = 128  # pieces of a calibration row
@@ -73,5 +74,4 @@ def read_texts(source: str, rows: int, *, seed: int = 0) -> list[str]:
         texts = [line for line in lines if line.strip()]
     else:
         texts = [" ".join(sentence.words) for sentence in read_tagged(source)[0]["train"]]
-    chosen = np.random.default_rng(seed).permutation(len(texts))[:rows]
-    return [texts[number] for number in chosen]
+    return choose(texts, rows, np.random.default_rng(seed))

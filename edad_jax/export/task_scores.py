@@ -9,6 +9,7 @@ import numpy as np
 
 from edad_jax.export import formats, runtime
 from edad_jax.export.check import LENGTHS, compiled
+from edad_jax.models.checkpoint_files import read_json
 from edad_jax.tasks.answer_scores import answer_scores
 from edad_jax.tasks.labelled import LabelledText, read_labelled
 from edad_jax.tasks.questions import Question, read_questions
@@ -50,10 +51,23 @@ def scores_of_both(
     columns = {"text_key": text_key, "label_key": label_key} if task.has_columns else {}
     splits, _ = task.read(data, **columns)
     examples = choose(scored_split(splits), rows, np.random.default_rng(0))
-    exported, trained = runtime.open_model(folder), runtime.open_model(folder)
+    open_model = open_reader if model.task.kind == "answering" else runtime.open_model
+    exported, trained = open_model(folder), open_model(folder)
     trained.session = _FlaxSession(model)
     before, after = task.score(trained, examples), task.score(exported, examples)
     return {name: (before[name], after[name]) for name in before}
+
+
+def open_reader(folder: str | Path, *, threads: int = 0) -> runtime.Reader:
+    """Returns an exported model with the windows of configs/squad.py, as far as it has positions.
+
+    Args:
+      folder: where it is.
+      threads: of onnxruntime; 0: as many as there are cores.
+    """
+    longest = min(384, read_json(Path(folder) / "config.json")["max_position_embeddings"])
+    overlap = min(128, longest // 3)
+    return runtime.Reader(folder, threads=threads, max_length=longest, overlap=overlap)
 
 
 def scored_split(splits: Mapping[str, Sequence[Any]]) -> Sequence[Any]:

@@ -49,7 +49,7 @@ def tied_product(
 def add_bias(logits_bmv: jax.Array, bias_v: jax.Array) -> jax.Array:
     """Returns logits + bias. The bias's gradient is a product with ones.
 
-    Over a whole vocabulary XLA's sum on CPUs is as slow as a third of the MLM head's products.
+    Over a whole vocabulary XLA:CPU's own sum is slow: 0.11 s for 640 x 38,522 (jax 0.10).
     """
     return logits_bmv + bias_v[None, None, :]
 
@@ -60,7 +60,9 @@ def _add_forward(logits_bmv, bias_v):
 
 def _add_backward(_, gradient_bmv):
     ones_bm = jnp.ones(gradient_bmv.shape[:2], gradient_bmv.dtype)
-    return gradient_bmv, jnp.einsum("bm,bmv->v", ones_bm, gradient_bmv)
+    # Not in bfloat16 or TF32, which accelerators take for products of float32 by default.
+    exact = jax.lax.Precision.HIGHEST
+    return gradient_bmv, jnp.einsum("bm,bmv->v", ones_bm, gradient_bmv, precision=exact)
 
 
 add_bias.defvjp(_add_forward, _add_backward)
