@@ -273,6 +273,29 @@ def test_words_come_from_the_base_table_below_its_size_and_from_the_added_one_ab
     assert logits.shape == (1, 1, 68)
 
 
+def test_bfloat16_loses_little_of_gradients_that_sum_over_many_pieces():
+    config = tiny_exbert_config()
+    params, batch = random_params(config), tiny_batch(68, rows=256, length=20)
+    batch = batch._replace(mask_bt=np.ones_like(batch.mask_bt))
+
+    def gradients(dtype):
+        def loss(params):
+            output = _encode(ExBert(config, dtype), params, batch)
+            return jnp.square(output.last_hidden_btd.astype(jnp.float32) - 1.0).mean()
+
+        leaves = jax.tree_util.tree_leaves_with_path(jax.jit(jax.grad(loss))(params))
+        wanted = ("'bias'", "'token_type'", "'position'")
+        names = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+        return {name: g for name, g in names.items() if any(part in name for part in wanted)}
+
+    exact, rounded = gradients(jnp.float32), gradients(jnp.bfloat16)
+    largest = max(np.linalg.norm(gradient) for gradient in exact.values())
+    for name, gradient in exact.items():
+        norm = np.linalg.norm(gradient)
+        if norm > 1e-3 * largest:  # nearly none is nearly all rounding: keys' biases have none
+            assert np.linalg.norm(rounded[name] - gradient) < 0.05 * norm, name
+
+
 def test_heads_must_divide_the_width():
     with pytest.raises(ValueError, match="hidden_size=25 is not divisible.*heads=3.*=24"):
         tiny_bert_config(hidden_size=25)

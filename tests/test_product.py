@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +6,7 @@ import pytest
 
 from edad_jax.models.product import (
     add_bias,
+    add_vocabulary_bias,
     linear_product,
     mixed_product,
     mixed_tied_product,
@@ -22,9 +22,12 @@ def arrays():
     )
 
 
-def test_equal_types_take_the_layers_own_product():
-    assert linear_product(jnp.float32, None) is None
-    assert linear_product(jnp.bfloat16, jnp.bfloat16) is None
+def test_equal_types_take_the_plain_product():
+    inputs, kernel_de, _ = arrays()
+    for products in (None, jnp.float32):
+        got = linear_product(inputs, kernel_de, jnp.float32, products)
+        np.testing.assert_array_equal(got, inputs @ kernel_de)
+    assert linear_product(inputs, kernel_de, jnp.bfloat16, jnp.bfloat16).dtype == jnp.bfloat16
 
 
 def test_a_mixed_product_is_float32_and_within_bfloat16_of_the_exact_one():
@@ -64,27 +67,32 @@ def test_both_gradients_of_a_mixed_product_are_within_bfloat16(rows, is_tied):
         assert np.abs(mixed - plain).max() < 8e-3 * np.abs(plain).max()
 
 
-def test_another_product_than_a_linear_layers_is_an_error():
-    product = linear_product(jnp.float32, jnp.bfloat16)
-    with pytest.raises(ValueError, match="expected those of a linear layer"):
-        product(jnp.ones((2, 3)), jnp.ones((3, 4)), (((0,), (0,)), ((), ())))
+def test_other_types_take_the_mixed_product():
+    inputs, kernel_de, _ = arrays()
+    got = linear_product(inputs, kernel_de, jnp.float32, jnp.bfloat16)
+    np.testing.assert_array_equal(got, mixed_product(inputs, kernel_de))
 
 
-def test_a_layer_with_mixed_products_keeps_float32_parameters():
-    layer = nn.Dense(4, dtype=jnp.float32, dot_general=linear_product(jnp.float32, jnp.bfloat16))
-    params = layer.init(jax.random.key(0), jnp.ones((2, 3)))
-    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
-    assert layer.apply(params, jnp.ones((2, 3))).dtype == jnp.float32
-
-
-def test_adding_a_bias_has_the_plain_sums_gradients():
+@pytest.mark.parametrize("add", [add_bias, add_vocabulary_bias])
+def test_adding_a_bias_has_the_plain_sums_gradients(add):
     logits_bmv, weights = arrays()[0], jax.random.normal(jax.random.key(1), (3, 5, 48))
     bias_v = jnp.arange(48.0)
 
     def loss(logits_bmv, bias_v):
-        return jnp.sum(weights * jnp.sin(add_bias(logits_bmv, bias_v)))
+        return jnp.sum(weights * jnp.sin(add(logits_bmv, bias_v)))
 
     slopes_bmv = weights * jnp.cos(logits_bmv + bias_v[None, None])
     got_bmv, got_v = jax.grad(loss, argnums=(0, 1))(logits_bmv, bias_v)
     np.testing.assert_allclose(got_bmv, slopes_bmv, rtol=1e-6)
     np.testing.assert_allclose(got_v, slopes_bmv.sum((0, 1)), rtol=1e-5, atol=1e-5)
+
+
+def test_a_bias_of_bfloat16_outputs_has_a_gradient_that_sums_in_float32():
+    outputs = jnp.zeros((64, 128, 3), jnp.bfloat16)
+
+    def total(bias_e):
+        return add_bias(outputs, bias_e).astype(jnp.float32).sum()
+
+    got_e = jax.jit(jax.grad(total))(jnp.zeros(3))
+    assert got_e.dtype == jnp.float32
+    np.testing.assert_array_equal(got_e, [64 * 128] * 3)  # bfloat16 sums stop at 256

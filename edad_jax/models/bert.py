@@ -26,7 +26,7 @@ import jax.numpy as jnp
 from edad_jax.models.attention import fused_attention
 from edad_jax.models.dropout import Dropout
 from edad_jax.models.execution import Execution
-from edad_jax.models.product import linear_product
+from edad_jax.models.product import add_bias, linear_product
 from edad_jax.types import EncoderOutput
 
 PADDING_SCORE = -10_000.0  # added to the scores of padded keys, as BERT does
@@ -84,6 +84,23 @@ def check_heads(width: int, heads: int, name: str) -> None:
         )
 
 
+class Linear(nn.Module):
+    """A linear layer that starts as BERT's do. What differs from `nn.Dense` is in `product.py`."""
+
+    features: int
+    initializer_range: float
+    dtype: jnp.dtype
+    products: jnp.dtype | None = None
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """Returns inputs [..., d] times the kernel, plus the bias: [..., features]."""
+        shape = (inputs.shape[-1], self.features)
+        kernel_de = self.param("kernel", nn.initializers.normal(self.initializer_range), shape)
+        bias_e = self.param("bias", nn.initializers.zeros, shape[1:])
+        return add_bias(linear_product(inputs, kernel_de, self.dtype, self.products), bias_e)
+
+
 def dense(
     features: int,
     config: BertConfig,
@@ -91,15 +108,9 @@ def dense(
     products: jnp.dtype | None = None,
     *,
     name: str | None = None,
-) -> nn.Dense:
-    """Returns a linear layer that starts as BERT's do; `products` as in `product.py`."""
-    return nn.Dense(
-        features,
-        dtype=dtype,
-        dot_general=linear_product(dtype, products),
-        kernel_init=nn.initializers.normal(config.initializer_range),
-        name=name,
-    )
+) -> Linear:
+    """Returns a linear layer of a model; `products` as in `product.py`."""
+    return Linear(features, config.initializer_range, dtype, products, name=name)
 
 
 def layer_norm(config: BertConfig, dtype: jnp.dtype, *, name: str | None = None) -> nn.LayerNorm:
@@ -114,12 +125,17 @@ def activate(inner: jax.Array, config: BertConfig) -> jax.Array:
     return jax.nn.gelu(inner, approximate=config.hidden_act == "gelu_new")
 
 
-def embedding_table(rows: int, config: BertConfig, dtype: jnp.dtype) -> nn.Embed:
-    """Returns a table of `rows` vectors, as wide as the model's tables are."""
+def embedding_table(rows: int, config: BertConfig) -> nn.Embed:
+    """Returns a table of `rows` vectors, as wide as the model's tables are.
+
+    Its vectors are float32 whatever the type of the activations: the gradient of a vector is the
+    sum over all places that look it up, and bfloat16 cannot sum thousands (of a segment vector it
+    lost half).
+    """
     return nn.Embed(
         rows,
         config.table_width,
-        dtype=dtype,
+        dtype=jnp.float32,
         embedding_init=nn.initializers.normal(config.initializer_range),
     )
 
@@ -134,10 +150,10 @@ class Embeddings(nn.Module):
     def setup(self):
         """Makes the parts; Linen calls it."""
         config, dtype = self.config, self.dtype
-        self.word = embedding_table(config.vocab_size, config, dtype)
-        self.position = embedding_table(config.max_position_embeddings, config, dtype)
+        self.word = embedding_table(config.vocab_size, config)
+        self.position = embedding_table(config.max_position_embeddings, config)
         if config.type_vocab_size:
-            self.token_type = embedding_table(config.type_vocab_size, config, dtype)
+            self.token_type = embedding_table(config.type_vocab_size, config)
         self.norm = layer_norm(config, dtype)
         if config.embedding_size:
             self.projection = dense(config.hidden_size, config, dtype, self.products)

@@ -86,7 +86,7 @@ class Extension(nn.Module):
         """Makes the parts; Linen calls it."""
         base, sizes = self.config.base, self.config.extension
         if self.config.extension_vocab_size:
-            self.word = embedding_table(self.config.extension_vocab_size, base, self.dtype)
+            self.word = embedding_table(self.config.extension_vocab_size, base)
         if sizes:
             widths = (sizes.hidden_size, sizes.num_attention_heads, sizes.intermediate_size)
             self.layers = [

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from edad_jax.models.bert import BertConfig, activate, dense, layer_norm
 from edad_jax.models.dropout import Dropout
-from edad_jax.models.product import add_bias, tied_product
+from edad_jax.models.product import add_vocabulary_bias, tied_product
 
 
 class Pooler(nn.Module):
@@ -62,7 +62,7 @@ class MlmHead(nn.Module):
             tied_product(hidden_bmd, table_vd, self.dtype, self.products) for table_vd in tables_vd
         ]
         bias_v = self.param("bias", nn.initializers.zeros, (self.vocab_size,))
-        return add_bias(jnp.concatenate(logits, axis=-1), bias_v)
+        return add_vocabulary_bias(jnp.concatenate(logits, axis=-1), bias_v)
 
 
 class NspHead(nn.Module):
