@@ -57,7 +57,7 @@ def resolve_precision(name: str) -> Precision:
 
     "auto" is bfloat16 on GPUs and TPUs; on CPUs it is float32. "mixed" is float32 with bfloat16
     products: some 1.7 times as fast on CPUs with matrix units (AMX), on which plain bfloat16 is no
-    faster, but the student of the quick start then learns less (docs/performance.md).
+    faster, and no worse for the quick start's student (docs/performance.md).
     """
     if name == "auto":
         name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
