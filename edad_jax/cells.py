@@ -102,7 +102,7 @@ def run_cells(cells: Sequence[Cell], cells_folder: Path, root: Path, jobs: int =
         signal.signal(signal.SIGTERM, before)
     if failed:
         lines = [
-            f"{name} ended with status {run.process.returncode}; by hand: python "
+            f"{name} {_end(run.process.returncode)}; by hand: python "
             f"{shlex.join(command(run.cell, cells_folder))}"
             for name, run in failed.items()
         ]
@@ -153,6 +153,13 @@ def _share_cores(jobs):
         return []
     cores = sorted(os.sched_getaffinity(0))
     return [cores[slot::jobs] for slot in range(jobs)] if len(cores) >= jobs else []
+
+
+def _end(status):
+    """Returns how a process ended, in words."""
+    if status == -signal.SIGKILL:
+        return "was killed, by the system where memory ran out (fewer --jobs, smaller batches)"
+    return f"ended with status {status}"
 
 
 def _interrupt(*_):

@@ -191,12 +191,13 @@ def test_a_small_student_is_as_wide_as_the_teacher_that_gives_it_layers(tmp_path
 
 
 SCRIPT = """
-import pathlib, sys, time
+import os, pathlib, sys, time
 folder = pathlib.Path(sys.argv[-1])
 folder.mkdir(parents=True, exist_ok=True)
 with open(folder / "runs", "a") as file: file.write("x")
 if "--fail" in sys.argv: sys.exit(3)
 if "--nothing" in sys.argv: sys.exit(0)
+if "--killed" in sys.argv: os.kill(os.getpid(), 9)
 if "--meet" in sys.argv:  # needs another cell to run at the same time
     (folder / "here").touch()
     limit = time.monotonic() + 30
@@ -239,6 +240,11 @@ def test_a_failed_cell_stops_only_those_that_need_it(tmp_path, make_cell):
 def test_a_cell_that_leaves_no_result_has_failed(tmp_path, make_cell):
     with pytest.raises(ValueError, match="one ended with status 0"):
         run_cells([make_cell("one", "--nothing")], tmp_path / "cells", tmp_path)
+
+
+def test_a_killed_cell_says_what_kills(tmp_path, make_cell):
+    with pytest.raises(ValueError, match="one was killed, by the system where memory ran out"):
+        run_cells([make_cell("one", "--killed")], tmp_path / "cells", tmp_path)
 
 
 def test_two_jobs_run_at_once_and_one_waits_for_what_it_reads(tmp_path, make_cell):
