@@ -88,29 +88,17 @@ class Linear(nn.Module):
     """A linear layer that starts as BERT's do. What differs from `nn.Dense` is in `product.py`."""
 
     features: int
-    initializer_range: float
+    config: BertConfig
     dtype: jnp.dtype
     products: jnp.dtype | None = None
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """Returns inputs [..., d] times the kernel, plus the bias: [..., features]."""
-        shape = (inputs.shape[-1], self.features)
-        kernel_de = self.param("kernel", nn.initializers.normal(self.initializer_range), shape)
-        bias_e = self.param("bias", nn.initializers.zeros, shape[1:])
+        starts = nn.initializers.normal(self.config.initializer_range)
+        kernel_de = self.param("kernel", starts, (inputs.shape[-1], self.features))
+        bias_e = self.param("bias", nn.initializers.zeros, (self.features,))
         return add_bias(linear_product(inputs, kernel_de, self.dtype, self.products), bias_e)
-
-
-def dense(
-    features: int,
-    config: BertConfig,
-    dtype: jnp.dtype,
-    products: jnp.dtype | None = None,
-    *,
-    name: str | None = None,
-) -> Linear:
-    """Returns a linear layer of a model; `products` as in `product.py`."""
-    return Linear(features, config.initializer_range, dtype, products, name=name)
 
 
 def layer_norm(config: BertConfig, dtype: jnp.dtype, *, name: str | None = None) -> nn.LayerNorm:
@@ -156,7 +144,7 @@ class Embeddings(nn.Module):
             self.token_type = embedding_table(config.type_vocab_size, config)
         self.norm = layer_norm(config, dtype)
         if config.embedding_size:
-            self.projection = dense(config.hidden_size, config, dtype, self.products)
+            self.projection = Linear(config.hidden_size, config, dtype, self.products)
         self.dropout = Dropout(config.hidden_dropout_prob)
 
     def __call__(
@@ -200,7 +188,7 @@ class SelfAttention(nn.Module):
         head_size = self.attention_size // self.num_heads
 
         def heads(name):
-            projected = dense(self.attention_size, config, self.dtype, self.products, name=name)(
+            projected = Linear(self.attention_size, config, self.dtype, self.products, name=name)(
                 hidden_btd
             )
             return projected.reshape(batch, length, self.num_heads, head_size)
@@ -224,7 +212,7 @@ class SelfAttention(nn.Module):
             )
             context_bthk = jnp.einsum("bhts,bshk->bthk", weights_bhts, value_bshk)
         context = context_bthk.reshape(batch, length, self.attention_size)
-        return dense(width, config, self.dtype, self.products, name="output")(context), scores_bhts
+        return Linear(width, config, self.dtype, self.products, name="output")(context), scores_bhts
 
 
 class Block(nn.Module):
@@ -259,11 +247,11 @@ class Block(nn.Module):
         hidden_btd = layer_norm(config, self.dtype, name="attention_norm")(
             hidden_btd + attended_btd
         )
-        inner_btf = dense(
+        inner_btf = Linear(
             self.intermediate_size, config, self.dtype, self.products, name="intermediate"
         )(hidden_btd)
         inner_btf = activate(inner_btf, config)
-        output_btd = dense(width, config, self.dtype, self.products, name="output")(inner_btf)
+        output_btd = Linear(width, config, self.dtype, self.products, name="output")(inner_btf)
         output_btd = dropout(output_btd, deterministic=deterministic)
         output_btd = layer_norm(config, self.dtype, name="output_norm")(hidden_btd + output_btd)
         return output_btd, scores_bhts if tapped else None

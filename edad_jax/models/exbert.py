@@ -28,9 +28,9 @@ import jax.numpy as jnp
 from edad_jax.models.bert import (
     Bert,
     BertConfig,
+    Linear,
     check_heads,
     collect_taps,
-    dense,
     embedding_table,
     make_block,
 )
@@ -93,7 +93,7 @@ class Extension(nn.Module):
                 make_block(base, widths, self.dtype, self.products, self.execution)
                 for _ in range(base.num_hidden_layers)
             ]
-            self.gates = [dense(1, base, jnp.float32) for _ in range(base.num_hidden_layers)]
+            self.gates = [Linear(1, base, jnp.float32) for _ in range(base.num_hidden_layers)]
 
     def look_up(self, ids_bt: jax.Array) -> jax.Array:
         """Returns the word vectors of ids counted from the first added word."""

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from edad_jax.models.bert import BertConfig, activate, dense, layer_norm
+from edad_jax.models.bert import BertConfig, Linear, activate, layer_norm
 from edad_jax.models.dropout import Dropout
 from edad_jax.models.product import add_vocabulary_bias, tied_product
 
@@ -26,7 +26,7 @@ class Pooler(nn.Module):
     @nn.compact
     def __call__(self, hidden_btd: jax.Array) -> jax.Array:
         """Returns pooled_bd."""
-        pooled_bd = dense(
+        pooled_bd = Linear(
             self.config.hidden_size, self.config, self.dtype, self.products, name="dense"
         )(hidden_btd[:, 0])
         return jnp.tanh(pooled_bd) if self.config.has_pooler else jax.nn.relu(pooled_bd)
@@ -53,9 +53,9 @@ class MlmHead(nn.Module):
     def __call__(self, hidden_bmd: jax.Array, tables_vd: Sequence[jax.Array]) -> jax.Array:
         """Returns float32 logits_bmv over the tables' rows, one table after the other."""
         config = self.config
-        hidden_bmd = dense(config.table_width, config, self.dtype, self.products, name="transform")(
-            hidden_bmd
-        )
+        hidden_bmd = Linear(
+            config.table_width, config, self.dtype, self.products, name="transform"
+        )(hidden_bmd)
         hidden_bmd = activate(hidden_bmd, config)
         hidden_bmd = layer_norm(config, self.dtype, name="norm")(hidden_bmd)
         logits = [
@@ -75,7 +75,7 @@ class NspHead(nn.Module):
     @nn.compact
     def __call__(self, pooled_bd: jax.Array) -> jax.Array:
         """Returns float32 logits_bc."""
-        return dense(2, self.config, self.dtype, self.products, name="dense")(pooled_bd).astype(
+        return Linear(2, self.config, self.dtype, self.products, name="dense")(pooled_bd).astype(
             jnp.float32
         )
 
@@ -95,7 +95,7 @@ class Classifier(nn.Module):
     def __call__(self, hidden: jax.Array, *, deterministic: bool) -> jax.Array:
         """Returns float32 logits [..., labels] from hidden [..., d]."""
         hidden = Dropout(self.config.hidden_dropout_prob)(hidden, deterministic=deterministic)
-        return dense(self.labels, self.config, self.dtype, self.products, name="dense")(
+        return Linear(self.labels, self.config, self.dtype, self.products, name="dense")(
             hidden
         ).astype(jnp.float32)
 
@@ -114,6 +114,6 @@ class WidthProjection(nn.Module):
     @nn.compact
     def __call__(self, hidden_btd: jax.Array) -> jax.Array:
         """Returns hidden_bte."""
-        return dense(self.teacher_width, self.config, self.dtype, self.products, name="dense")(
+        return Linear(self.teacher_width, self.config, self.dtype, self.products, name="dense")(
             hidden_btd
         )
