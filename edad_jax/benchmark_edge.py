@@ -1,29 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Several models on one machine, each in a process of its own: speed, size, memory, cold start."""
 
-import json
-import os
-import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+
+import numpy as np
 
 from edad_jax import figures
-from edad_jax.allocator import TUNABLES
 from edad_jax.machine import core_count, describe_machine
 from edad_jax.markdown import markdown_table
+from edad_jax.turns import Candidate, ratios, time_in_turn
 from edad_jax.workdir import open_beside, write_json
-
-
-class Candidate(NamedTuple):
-    """A model to time."""
-
-    name: str
-    kind: str  # onnx | torch
-    source: str  # folder; in torch also a key of export.timing.TORCH_SIZES
-    longest: int  # positions it has
 
 
 def benchmark_edge(
@@ -34,6 +23,7 @@ def benchmark_edge(
     lengths: Sequence[int],
     seconds: float,
     threads: int,
+    turns: int,
 ) -> list[dict[str, Any]]:
     """Returns what was measured of each candidate; writes out/edge.json, edge.md and edge.png.
 
@@ -42,8 +32,9 @@ def benchmark_edge(
       out: folder for the three files.
       batches: rows of a call.
       lengths: pieces of a row.
-      seconds: how long to time each case.
+      seconds: how long to time each case of each model, all its turns together.
       threads: of each model; 0 for as many as there are cores.
+      turns: how often each model's turn comes, for each case.
 
     Raises:
       ValueError: a candidate's process failed; says what it said.
@@ -55,57 +46,34 @@ def benchmark_edge(
                 f"{candidate.name} has {candidate.longest} positions, got lengths {list(lengths)}; "
                 "give a shorter one"
             )
-    settings = {"batches": list(batches), "lengths": list(lengths), "seconds": seconds}
-    rows = []
-    for candidate in candidates:
-        print(f"{candidate.name} ...", file=sys.stderr, flush=True)
-        row = {"name": candidate.name, "kind": candidate.kind, "file_mb": _size(candidate)}
-        row |= time_model(candidate, settings | {"threads": cores})
-        single = settings | {
-            "threads": 1,
-            "batches": [32],
-            "lengths": [min(128, candidate.longest)],
+    settings = {
+        "batches": list(batches), "lengths": list(lengths), "seconds": seconds, "turns": turns,
+    }  # fmt: skip
+    names = ", ".join(candidate.name for candidate in candidates)
+    print(f"{names}, in turn ...", file=sys.stderr, flush=True)
+    measured = time_in_turn(candidates, **settings, threads=cores)
+    print("the same, one thread each ...", file=sys.stderr, flush=True)
+    length = min(128, *(candidate.longest for candidate in candidates))
+    single = time_in_turn(
+        candidates, **(settings | {"batches": [32], "lengths": [length]}), threads=1
+    )
+    rows = [
+        {
+            "name": candidate.name, "kind": candidate.kind, "file_mb": _size(candidate), **result,
+            "rows_per_second_per_core": alone["cells"][0]["rows_per_second"],
         }
-        row["rows_per_second_per_core"] = time_model(candidate, single)["cells"][0][
-            "rows_per_second"
-        ]
-        rows.append(row)
+        for candidate, result, alone in zip(candidates, measured, single, strict=True)
+    ]  # fmt: skip
     machine = describe_machine(cores)
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "edge.json", {"machine": machine, "models": rows} | settings)
+    write_json(
+        out / "edge.json",
+        settings | {"machine": machine, "one_core_length": length, "models": rows},
+    )
     _draw(rows, out / "edge.png")
     with open_beside(out / "edge.md") as file:
-        file.write(_markdown(rows, machine))
+        file.write(_markdown(rows, machine, length, turns))
     return rows
-
-
-def time_model(candidate: Candidate, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what `export.timing` measures of a model.
-
-    Args:
-      candidate: the model.
-      settings: batches, lengths, seconds, threads.
-
-    Raises:
-      ValueError: the process failed; says what it said.
-    """
-    is_folder = os.path.isdir(candidate.source)
-    source = os.path.abspath(candidate.source) if is_folder else candidate.source
-    job = dict(settings) | {
-        "kind": candidate.kind, "folder": source, "name": source,
-        "longest": candidate.longest, "started": time.time(),
-    }  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-m", "edad_jax.export.timing", json.dumps(job)],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parents[1],
-        # The memory pages of training (see `allocator`) are not what serves.
-        env={name: value for name, value in os.environ.items() if name != TUNABLES},
-    )
-    if done.returncode:
-        raise ValueError(f"{candidate.name}: timing it failed:\n{done.stderr.strip()[-2_000:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def _size(candidate):
@@ -123,7 +91,11 @@ def _case(row: Mapping, batch: int, length: int) -> Mapping | None:
     return next((c for c in row["cells"] if (c["batch"], c["length"]) == (batch, length)), None)
 
 
-def _markdown(rows, machine):
+def _show_ratios(turns: np.ndarray) -> str:
+    return f"{np.median(turns):.1f} ({turns.min():.1f} to {turns.max():.1f})"
+
+
+def _markdown(rows, machine, length, turns):
     first = _case(rows[0], 1, 128)
     summary = []
     for row in rows:
@@ -137,9 +109,9 @@ def _markdown(rows, machine):
                 "1 x 128, median (ms)": f"{case['median_ms']:.1f}" if case else None,
                 "p95 (ms)": f"{case['p95_ms']:.1f}" if case else None,
                 f"times as fast as {rows[0]['name']}": (
-                    f"{first['median_ms'] / case['median_ms']:.1f}" if first and case else None
+                    _show_ratios(ratios(first, case)) if first and case else None
                 ),
-                "rows/s and core (32 x 128)": f"{row['rows_per_second_per_core']:.1f}",
+                f"rows/s and core (32 x {length})": f"{row['rows_per_second_per_core']:.1f}",
             }
         )
     cells = [
@@ -157,7 +129,9 @@ def _markdown(rows, machine):
             f"{machine['processor']} ({machine['machine']}), {machine['cores']} core(s), "
             f"{machine['system']}, Python {machine['python']}. Random rows without padding; "
             "memory is the largest resident size once the model has read its first sentence, "
-            "cold start the time from the start of the process until then.", "",
+            "cold start the time from the start of the process until then. The models took turns, "
+            f"{turns} for each case: how many times as fast is the median of the turns (lowest to "
+            "highest).", "",
             markdown_table(summary, list(summary[0])), "",
             "![latency against file size](edge.png)", "", "## Every case", "",
             markdown_table(cells, list(cells[0])), "",

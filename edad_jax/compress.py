@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from edad_jax import figures
-from edad_jax.benchmark_edge import Candidate, time_model
 from edad_jax.export import formats
 from edad_jax.export.pruning import prune_extension, prune_vocabulary
 from edad_jax.export.runtime import Tagger
 from edad_jax.export.task_scores import scored_split, tagger_scores
 from edad_jax.markdown import markdown_table
 from edad_jax.tasks.tagged import read_tagged
+from edad_jax.turns import Candidate, time_in_turn
 from edad_jax.workdir import open_beside, write_json
 
 
@@ -69,7 +69,9 @@ def compress(
     splits, _ = read_tagged(data)
     test = scored_split(splits)
     texts = [" ".join(sentence.words) for sentence in splits["train"]]
-    rows = []
+    rows, candidates = [], []
+    longest = model.config.base.max_position_embeddings
+    length = min(128, longest)
     for number, variant in enumerate(chosen):
         folder = out / f"{number}-{variant.name.replace(', ', '-').replace(' ', '_')}"
         smaller = model
@@ -79,21 +81,20 @@ def compress(
         if variant.extension_share:
             smaller = prune_extension(smaller, variant.extension_share)
         formats.export(smaller, variant.format_name, folder, word_rank=variant.word_rank)
-        longest = model.config.base.max_position_embeddings
-        length = min(128, longest)
-        timed = time_model(
-            Candidate(variant.name, "onnx", str(folder), longest),
-            {"batches": [1], "lengths": [length], "seconds": seconds, "threads": 1},
-        )
+        candidates.append(Candidate(variant.name, "onnx", str(folder), longest))
         rows.append(
             {
                 "name": variant.name, "folder": folder.name,
                 "f1": tagger_scores(Tagger(folder), test)["entity F1"],
                 "file_mb": (folder / "model.onnx").stat().st_size / 1e6,
                 "words": smaller.config.vocab_size,
-                "median_ms": timed["cells"][0]["median_ms"], "memory_mb": timed["memory_mb"],
             }
         )  # fmt: skip
+    timed = time_in_turn(
+        candidates, batches=[1], lengths=[length], seconds=seconds, threads=1, turns=5
+    )
+    for row, result in zip(rows, timed, strict=True):
+        row |= {"median_ms": result["cells"][0]["median_ms"], "memory_mb": result["memory_mb"]}
     _write(rows, out, length)
     return rows
 

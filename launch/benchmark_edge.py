@@ -8,7 +8,8 @@ r"""Times models as a small machine runs them: latency, throughput, memory, cold
 --models are folders of launch/export.py. --torch needs torch (the dev extra) and takes bert-base
 and distilbert (random weights) and folders in Hugging Face layout. --onnx has the same two, with
 random weights too, written by our exporter in float32 and in int8. The first model named, torch's
-first and ours last, is the one that the others are compared with.
+first and ours last, is the one that the others are compared with. All of them are in memory at once
+and take turns, so that a machine whose speed drifts is the same for all.
 """
 
 import json
@@ -26,14 +27,20 @@ ONNX = flags.DEFINE_list(
 )
 BATCHES = flags.DEFINE_list("batches", ["1", "32"], "Rows of a call.")
 LENGTHS = flags.DEFINE_list("lengths", ["32", "128", "512"], "Pieces of a row.")
-SECONDS = flags.DEFINE_float("seconds", 3.0, "How long to time each case.", lower_bound=0.01)
+SECONDS = flags.DEFINE_float(
+    "seconds", 3.0, "How long to time each case of each model, all its turns.", lower_bound=0.01
+)
+TURNS = flags.DEFINE_integer(
+    "turns", 5, "How often each model's turn comes, for each case.", lower_bound=1
+)
 THREADS = flags.DEFINE_integer("threads", 0, "Of each model; 0: all cores.", lower_bound=0)
 OUT = flags.DEFINE_string("out", "runs/edge", "Folder for edge.json, edge.md and edge.png.")
 
 
 def main():
-    from edad_jax.benchmark_edge import Candidate, benchmark_edge
+    from edad_jax.benchmark_edge import benchmark_edge
     from edad_jax.export.timing import TORCH_SIZES
+    from edad_jax.turns import Candidate
 
     if not MODELS.value and not TORCH.value and not ONNX.value:
         raise ValueError("got no model, expected --models=FOLDER,... or --torch=bert-base,...")
@@ -63,6 +70,7 @@ def main():
             lengths=[int(size) for size in LENGTHS.value],
             seconds=SECONDS.value,
             threads=THREADS.value,
+            turns=TURNS.value,
         )
     print((out / "edge.md").read_text(encoding="utf-8"))
 
@@ -71,8 +79,8 @@ def _write_random(folder):
     """Returns the candidates of --onnx, written into a folder."""
     if not ONNX.value:
         return []
-    from edad_jax.benchmark_edge import Candidate
     from edad_jax.export.random_models import SIZES, write_random
+    from edad_jax.turns import Candidate
 
     written = []
     for name in ONNX.value:

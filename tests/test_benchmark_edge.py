@@ -1,22 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Timing models one by one, each in a process of its own."""
+"""Timing models in turn, each in a process of its own."""
 
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from edad_jax.benchmark_edge import Candidate, benchmark_edge
+from edad_jax.benchmark_edge import benchmark_edge
 from edad_jax.export import formats
 from edad_jax.export.random_models import SIZES, write_random
 from edad_jax.export.timing import TORCH_SIZES
+from edad_jax.turns import Candidate, ratios, time_in_turn
 from tests.test_formats import save, tokenizer_dir  # noqa: F401, a fixture
 from tests.tiny_models import tiny_bert_config
 
 ROOT = Path(__file__).parents[1]
-FAST = {"batches": [1, 2], "lengths": [8, 16, 128], "seconds": 0.01, "threads": 1}
+FAST = {"batches": [1, 2], "lengths": [8, 16, 128], "seconds": 0.01, "threads": 1, "turns": 3}
 
 
 @pytest.mark.parametrize("kind", ["tagging", "answering"])
@@ -33,6 +35,7 @@ def test_models_are_timed_and_drawn(tmp_path, tokenizer_dir, kind):  # noqa: F81
         cases = [(cell["batch"], cell["length"]) for cell in row["cells"]]
         assert cases == [(1, 8), (1, 16), (2, 8), (2, 16)]  # 128 is beyond its positions
         assert all(0 < cell["median_ms"] <= cell["p95_ms"] for cell in row["cells"])
+        assert all(cell["calls"] >= len(cell["turn_ms"]) == 3 for cell in row["cells"])
         assert 0 < row["cold_start"] < 60 and 5 < row["memory_mb"] <= row["peak_memory_mb"] < 400
     assert rows[1]["file_mb"] < rows[0]["file_mb"]
     saved = json.loads((tmp_path / "edge" / "edge.json").read_text())
@@ -64,6 +67,22 @@ def test_random_models_have_the_sizes_of_those_whose_names_they_bear():
     ]
     assert SIZES["distilbert"].intermediate_size == distilbert.hidden_dim
     assert set(SIZES) == set(TORCH_SIZES)
+
+
+def test_ratios_are_taken_turn_by_turn_so_that_a_machine_that_slows_down_changes_none():
+    slowing = np.array([1.0, 2.0, 4.0])
+    first, other = ({"turn_ms": list(slowing * ms)} for ms in (10.0, 2.5))
+    np.testing.assert_allclose(ratios(first, other), 4.0)
+
+
+def test_a_model_that_dies_during_its_turn_says_why(tmp_path, tokenizer_dir):  # noqa: F811
+    model = formats.load(save(tmp_path / "model", tokenizer_dir, "tagging"))
+    folder = formats.export(model, "onnx", tmp_path / "onnx")
+    with pytest.raises(ValueError, match=r"(?s)short: timing it failed \(status 1\):.*"):
+        time_in_turn(
+            [Candidate("short", "onnx", str(folder), 4_096)],  # it has 20 positions
+            batches=[1], lengths=[4_096], seconds=0.01, threads=1, turns=1,
+        )  # fmt: skip
 
 
 def test_lengths_that_no_model_has_are_told_before_anything_runs(tmp_path):

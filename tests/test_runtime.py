@@ -2,6 +2,8 @@
 """The edge runtime: what it finds, where it finds it, and what it does with odd texts."""
 
 import json
+import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -306,3 +308,30 @@ def test_another_task_and_impossible_windows_are_told(folders):
     for wrong in ({"max_length": 3}, {"max_length": 500}, {"overlap": 10}, {"batch_size": 0}):
         with pytest.raises(ValueError, match="expected max_length from 4 to 20"):
             runtime.Tagger(folders["tagging"], **(SMALL | wrong))
+
+
+@pytest.mark.skipif(
+    "EDAD_JAX_OTHER_PYTHON" not in os.environ,
+    reason="names no interpreter of another machine type: see docs/raspberry-pi.md",
+)
+@pytest.mark.parametrize("name", ["onnx", "onnx-int8"])
+def test_another_machine_type_gives_the_same_numbers(tmp_path, tokenizer_dir, name):  # noqa: F811
+    model = formats.load(save(tmp_path / "model", tokenizer_dir, "encoder"))
+    folder = formats.export(model, name, tmp_path / name)
+    text = "\n".join(f"{DRUG} x {GENE} " * count for count in (1, 2, 9)).encode()
+
+    def vectors(interpreter):
+        done = subprocess.run(
+            [*interpreter, "-m", "edad_jax.export.runtime", str(folder), "--max-length", "16",
+             "--overlap", "2"],
+            input=text, capture_output=True, cwd=ROOT, timeout=600,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr.decode()
+        return [json.loads(line)["vector"] for line in done.stdout.decode().splitlines()]
+
+    here, there = (
+        vectors([sys.executable]),
+        vectors(shlex.split(os.environ["EDAD_JAX_OTHER_PYTHON"])),
+    )
+    assert np.shape(here) == (3, model.config.base.hidden_size)
+    np.testing.assert_allclose(there, here, atol=2e-5)

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Times one model in a process of its own: latency, throughput, memory, cold start.
 
-    python -m edad_jax.export.timing '{"kind": "onnx", "folder": "runs/ner/onnx-int8", ...}'
+    python -m edad_jax.export.timing '{"kind": "onnx", "source": "runs/ner/onnx-int8", ...}'
 
-Prints one line of JSON. The process imports what this model needs and nothing else, so that its
-memory and its start are the model's own; with "onnx" that is numpy, onnxruntime and tokenizers.
+Prints one line of JSON when the model has answered for the first time, then one for each line that
+it reads: {"batch": 1, "length": 128, "seconds": 0.5, "is_first": true}. So `edad_jax.turns` lets
+several take turns. The process imports what this model needs and nothing else, so that its memory
+and its start are the model's own; with "onnx" that is numpy, onnxruntime and tokenizers.
 """
 
 import json
@@ -23,26 +25,22 @@ TORCH_SIZES = {  # what Hugging Face calls them; random weights take as long as 
 
 
 def main() -> None:
-    """Reads the job from the command line and prints what was measured."""
+    """Reads the model from the command line and the cases from standard input, until it ends."""
     job = json.loads(sys.argv[1])
     run, first, words = {"onnx": _open_onnx, "torch": _open_torch}[job["kind"]](job)
     first()
-    result = {"cold_start": time.time() - job["started"]}
-    result["memory_mb"] = peak_resident_bytes() / 1e6
-    result["cells"] = [
-        {"batch": batch, "length": length, **_time(run, words, batch, length, job["seconds"])}
-        for batch in job["batches"]
-        for length in job["lengths"]
-        if length <= job["longest"]
-    ]
-    result["peak_memory_mb"] = peak_resident_bytes() / 1e6
-    print(json.dumps(result))
+    ready = {"cold_start": time.time() - job["started"]}
+    print(json.dumps(ready | {"memory_mb": peak_resident_bytes() / 1e6}), flush=True)
+    for line in sys.stdin:
+        times = _time(run, words, **json.loads(line))
+        answer = {"times_ms": times, "peak_memory_mb": peak_resident_bytes() / 1e6}
+        print(json.dumps(answer), flush=True)
 
 
 def _open_onnx(job):
     from edad_jax.export.runtime import Reader, open_model
 
-    model = open_model(job["folder"], threads=job["threads"])
+    model = open_model(job["source"], threads=job["threads"])
     sample = ("Who?", "One sentence.") if isinstance(model, Reader) else "One sentence."
     names = [output.name for output in model.session.get_outputs()]
 
@@ -58,11 +56,11 @@ def _open_torch(job):
     import transformers
 
     torch.set_num_threads(job["threads"])
-    if job["name"] in TORCH_SIZES:
-        config, model, sizes = TORCH_SIZES[job["name"]]
+    if job["source"] in TORCH_SIZES:
+        config, model, sizes = TORCH_SIZES[job["source"]]
         net = getattr(transformers, model)(getattr(transformers, config)(**sizes))
     else:
-        net = transformers.AutoModel.from_pretrained(job["name"], trust_remote_code=True)
+        net = transformers.AutoModel.from_pretrained(job["source"], trust_remote_code=True)
     net = net.eval()
 
     def run(ids, mask):
@@ -73,8 +71,14 @@ def _open_torch(job):
     return run, first, net.config.vocab_size
 
 
-def _time(run: Callable, words: int, batch: int, length: int, seconds: float) -> dict[str, float]:
-    """Returns milliseconds of a call, and rows a second."""
+def _time(
+    run: Callable, words: int, *, batch: int, length: int, seconds: float, is_first: bool
+) -> list[float]:
+    """Returns milliseconds of each call; at least one, and no more than `seconds` if they are fast.
+
+    The first call is not timed: another model had the caches before, and of fast models the second
+    is slow too. But a slow one is spared the repetition once it has been called for this case.
+    """
     random = np.random.default_rng(0)
     ids = random.integers(0, words, (batch, length))
     mask = np.ones_like(ids)
@@ -84,18 +88,15 @@ def _time(run: Callable, words: int, batch: int, length: int, seconds: float) ->
         run(ids, mask)
         return time.perf_counter() - start
 
-    if call() < seconds:  # the first call is not timed, and of fast models neither is the second
+    warm = call()
+    if warm >= seconds and not is_first:
+        return [1e3 * warm]
+    if warm < seconds:
         call()
     times = [call()]
-    # Five calls at least, but of slow ones (seconds each) no more than a few.
-    while len(times) < 1_000 and sum(times) < seconds * (1 if len(times) >= 5 else 10):
+    while len(times) < 1_000 and sum(times) < seconds:
         times.append(call())
-    return {
-        "median_ms": float(np.median(times)) * 1e3,
-        "p95_ms": float(np.percentile(times, 95)) * 1e3,
-        "rows_per_second": batch / float(np.median(times)),
-        "calls": len(times),
-    }
+    return [1e3 * each for each in times]
 
 
 if __name__ == "__main__":
