@@ -56,27 +56,17 @@ def finetune(config: ConfigDict, workdir: str) -> dict:
     net, params = build_net(config, prepared, len(tokenizer))
     if config.teacher:
         prepared.rows["train"] = ask_teacher(config, prepared)
-    predict = make_predictor(
-        net,
-        over=_over_seeds(config),
-        batch_size=config.batch_size,
-        max_length=config.max_length,
-    )
+    predict = make_predictor(net, batch_size=config.batch_size, max_length=config.max_length)
     trained = _train(config, workdir, prepared, net, params, predict)
     predictions = {
-        split: [
-            prepared.task.decode(
-                prepared.examples[split], prepared.rows[split], logits, prepared.labels
-            )
-            for logits in predict(trained.best, prepared.rows[split])
-        ]
+        split: _decode(prepared, split, predict, trained.best)
         for split in ("devel", "test")
         if split in prepared.examples
     }
     summary = _summarise(config, prepared, trained, predictions)
     leave_outcome(
-        config, workdir, prepared.task, prepared.examples, predictions, summary, trained.best,
-        net.encoder.config,
+        config, workdir, prepared.task, prepared.examples, predictions, summary,
+        _ungroup(trained.best), net.encoder.config,
     )  # fmt: skip
     print(describe(summary), flush=True)
     return summary
@@ -111,7 +101,7 @@ def check_settings(config: ConfigDict) -> None:
 
 
 class _Trained(NamedTuple):
-    best: dict  # parameters of each seed's best epoch, seeds in front
+    best: list[dict]  # parameters of each seed's best epoch, by group, seeds in front
     devel: list[list[float]]  # headline on the development split, by epoch and seed
     failed: np.ndarray  # bool [s]
     costs: dict[str, float]
@@ -121,22 +111,27 @@ def _train(config, workdir, prepared, net, params, predict):
     parallel = Parallel(config.parallel.engine)
     parallel.check_batch_size(config.batch_size, 1)
     seeds = run_seeds(config)
-    train_rows, devel_rows = prepared.rows["train"], prepared.rows["devel"]
+    over = _over_seeds(config)
+    groups = tuning.group_seeds(len(seeds), over)
+    train_rows = prepared.rows["train"]
     steps_per_epoch = task_rows.count_batches(train_rows, config.batch_size)
     total_steps = config.epochs * steps_per_epoch
     settings = tuning.TuningSettings(
         optimizer=make_optimizer(config.optimizer, total_steps),
-        over_seeds=_over_seeds(config),
         temperature=config.temperature,
         soft_weight=config.soft_weight if config.teacher else 0.0,
     )
     step = parallel.compile(
         tuning.make_tuning_step(net, settings), replicated_arguments=1, donate=True
     )
+    grouped = [jax.tree.map(lambda *leaves: np.stack(leaves), *params[group]) for group in groups]
     carried = parallel.replicate(
         {
-            "state": tuning.begin_tuning(params, seeds, settings),
-            "best": params,
+            "states": [
+                tuning.begin_tuning(each, seeds[group], settings)
+                for each, group in zip(grouped, groups, strict=True)
+            ],
+            "best": grouped,
             "best_score": np.full(len(seeds), -1.0, np.float32),
             "failed": np.zeros(len(seeds), bool),
         }
@@ -146,7 +141,7 @@ def _train(config, workdir, prepared, net, params, predict):
         *(
             config.task,
             len(seeds),
-            settings.over_seeds,
+            over,
             config.epochs,
             steps_per_epoch,
             config.batch_size,
@@ -182,13 +177,18 @@ def _train(config, workdir, prepared, net, params, predict):
                         compiled.add(batch.ids_bt.shape)
                         jax.block_until_ready(losses)
                         watch.read()
-                    carried["state"], metrics = step(carried["state"], parallel.shard_batch(batch))
-                    losses.append(metrics["loss"])
+                    losses.append([])
+                    for number, group in enumerate(groups):
+                        mine = jax.tree.map(lambda x, group=group: x[:, group], batch)
+                        carried["states"][number], metrics = step(
+                            carried["states"][number], parallel.shard_batch(mine)
+                        )
+                        losses[-1].append(metrics["loss"])
                     if is_new:
                         jax.block_until_ready(losses)
                         watch.restart()
                     bar.update()
-                losses = np.stack(jax.device_get(losses))
+                losses = np.stack([np.concatenate(each) for each in jax.device_get(losses)])
                 costs = watch.read()
 
                 failed = np.asarray(carried["failed"]) | ~np.isfinite(losses).all(axis=0)
@@ -199,15 +199,12 @@ def _train(config, workdir, prepared, net, params, predict):
                         "--workdir"
                     )
                 scores = [
-                    prepared.task.quick_score(
-                        prepared.examples["devel"],
-                        prepared.task.decode(
-                            prepared.examples["devel"], devel_rows, each, prepared.labels
-                        ),
+                    prepared.task.quick_score(prepared.examples["devel"], each)
+                    for each in _decode(
+                        prepared, "devel", predict, [state.params for state in carried["states"]]
                     )
-                    for each in predict(carried["state"].params, devel_rows)
                 ]
-                carried = _keep_best(carried, np.array(scores, np.float32), failed)
+                carried = _keep_best(carried, groups, np.array(scores, np.float32), failed)
                 writer.write(
                     (epoch + 1) * steps_per_epoch,
                     {"epoch": epoch + 1}
@@ -279,17 +276,36 @@ def _summarise(config, prepared, trained, predictions):
     }
 
 
-def _keep_best(carried, scores, failed):
+def _decode(prepared, split, predict, grouped):
+    """Returns what each seed predicts of a split's examples, from parameters by group."""
+    examples, rows = prepared.examples[split], prepared.rows[split]
+    return [
+        prepared.task.decode(examples, rows, logits, prepared.labels)
+        for params in grouped
+        for logits in predict(params, rows)
+    ]
+
+
+def _keep_best(carried, groups, scores, failed):
     is_better = (scores > np.asarray(carried["best_score"])) & ~failed
 
-    def choose(new, old):
-        return jnp.where(is_better.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+    def choose(group):
+        mine = is_better[group]
+        return lambda new, old: jnp.where(mine.reshape(-1, *[1] * (new.ndim - 1)), new, old)
 
     return carried | {
-        "best": jax.tree.map(choose, carried["state"].params, carried["best"]),
+        "best": [
+            jax.tree.map(choose(group), state.params, best)
+            for group, state, best in zip(groups, carried["states"], carried["best"], strict=True)
+        ],
         "best_score": jnp.where(is_better, scores, carried["best_score"]),
         "failed": jnp.asarray(failed),
     }
+
+
+def _ungroup(grouped):
+    """Returns one tree with all seeds in front."""
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *grouped)
 
 
 def _over_seeds(config):

@@ -175,7 +175,7 @@ def test_only_the_context_and_cls_can_be_chosen_and_empty_rows_cost_nothing(net_
     np.testing.assert_allclose(
         logits[0, :, 4:], (hidden[0] @ head["kernel"] + head["bias"])[4:].T, atol=1e-5
     )
-    settings = tuning.TuningSettings(None, "loop", temperature=2.0, soft_weight=0.5)
+    settings = tuning.TuningSettings(None, temperature=2.0, soft_weight=0.5)
     batch = batch._replace(teacher_bnc=logits)
     loss = float(tuning.classification_loss(logits, batch, settings))
     full = jax.tree.map(lambda x: x[:2], batch)

@@ -77,7 +77,7 @@ def test_the_saved_model_gives_the_scores_of_the_best_seed(tuned, data):
     rows = TASKS["tagging"].rows(
         examples["test"], load_tokenizer(workdir / "model"), task.labels, max_length=32
     )
-    predict = make_predictor(net, over="loop", batch_size=8, max_length=32)
+    predict = make_predictor(net, batch_size=8, max_length=32)
     (logits,) = predict(jax.tree.map(lambda x: x[None], params), rows)
     predicted = name_labels(rows, logits, task.labels)
     best = max(summary["seeds"].values(), key=lambda seed: seed["devel"]["f1"])

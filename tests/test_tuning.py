@@ -47,22 +47,28 @@ def seed_batch(seed, task="tagging", rows=8, length=10, taught=False):
 
 def run(seeds, *, task="tagging", over="loop", steps=3, params=None, **settings):
     # Not Adam, which scales up the rounding in gradients that are 0, those of the keys' biases.
-    settings = tuning.TuningSettings(optax.sgd(0.1), over, **settings)
+    settings = tuning.TuningSettings(optax.sgd(0.1), **settings)
     parallel = Parallel("pmap")
     step = parallel.compile(
         tuning.make_tuning_step(net(task), settings), replicated_arguments=1, donate=False
     )
-    params = params or stack([seed_params(task, seed) for seed in seeds])
-    state = parallel.replicate(tuning.begin_tuning(params, list(seeds), settings))
-    losses = []
-    for number in range(steps):
-        batches = [
-            seed_batch((seed, number), task, taught=bool(settings.soft_weight)) for seed in seeds
-        ]
-        batch = jax.tree.map(lambda *leaves: np.stack(leaves, axis=1), *batches)
-        state, metrics = step(state, parallel.shard_batch(batch))
-        losses.append(np.asarray(metrics["loss"]))
-    return jax.device_get(state), np.array(losses)
+    params = params or [seed_params(task, seed) for seed in seeds]
+    ends, columns = [], []
+    for group in tuning.group_seeds(len(seeds), over):
+        mine = list(seeds[group])
+        state = parallel.replicate(tuning.begin_tuning(stack(params[group]), mine, settings))
+        losses = []
+        for number in range(steps):
+            batches = [
+                seed_batch((seed, number), task, taught=bool(settings.soft_weight)) for seed in mine
+            ]
+            batch = jax.tree.map(lambda *leaves: np.stack(leaves, axis=1), *batches)
+            state, metrics = step(state, parallel.shard_batch(batch))
+            losses.append(np.asarray(metrics["loss"]))
+        ends.append(jax.device_get(state.params))
+        columns.append(np.array(losses))
+    together = jax.tree.map(lambda *leaves: np.concatenate(leaves), *ends)
+    return together, np.concatenate(columns, axis=1)
 
 
 @pytest.mark.parametrize(
@@ -73,10 +79,13 @@ def test_seeds_together_give_the_same_as_one_by_one(task, over):
     for place, seed in enumerate((3, 5, 9)):
         alone, loss = run((seed,), task=task)
         np.testing.assert_allclose(losses[:, place], loss[:, 0], rtol=2e-5)
-        for mine, theirs in zip(
-            jax.tree.leaves(together.params), jax.tree.leaves(alone.params), strict=True
-        ):
+        for mine, theirs in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
             np.testing.assert_allclose(mine[place], theirs[0], atol=2e-4)
+
+
+def test_seeds_are_grouped_all_together_or_each_alone():
+    assert tuning.group_seeds(3, "vmap") == [slice(0, 3)]
+    assert tuning.group_seeds(3, "loop") == [slice(0, 1), slice(1, 2), slice(2, 3)]
 
 
 @pytest.mark.parametrize("over", tuning.OVER_SEEDS)
@@ -85,7 +94,7 @@ def test_a_seed_that_is_not_finite_leaves_the_others_alone(over):
     trees[1]["classifier"]["dense"]["kernel"] = np.full_like(
         trees[1]["classifier"]["dense"]["kernel"], np.nan
     )
-    _, broken = run((0, 1, 2), over=over, params=stack(trees))
+    _, broken = run((0, 1, 2), over=over, params=trees)
     _, sound = run((0, 1, 2), over=over)
     assert np.isnan(broken[:, 1]).all()
     np.testing.assert_allclose(broken[:, [0, 2]], sound[:, [0, 2]], rtol=1e-6)
@@ -94,7 +103,7 @@ def test_a_seed_that_is_not_finite_leaves_the_others_alone(over):
 def test_the_loss_is_the_mean_over_labelled_slots_of_hard_and_soft_cross_entropy():
     batch = seed_batch(4, taught=True)
     logits = np.random.default_rng(1).normal(size=batch.teacher_bnc.shape).astype(np.float32)
-    settings = tuning.TuningSettings(optax.sgd(1.0), "loop", temperature=2.0, soft_weight=0.25)
+    settings = tuning.TuningSettings(optax.sgd(1.0), temperature=2.0, soft_weight=0.25)
     got = tuning.classification_loss(jnp.asarray(logits), batch, settings)
 
     def log_softmax(x):
@@ -112,7 +121,7 @@ def test_the_loss_is_the_mean_over_labelled_slots_of_hard_and_soft_cross_entropy
 def test_only_soft_labels_ignore_the_true_ones():
     batch = seed_batch(4, taught=True)
     logits = jnp.zeros(batch.teacher_bnc.shape)
-    settings = tuning.TuningSettings(optax.sgd(1.0), "loop", soft_weight=1.0)
+    settings = tuning.TuningSettings(optax.sgd(1.0), soft_weight=1.0)
     other = batch._replace(labels_bn=np.where(batch.labels_bn >= 0, 0, -1))
     np.testing.assert_allclose(
         tuning.classification_loss(logits, batch, settings),
@@ -122,7 +131,7 @@ def test_only_soft_labels_ignore_the_true_ones():
 
 @pytest.mark.parametrize("task", ["tagging", "classification"])
 def test_a_net_learns_a_batch_by_heart(task):
-    settings = tuning.TuningSettings(optax.adam(1e-2), "loop")
+    settings = tuning.TuningSettings(optax.adam(1e-2))
     parallel = Parallel("pmap")
     step = parallel.compile(
         tuning.make_tuning_step(net(task), settings), replicated_arguments=1, donate=False

@@ -51,7 +51,7 @@ def our_losses():
         "tagging", ExBert(CONFIG, jnp.float32), Classifier(CONFIG.base, CLASSES, jnp.float32)
     )
     section = tiny_tuning("tagging", "model", "data").optimizer
-    settings = tuning.TuningSettings(make_optimizer(section, STEPS), "loop")
+    settings = tuning.TuningSettings(make_optimizer(section, STEPS))
     parallel = Parallel("pmap")
     step = parallel.compile(
         tuning.make_tuning_step(net, settings), replicated_arguments=1, donate=False

@@ -15,12 +15,12 @@ from edad_jax.tasks import rows as task_rows
 from edad_jax.tasks import tuning
 
 
-def make_predictor(net: tuning.TaskNet, *, over: str, batch_size: int, max_length: int) -> Callable:
+def make_predictor(net: tuning.TaskNet, *, batch_size: int, max_length: int) -> Callable:
     """Returns predict(params, rows) -> for each seed and row, float32 logits [slots, classes].
 
-    `params` have the seeds in front; `over` is how these are gone through, see `tuning`.
+    `params` have the seeds of a group in front, see `tuning`.
     """
-    step = jax.jit(tuning.make_prediction_step(net, over=over))
+    step = jax.jit(tuning.make_prediction_step(net))
 
     def predict(params: dict, rows: task_rows.TaskRows) -> list[list[np.ndarray]]:
         params = jax.tree.map(jnp.asarray, params)  # once, not with every batch
@@ -88,6 +88,6 @@ def teacher_logits(
         kind, ExBert(sizes, *precision), Classifier(sizes.base, len(names), *precision)
     )
     rows = make_rows(examples, tokenizer, names, max_length=max_length)
-    predict = make_predictor(net, over="loop", batch_size=batch_size, max_length=max_length)
+    predict = make_predictor(net, batch_size=batch_size, max_length=max_length)
     (logits,) = predict(jax.tree.map(lambda x: x[None], params), rows)
     return rows, logits, [names.index(label) for label in labels]

@@ -87,8 +87,8 @@ def ask_teacher(config: ConfigDict, prepared: Prepared) -> task_rows.TaskRows:
 
 def build_net(
     config: ConfigDict, prepared: Prepared, vocab_size: int
-) -> tuple[tuning.TaskNet, dict]:
-    """Returns the net and its parameters, which have an axis for the seeds in front.
+) -> tuple[tuning.TaskNet, list[dict]]:
+    """Returns the net and the parameters of each seed.
 
     The encoder is config.model's and the same for all; each seed has a classifier of its own.
 
@@ -133,7 +133,7 @@ def build_net(
         if needs_pooler and "pooler" not in mine:
             mine["pooler"] = fresh(Pooler(sizes.base, *precision), seed, hidden_btd)
         params.append({part: mine[part] for part in (*net.parts, "classifier") if part in mine})
-    return net, jax.tree.map(lambda *leaves: np.stack(leaves), *params)
+    return net, params
 
 
 def run_seeds(config: ConfigDict) -> list[int]:

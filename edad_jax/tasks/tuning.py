@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The step of fine-tuning: one net with a classifier, several seeds at once, maybe a teacher.
+"""The step of fine-tuning: one net with a classifier, a group of seeds at once, maybe a teacher.
 
 Seeds are an axis: all parameters, moments and losses have it in front, [s, ...]. They never mix,
-so a seed whose loss is no longer finite leaves the others alone.
+so a seed whose loss is no longer finite leaves the others alone. A group is all seeds, or one:
+groups take turns with the same program.
 """
 
 import dataclasses
@@ -70,7 +71,6 @@ class TuningSettings:
     """What a step needs beside the net."""
 
     optimizer: optax.GradientTransformation
-    over_seeds: str  # one of OVER_SEEDS
     temperature: float = 1.0  # of the soft labels
     soft_weight: float = 0.0  # of the teacher's soft labels against the true ones, 0 to 1
 
@@ -111,20 +111,20 @@ def make_tuning_step(net: TaskNet, settings: TuningSettings) -> Callable:
 
     def step(state: TuningState, batch: TaskBatch) -> tuple[TuningState, dict]:
         batch = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), batch)
-        params, opt_state, loss_s = over_seeds(
-            lambda *arguments: one_seed(*arguments, state.step), settings.over_seeds
-        )(state.params, state.opt_state, batch, state.seeds)
+        params, opt_state, loss_s = over_seeds(lambda *arguments: one_seed(*arguments, state.step))(
+            state.params, state.opt_state, batch, state.seeds
+        )
         state = state.replace(step=state.step + 1, params=params, opt_state=opt_state)
         return state, {"loss": loss_s}
 
     return step
 
 
-def make_prediction_step(net: TaskNet, *, over: str) -> Callable:
+def make_prediction_step(net: TaskNet) -> Callable:
     """Returns step(params, batch) -> logits_sbnc of one device's rows, without dropout."""
 
     def step(params: dict, batch: TaskBatch) -> jax.Array:
-        return over_seeds(lambda one: net.logits(one, batch, None), over)(params)
+        return over_seeds(lambda one: net.logits(one, batch, None))(params)
 
     return step
 
@@ -147,16 +147,26 @@ def classification_loss(
     return jnp.where(labelled_bn, loss_bn, 0.0).sum()
 
 
-def over_seeds(function: Callable, how: str) -> Callable:
-    """Returns the function over a leading axis of all its arguments.
+def group_seeds(count: int, how: str) -> list[slice]:
+    """Returns which of `count` seeds share a call of the step.
 
-    "vmap" does all seeds at once: for devices that one small net does not fill. "loop" does one
-    after the other in the same program: for CPUs, where batched products are slower, and where
-    memory is short.
+    "vmap": all, for devices that one small net does not fill. "loop": each alone, for CPUs, where
+    batched products are slower, and where memory is short: one seed's temporaries at a time.
     """
-    if how == "vmap":
-        return jax.vmap(function)
-    return lambda *arguments: jax.lax.map(lambda each: function(*each), arguments)
+    size = {"vmap": count, "loop": 1}[how]
+    return [slice(first, first + size) for first in range(0, count, size)]
+
+
+def over_seeds(function: Callable) -> Callable:
+    """Returns the function over a leading axis of all its arguments."""
+
+    def run(*arguments):
+        if jax.tree.leaves(arguments)[0].shape[0] > 1:
+            return jax.vmap(function)(*arguments)
+        results = function(*jax.tree.map(lambda x: x[0], arguments))
+        return jax.tree.map(lambda x: x[None], results)
+
+    return run
 
 
 def _segments(batch):
