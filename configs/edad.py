@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
     config.method = "edad"  # edad | adaptation | distillation | triple | triple_adaptation | minilm
-    config.dtype = "auto"  # bfloat16 on GPU and TPU, float32 on CPU; mixed: CPUs with AMX
+    config.dtype = "auto"  # bfloat16 on GPU and TPU; on CPU mixed (bfloat16 products) or float32
 
     config.prepared = ""  # folder of launch/prepare.py; empty: text is prepared in the workdir
     config.corpus = ConfigDict()

@@ -31,7 +31,7 @@ def get_config() -> ConfigDict:
     config.seed = 0
     config.seeds = 1  # runs, with seeds seed, seed + 1, ...; they share one program
     config.over_seeds = "auto"  # vmap: all at once; loop: in turn, less memory; auto: by device
-    config.dtype = "auto"  # bfloat16 on GPU and TPU, float32 on CPU; mixed: CPUs with AMX
+    config.dtype = "auto"  # bfloat16 on GPU and TPU; on CPU mixed (bfloat16 products) or float32
     config.max_length = 128  # pieces; a longer sentence is cut into several rows
     config.epochs = 15
     config.batch_size = 32  # rows per update and seed

@@ -18,9 +18,17 @@ from edad_jax import benchmark_report, distill
 from edad_jax.benchmark_job import last_words, run_job
 from edad_jax.benchmark_step import BERT_VOCABULARY, batch_shape, two_stages_over_one_pass
 from edad_jax.machine import describe_machine
+from edad_jax.savings import WHOLE, Phase, is_off
 
-PARTS = ("steps", "compile", "devices", "input", "checkpoint")
+PARTS = ("steps", "savings", "compile", "devices", "input", "checkpoint")
 DEVICE_COUNTS = (1, 2, 4)
+# Of an update that leaves out what config.savings allows, by alpha or at most updates.
+PHASES = (
+    Phase(teacher_learns=False),
+    Phase(early_weight=0.0),
+    Phase(teacher_learns=False, early_weight=0.0),
+    Phase(teacher_learns=False, imitates=False),
+)
 _HEAD = ("device", "devices", "dtype", "batch")  # what all steps of a benchmark share
 
 
@@ -45,14 +53,15 @@ def benchmark(plan: Plan, out: Path) -> dict[str, Any]:
     Returns:
       {"machine", "device", "devices", "dtype", "batch", "teacher", and for each part that was
       asked for: "steps": {method: see `benchmark_step.time_step`} and, where all three methods ran,
-      "two_stages_over_one_pass"; "compile": {"cold", "warm"}: seconds; "scaling": a list of
-      {"devices", "batch", "per", "seconds", "tokens_per_second", "efficiency"}; "input" and
+      "two_stages_over_one_pass"; "savings": a list of {"phase", "seconds", "model_gflop",
+      "share_of_whole"}, the whole update first; "compile": {"cold", "warm"}: seconds; "scaling": a
+      list of {"devices", "batch", "per", "seconds", "tokens_per_second", "efficiency"}; "input" and
       "checkpoint" (see `benchmark_data` and `benchmark_saving`); "torch" as the peer wrote it, and
       "ours_over_torch": {mode: {method: ratio of tokens/s}}; "notes": what was left out, and why}
 
     Raises:
-      ValueError: a part that there is not, or a process that failed; says what it said. What was
-        measured before is in `out`.
+      ValueError: a part that there is not, a configuration of another method or with savings, or
+        a process that failed; says what it said. What was measured before is in `out`.
     """
     unknown = set(plan.parts) - set(PARTS)
     if unknown or not plan.parts:
@@ -63,6 +72,16 @@ def benchmark(plan: Plan, out: Path) -> dict[str, Any]:
         raise ValueError(
             f"got config.batch_size_per_device={plan.config.batch_size_per_device!r}, expected the "
             "whole batch, --config.batch_size=128, which is the same on any number of devices"
+        )
+    if plan.config.method not in distill.METHODS:
+        raise ValueError(
+            f"got config.method={plan.config.method!r}, expected one of "
+            f"{', '.join(distill.METHODS)}: these three are what is measured"
+        )
+    if not is_off(plan.config.savings):
+        raise ValueError(
+            f"got config.savings={plan.config.savings.to_dict()}, expected all of it off: what it "
+            "leaves out is measured by --parts=savings"
         )
     out.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = {
@@ -97,7 +116,9 @@ class _Jobs:
             "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         }
 
-    def step(self, name, method, *, batch_size=None, devices=0, repeats=None, virtual=0):
+    def step(
+        self, name, method, *, batch_size=None, devices=0, repeats=None, virtual=0, phase=WHOLE
+    ):
         changes = {} if batch_size is None else {"batch_size": batch_size}
         environment = dict(self._environment)
         if virtual:
@@ -108,6 +129,7 @@ class _Jobs:
             "config": self._fields["config"] | changes,
             "method": method,
             "devices": devices,
+            "phase": list(phase),
             "repeats": self._plan.repeats if repeats is None else repeats,
             "peak_tflops": self._plan.peak_tflops,
         }
@@ -144,6 +166,23 @@ def _measure_steps(plan, jobs, result):
         steps[method] = jobs.step(f"steps: {method}", method)
     result |= {name: steps["edad"][name] for name in _HEAD}
     result["two_stages_over_one_pass"] = two_stages_over_one_pass(steps)
+
+
+def _measure_savings(plan, jobs, result):
+    whole = result.get("steps", {}).get("edad") or jobs.step("savings: the whole update", "edad")
+    result |= {name: whole[name] for name in _HEAD}
+    rows = [(WHOLE, whole)]
+    for phase in PHASES:
+        rows.append((phase, jobs.step(f"savings: {phase.describe()}", "edad", phase=phase)))
+    result["savings"] = [
+        {
+            "phase": phase.describe(),
+            "seconds": row["seconds"],
+            "model_gflop": row["model_gflop"],
+            "share_of_whole": row["seconds"] / whole["seconds"],
+        }
+        for phase, row in rows
+    ]
 
 
 def _measure_compile(plan, jobs, result):
@@ -228,6 +267,7 @@ def _measure_checkpoint(plan, jobs, result):
 
 _MEASURES = {
     "steps": _measure_steps,
+    "savings": _measure_savings,
     "compile": _measure_compile,
     "devices": _measure_devices,
     "input": _measure_input,

@@ -37,8 +37,12 @@ def benchmark_edge(
       turns: how often each model's turn comes, for each case.
 
     Raises:
-      ValueError: a candidate's process failed; says what it said.
+      ValueError: a candidate's process failed; says what it said. Or sizes that no model has.
     """
+    if min(*batches, *lengths) < 1:
+        raise ValueError(
+            f"got batches {list(batches)} and lengths {list(lengths)}, expected 1 or more"
+        )
     cores = threads or core_count()
     for candidate in candidates:
         if min(lengths) > candidate.longest:
@@ -106,6 +110,7 @@ def _markdown(rows, machine, length, turns):
                 "file (MB)": f"{row['file_mb']:.1f}" if row["file_mb"] else None,
                 "cold start (s)": f"{row['cold_start']:.2f}",
                 "memory (MB)": f"{row['memory_mb']:.0f}",
+                "peak (MB)": f"{row['peak_memory_mb']:.0f}",
                 "1 x 128, median (ms)": f"{case['median_ms']:.1f}" if case else None,
                 "p95 (ms)": f"{case['p95_ms']:.1f}" if case else None,
                 f"times as fast as {rows[0]['name']}": (
@@ -128,10 +133,10 @@ def _markdown(rows, machine, length, turns):
             "# Models on a small machine", "",
             f"{machine['processor']} ({machine['machine']}), {machine['cores']} core(s), "
             f"{machine['system']}, Python {machine['python']}. Random rows without padding; "
-            "memory is the largest resident size once the model has read its first sentence, "
-            "cold start the time from the start of the process until then. The models took turns, "
-            f"{turns} for each case: how many times as fast is the median of the turns (lowest to "
-            "highest).", "",
+            "cold start is the time from the start of the process until the model has read its "
+            "first sentence, memory the largest resident size until then, peak that after all "
+            f"cases. The models took turns, {turns} for each case: how many times as fast is the "
+            "median of the turns (lowest to highest).", "",
             markdown_table(summary, list(summary[0])), "",
             "![latency against file size](edge.png)", "", "## Every case", "",
             markdown_table(cells, list(cells[0])), "",

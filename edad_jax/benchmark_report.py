@@ -84,6 +84,19 @@ def _describe_steps(result):
     return [*lines, f"{repeats} updates each. Peak memory is that {whose}."]
 
 
+def _describe_savings(result):
+    rows = [
+        {
+            "update": row["phase"],
+            "median (s)": _short(row["seconds"]),
+            "of the whole": f"{row['share_of_whole']:.0%}",
+            "model GFLOP": _count(row["model_gflop"]),
+        }
+        for row in result["savings"]
+    ]
+    return [markdown_table(rows, list(rows[0])), "", "What config.savings lets updates leave out."]
+
+
 def _describe_torch(result):
     mine, peer = result.get("steps", {}), result["torch"]
     rows = []
@@ -103,7 +116,8 @@ def _describe_torch(result):
                     "ours / torch": None if ratio is None else f"{ratio:.2f}",
                 }
             )
-    told = f"torch {peer['torch']}, {peer['device']}, batch {_by(peer['batch'])} pieces"
+    compiled = ", tuned by torch.compile" if peer.get("compiled") else ""
+    told = f"torch {peer['torch']}{compiled}, {peer['device']}, batch {_by(peer['batch'])} pieces"
     if peer.get("threads"):
         told += f", {peer['threads']} threads"
     return [markdown_table(rows, list(rows[0])), "", f"{told}; in the same run, after ours."]
@@ -170,6 +184,7 @@ def _describe_checkpoint(result):
 _SECTIONS = (
     ("steps", "Steps", _describe_steps),
     ("torch", "Against torch", _describe_torch),
+    ("savings", "Savings", _describe_savings),
     ("compile", "Compiling", _describe_compile),
     ("scaling", "Devices", _describe_scaling),
     ("input", "Input", _describe_input),

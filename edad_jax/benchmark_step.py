@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One update, measured: random weights, full rows, the step as a training run compiles it."""
 
+import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from edad_jax.machine import peak_resident_bytes
 from edad_jax.models.bert import BertConfig
 from edad_jax.models.exbert import ExBert, ExBertConfig
 from edad_jax.parallel import Parallel, program_bytes
+from edad_jax.savings import WHOLE, Phase
 from edad_jax.types import Batch
 
 BERT_VOCABULARY = 30_522
@@ -30,6 +32,7 @@ class Case(NamedTuple):
     method: str
     devices: int = 0  # the first so many; 0: all
     words: int = BERT_VOCABULARY  # of the original BERT
+    phase: Sequence = WHOLE  # the fields of a `Phase`: what EDAD's update leaves out
 
 
 class Loop:
@@ -46,8 +49,10 @@ class Loop:
         parallel = Parallel(config.parallel.engine, jax.devices()[: case.devices or None])
         parallel.check_batch_size(rows, config.accumulate_steps)
         run = random_run(config, case.method, case.teacher, words=case.words)
+        phase = Phase(*case.phase)
+        settings = dataclasses.replace(run.settings, phase=phase)
         step = parallel.compile(
-            distill.MAKERS[case.method](run.nets, run.settings),
+            distill.MAKERS[case.method](run.nets, settings),
             replicated_arguments=2,
             donate=True,
         )
@@ -73,6 +78,7 @@ class Loop:
                 length=length,
                 slots=slots,
                 trains_base="base" in run.trained.get("teacher", {}),
+                phase=phase,
             )
             / 1e9,
         }

@@ -2,6 +2,7 @@
 """Teacher and student of a configuration: their sizes, types and first parameters."""
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,12 +14,14 @@ from ml_collections import ConfigDict
 
 from edad_jax import inheritance, state
 from edad_jax.export import huggingface
+from edad_jax.machine import has_bfloat16_units
 from edad_jax.models import config_json, convert
 from edad_jax.models.bert import BertConfig
 from edad_jax.models.checkpoint_files import load_checkpoint
 from edad_jax.models.exbert import ExBert, ExBertConfig, ExtensionConfig
 from edad_jax.nets import layer_map
 
+LOG = logging.getLogger(__name__)
 NO_EXTENSION = 0  # exBERT's own convention: an extension of width 0 is none
 
 
@@ -55,12 +58,18 @@ class Precision(NamedTuple):
 def resolve_precision(name: str) -> Precision:
     """Returns the types that config.dtype stands for.
 
-    "auto" is bfloat16 on GPUs and TPUs; on CPUs it is float32. "mixed" is float32 with bfloat16
-    products: some 1.7 times as fast on CPUs with matrix units (AMX), on which plain bfloat16 is no
-    faster, and no worse for the quick start's student (docs/performance.md).
+    "auto" is bfloat16 on GPUs and TPUs; on CPUs it is "mixed" where they have units for bfloat16,
+    else float32. "mixed" is float32 with bfloat16 products: some 1.7 times as fast on such CPUs, on
+    which plain bfloat16 is no faster, and no worse for the quick start's student
+    (docs/performance.md). On a CPU without these units it is float32 too.
     """
-    if name == "auto":
-        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    if jax.default_backend() != "cpu":
+        name = "bfloat16" if name == "auto" else name
+    elif name in ("auto", "mixed"):
+        has_units = has_bfloat16_units()
+        if name == "mixed" and not has_units:
+            LOG.warning("This CPU has no units for bfloat16: dtype=mixed computes in float32.")
+        name = "mixed" if has_units else "float32"
     if name not in ("float32", "bfloat16", "mixed"):
         raise ValueError(f"config.dtype={name!r} is not one of auto, float32, bfloat16, mixed")
     if name == "mixed":

@@ -30,6 +30,7 @@ from edad_jax.tasks.setup import TASKS, ask_teacher, build_net, prepare_examples
 from edad_jax.workdir import open_workdir
 
 LOG = logging.getLogger(__name__)
+_NO_MEMORY = "RESOURCE_EXHAUSTED"  # XLA's word
 
 
 def finetune(config: ConfigDict, workdir: str) -> dict:
@@ -57,7 +58,16 @@ def finetune(config: ConfigDict, workdir: str) -> dict:
     if config.teacher:
         prepared.rows["train"] = ask_teacher(config, prepared)
     predict = make_predictor(net, batch_size=config.batch_size, max_length=config.max_length)
-    trained = _train(config, workdir, prepared, net, params, predict)
+    over = _over_seeds(config)
+    try:
+        trained = _train(config, workdir, prepared, net, params, predict, over)
+    except RuntimeError as error:  # jax has no class of its own for it
+        if _NO_MEMORY not in str(error) or config.over_seeds != "auto" or over == "loop":
+            raise
+        LOG.warning(
+            "%d seeds at once do not fit the device's memory: they take turns.", config.seeds
+        )
+        trained = _train(config, workdir, prepared, net, params, predict, "loop")
     predictions = {
         split: _decode(prepared, split, predict, trained.best)
         for split in ("devel", "test")
@@ -107,11 +117,10 @@ class _Trained(NamedTuple):
     costs: dict[str, float]
 
 
-def _train(config, workdir, prepared, net, params, predict):
+def _train(config, workdir, prepared, net, params, predict, over):
     parallel = Parallel(config.parallel.engine)
     parallel.check_batch_size(config.batch_size, 1)
     seeds = run_seeds(config)
-    over = _over_seeds(config)
     groups = tuning.group_seeds(len(seeds), over)
     train_rows = prepared.rows["train"]
     steps_per_epoch = task_rows.count_batches(train_rows, config.batch_size)
@@ -124,14 +133,18 @@ def _train(config, workdir, prepared, net, params, predict):
     step = parallel.compile(
         tuning.make_tuning_step(net, settings), replicated_arguments=1, donate=True
     )
-    grouped = [jax.tree.map(lambda *leaves: np.stack(leaves), *params[group]) for group in groups]
-    carried = parallel.replicate(
+
+    def begin(group):
+        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *params[group])
+        state = tuning.begin_tuning(stacked, seeds[group], settings)
+        return parallel.replicate({"state": state, "best": stacked})
+
+    begun = [begin(group) for group in groups]  # one after the other: each is copied on its way
+    carried = {
+        "states": [each.pop("state") for each in begun],
+        "best": [each.pop("best") for each in begun],
+    } | parallel.replicate(
         {
-            "states": [
-                tuning.begin_tuning(each, seeds[group], settings)
-                for each, group in zip(grouped, groups, strict=True)
-            ],
-            "best": grouped,
             "best_score": np.full(len(seeds), -1.0, np.float32),
             "failed": np.zeros(len(seeds), bool),
         }
@@ -288,16 +301,20 @@ def _decode(prepared, split, predict, grouped):
 
 def _keep_best(carried, groups, scores, failed):
     is_better = (scores > np.asarray(carried["best_score"])) & ~failed
+    best = list(carried["best"])
+    for number, group in enumerate(groups):
+        mine, params = is_better[group], carried["states"][number].params
+        if mine.all():  # of one seed: a copy and no third version of it
+            best[number] = carried["best"][number] = None
+            best[number] = jax.tree.map(jnp.copy, params)
+        elif mine.any():
 
-    def choose(group):
-        mine = is_better[group]
-        return lambda new, old: jnp.where(mine.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+            def choose(new, old, mine=mine):
+                return jnp.where(mine.reshape(-1, *[1] * (new.ndim - 1)), new, old)
 
+            best[number] = jax.tree.map(choose, params, best[number])
     return carried | {
-        "best": [
-            jax.tree.map(choose(group), state.params, best)
-            for group, state, best in zip(groups, carried["states"], carried["best"], strict=True)
-        ],
+        "best": best,
         "best_score": jnp.where(is_better, scores, carried["best_score"]),
         "failed": jnp.asarray(failed),
     }
@@ -309,6 +326,7 @@ def _ungroup(grouped):
 
 
 def _over_seeds(config):
+    """Returns how the seeds are gone through: all at once on devices, if their memory allows."""
     if config.over_seeds != "auto":
         return config.over_seeds
     return "loop" if jax.default_backend() == "cpu" else "vmap"

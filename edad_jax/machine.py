@@ -25,6 +25,19 @@ def core_count() -> int:
     return os.cpu_count() or 1
 
 
+def has_bfloat16_units() -> bool:
+    """Returns whether the CPU multiplies bfloat16 by instructions of its own: AMX or AVX512-BF16.
+
+    Only Linux on x86 tells it; elsewhere the answer is no.
+    """
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            flags = next((line for line in file if line.startswith("flags")), "")
+    except OSError:
+        return False
+    return not {"amx_bf16", "avx512_bf16"}.isdisjoint(flags.split())
+
+
 def peak_resident_bytes() -> int:
     """Returns the largest resident size of this process so far.
 

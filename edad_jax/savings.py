@@ -76,6 +76,11 @@ def check_section(section: ConfigDict, method: str) -> None:
             )
 
 
+def is_off(section: ConfigDict) -> bool:
+    """Returns whether a config.savings leaves out nothing."""
+    return all(section[name] == off for name, off in _OFF.items())
+
+
 def make_phase_at(
     section: ConfigDict, alpha: optax.Schedule, total_steps: int
 ) -> Callable[[int], Phase]:
@@ -89,7 +94,7 @@ def make_phase_at(
       alpha: the weight of distillation by step.
       total_steps: of the run.
     """
-    if all(section[name] == off for name, off in _OFF.items()):
+    if is_off(section):
         return lambda step: WHOLE
     alphas = np.broadcast_to(np.asarray(alpha(np.arange(total_steps))), (total_steps,))
     highest_from_here = np.maximum.accumulate(alphas[::-1])[::-1]

@@ -43,8 +43,8 @@ def time_in_turn(
 
     Each has `cold_start` (seconds from the start of its process to its first answer), `memory_mb`
     (largest resident size until then), `peak_memory_mb` (until the end), and `cells`: for each
-    batch and length that it has positions for, `median_ms` and `p95_ms` of all calls, their number
-    `calls`, `rows_per_second`, and `turn_ms`, the median of each turn.
+    batch and length that it has positions for, `turn_ms`, the median of each turn, `median_ms`, the
+    median of these, `p95_ms` of all calls, their number `calls`, and `rows_per_second`.
 
     All of them are in memory at once.
 
@@ -89,14 +89,16 @@ def ratios(first: Mapping[str, Any], other: Mapping[str, Any]) -> np.ndarray:
 
 
 def _summarise(turns: Sequence[Sequence[float]], batch: int) -> dict[str, Any]:
-    times = np.concatenate(turns)
-    median = float(np.median(times))
+    calls = np.concatenate(turns)
+    medians = [float(np.median(turn)) for turn in turns]
+    # Not of all calls: a turn takes some time, and so a fast one has more of them.
+    median = float(np.median(medians))
     return {
         "median_ms": median,
-        "p95_ms": float(np.percentile(times, 95)),
+        "p95_ms": float(np.percentile(calls, 95)),
         "rows_per_second": 1e3 * batch / median,
-        "calls": len(times),
-        "turn_ms": [float(np.median(turn)) for turn in turns],
+        "calls": len(calls),
+        "turn_ms": medians,
     }
 
 
@@ -132,8 +134,9 @@ class _Process:
         try:
             self.process.stdin.write(json.dumps(job) + "\n")
             self.process.stdin.flush()
-        except BrokenPipeError:
-            pass  # it has ended, and reading from it says why
+        except BrokenPipeError:  # it has ended, and reading from it says why
+            with contextlib.suppress(BrokenPipeError):
+                self.process.stdin.close()  # else the stack's end would try to write the rest
         return self._line()
 
     def _line(self):

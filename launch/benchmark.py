@@ -9,6 +9,7 @@ Random weights and full rows: no data and no checkpoint are needed. Writes bench
 benchmark.md and benchmark.png; docs/performance.md says what the columns mean. Parts:
 
     steps        the single pass against the two stages that it replaces
+    savings      updates that leave out what config.savings allows (only if asked for)
     compile      compiling cold and from the cache on disk, and the time to the first update
     devices      1, 2 and 4 devices, as far as there are so many
     input        batches from rows on disk, and the start of a resumed run
@@ -45,6 +46,9 @@ VIRTUAL = flags.DEFINE_integer(
 ROWS = flags.DEFINE_integer("rows", 200_000, "On disk, for the part input.", lower_bound=1)
 SECONDS = flags.DEFINE_float("seconds", 3.0, "How long to time the input.", lower_bound=0)
 TORCH = flags.DEFINE_list("torch", [], "Also the torch peer, in these modes: tuned, plain.")
+TORCH_COMPILE = flags.DEFINE_bool(
+    "torch_compile", False, "The peer's tuned mode through torch.compile (needs a C++ compiler)."
+)
 OUT = flags.DEFINE_string("out", "runs/benchmark", "Folder for the figures.")
 
 
@@ -76,6 +80,7 @@ def _torch_command():
         "--config", config_flags.get_config_filename(flags.FLAGS["config"]),
         f"--teacher={','.join(TEACHER.value)}", f"--modes={','.join(TORCH.value)}",
         "--methods=edad,adaptation,distillation", f"--repeats={REPEATS.value}",
+        f"--compile={str(TORCH_COMPILE.value).lower()}",
         *config_overrides(sys.argv[1:]),
     ]  # fmt: skip
 

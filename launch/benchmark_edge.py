@@ -5,9 +5,10 @@ r"""Times models as a small machine runs them: latency, throughput, memory, cold
     python launch/benchmark_edge.py --models runs/ner/onnx-int8 --torch bert-base,distilbert \
         --onnx bert-base,distilbert
 
---models are folders of launch/export.py. --torch needs torch (the dev extra) and takes bert-base
-and distilbert (random weights) and folders in Hugging Face layout. --onnx has the same two, with
-random weights too, written by our exporter in float32 and in int8. The first model named, torch's
+--models are folders of launch/export.py. --torch needs torch (the dev extra) and takes bert-base,
+distilbert and edad-student, the paper's 4 x 312 (all three with random weights), and folders in
+Hugging Face layout. --onnx has the same three, with random weights too, written by our exporter in
+float32 and in int8. The first model named, torch's
 first and ours last, is the one that the others are compared with. All of them are in memory at once
 and take turns, so that a machine whose speed drifts is the same for all.
 """
@@ -21,10 +22,10 @@ from absl import flags
 from edad_jax.command import run_command
 
 MODELS = flags.DEFINE_list("models", [], "Folders of launch/export.py, onnx or onnx-int8.")
-TORCH = flags.DEFINE_list("torch", [], "Models for torch: bert-base, distilbert, or folders.")
-ONNX = flags.DEFINE_list(
-    "onnx", [], "bert-base, distilbert: with random weights, as ONNX in float32 and int8."
+TORCH = flags.DEFINE_list(
+    "torch", [], "Models for torch: bert-base, distilbert, edad-student, or folders."
 )
+ONNX = flags.DEFINE_list("onnx", [], "The same three names: as ONNX in float32 and int8.")
 BATCHES = flags.DEFINE_list("batches", ["1", "32"], "Rows of a call.")
 LENGTHS = flags.DEFINE_list("lengths", ["32", "128", "512"], "Pieces of a row.")
 SECONDS = flags.DEFINE_float(
@@ -49,10 +50,17 @@ def main():
         raise ValueError(
             f"--torch: got {', '.join(unknown)}, expected {', '.join(TORCH_SIZES)} or a folder"
         )
+    for folder in MODELS.value:
+        if not (_path(folder) / "model.onnx").is_file():
+            raise ValueError(
+                f"--models: got {folder}, which has no model.onnx; expected a folder of "
+                "launch/export.py --format onnx or onnx-int8"
+            )
     if set(ONNX.value) - set(TORCH_SIZES):
         raise ValueError(
             f"--onnx: got {', '.join(ONNX.value)}, expected some of {', '.join(TORCH_SIZES)}"
         )
+    batches, lengths = _numbers(BATCHES), _numbers(LENGTHS)
     out = Path(OUT.value).expanduser()
     out.mkdir(parents=True, exist_ok=True)
     candidates = [
@@ -66,8 +74,8 @@ def main():
         benchmark_edge(
             candidates,
             out=out,
-            batches=[int(size) for size in BATCHES.value],
-            lengths=[int(size) for size in LENGTHS.value],
+            batches=batches,
+            lengths=lengths,
             seconds=SECONDS.value,
             threads=THREADS.value,
             turns=TURNS.value,
@@ -86,9 +94,18 @@ def _write_random(folder):
     for name in ONNX.value:
         for kind in ("float32", "int8"):
             path = write_random(folder / f"{name}-{kind}", SIZES[name], int8=kind == "int8")
-            longest = SIZES[name].max_position_embeddings
+            longest = SIZES[name].base.max_position_embeddings
             written.append(Candidate(f"{name} (ONNX, {kind})", "onnx", str(path), longest))
     return written
+
+
+def _numbers(flag):
+    """Returns the whole numbers of a flag."""
+    if not all(each.strip().isdecimal() for each in flag.value):
+        raise ValueError(
+            f"--{flag.name}: got {','.join(flag.value)}, expected whole numbers such as 1,32"
+        )
+    return [int(each) for each in flag.value]
 
 
 def _path(name):

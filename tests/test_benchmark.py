@@ -12,6 +12,7 @@ from edad_jax import benchmark, benchmark_data, benchmark_step
 from edad_jax.benchmark import Plan, config_overrides
 from edad_jax.benchmark_job import measure, run_job
 from edad_jax.data.batches import Rows
+from edad_jax.savings import WHOLE, Phase
 from tests.tiny_run import run_command, tiny_config, write_config_file
 
 METHODS = ("edad", "adaptation", "distillation")
@@ -54,6 +55,13 @@ def test_a_step_is_told_by_time_flops_and_memory(steps):
         assert row["peak_of"] == "process" and 0.05 < row["peak_gb"] < 20
         assert 0 < row["program_gb"] < row["peak_gb"]
         assert 0 < row["compile_seconds"] < row["first_step_seconds"]
+
+
+def test_an_update_that_leaves_out_the_teacher_is_smaller(steps):
+    phase = Phase(teacher_learns=False, imitates=False)
+    row = measure(case("edad", kind="step", repeats=1, peak_tflops=None, phase=list(phase)))
+    for count in ("xla_gflop", "model_gflop", "program_gb"):
+        assert row[count] < 0.8 * steps["edad"][count]
 
 
 def test_a_save_costs_what_it_holds_up_and_slows_down():
@@ -120,6 +128,7 @@ def jobs(monkeypatch):
         devices, rows = job["devices"] or 1, job["config"]["batch_size"]
         # Two devices take 5/8 of the time of one, four take 4/8.
         seconds = SECONDS[job["method"]] * rows / 8 * {1: 1.0, 2: 0.625, 4: 0.5}[devices]
+        seconds *= 1.0 if job["phase"] == list(WHOLE) else 0.25
         return {
             "seconds": seconds, "seconds_p10": 0.9 * seconds, "seconds_p90": 1.1 * seconds,
             "seconds_all": [seconds] * 3, "tokens_per_second": rows * 32 / seconds,
@@ -166,7 +175,11 @@ def test_every_part_is_measured_once_and_reported(jobs, tmp_path, monkeypatch, f
     scaling = [(row["devices"], row["batch"][0], row["efficiency"]) for row in result["scaling"]]
     assert scaling == [(1, 8, 1.0), (2, 8, 0.8), (2, 16, 0.8), (4, 8, 0.5), (4, 32, 0.5)]
     methods = [job["method"] for kind, job, _ in jobs if kind == "step"]
-    assert methods == [*METHODS, "edad"] + ["edad"] * 5  # steps, warm, devices
+    assert methods == [*METHODS, "edad"] + ["edad"] * 9  # steps, savings, warm, devices
+    shares = [(row["phase"], row["share_of_whole"]) for row in result["savings"]]
+    assert shares == [(WHOLE.describe(), 1.0)] + [
+        (phase.describe(), 0.25) for phase in benchmark.PHASES
+    ]
     # All start from one folder of programs, which is empty before the first and gone at the end.
     folders = {environment.get("JAX_COMPILATION_CACHE_DIR") for kind, _, environment in jobs
                if kind != "input"}  # fmt: skip
@@ -178,6 +191,7 @@ def test_every_part_is_measured_once_and_reported(jobs, tmp_path, monkeypatch, f
         "Peak memory is that of a device.", "Every 60 s that is 1.0% of the time",
         "torch 2.0, cpu, batch 8 x 32 pieces, 2 threads", "first update done (s)",
         "4 virtual ones share this machine's cores",
+        "| the teacher does not run, the student does not imitate it",
     ):  # fmt: skip
         assert words in text
     titles = [axes.get_title(loc="left") for axes in figures[-1].axes]
@@ -212,11 +226,17 @@ def test_parts_are_chosen_and_a_batch_that_does_not_split_is_told(jobs, tmp_path
     ]  # fmt: skip
     assert "a batch of 6 does not split over 4 devices" in result["notes"][0]
     assert {kind for kind, *_ in jobs} == {"step"} and "steps" not in result
-    with pytest.raises(ValueError, match="got parts speed, expected some of steps, compile"):
+    with pytest.raises(ValueError, match="got parts speed, expected some of steps, savings"):
         benchmark.benchmark(plan(parts=["speed"]), tmp_path)
     auto = plan(config=tiny_config(Path("unused"), batch_size_per_device="auto"))
     with pytest.raises(ValueError, match="batch_size_per_device='auto', expected the whole batch"):
         benchmark.benchmark(auto, tmp_path)
+    saving = plan(config=tiny_config(Path("unused"), savings__teacher_every_steps=2))
+    with pytest.raises(ValueError, match="expected all of it off: .* measured by --parts=savings"):
+        benchmark.benchmark(saving, tmp_path)
+    triple = plan(config=tiny_config(Path("unused"), method="triple"))
+    with pytest.raises(ValueError, match="method='triple', expected one of edad, adaptation"):
+        benchmark.benchmark(triple, tmp_path)
 
 
 def test_with_one_device_the_step_is_not_measured_again(jobs, tmp_path):

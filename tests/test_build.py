@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from edad_jax import build, build_nets
+from edad_jax import build, build_nets, machine
 from tests.tiny_models import assert_trees_equal
 from tests.tiny_run import ADDED_WORDS, change_teacher, make_inputs, tiny_config, write_teacher
 
@@ -30,11 +30,27 @@ def build_run(inputs, added_words=ADDED_WORDS, **changes):
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"), [("auto", jnp.float32), ("float32", jnp.float32),
-                           ("bfloat16", jnp.bfloat16)],
+    ("name", "has_units", "expected"),
+    [
+        ("auto", True, "mixed"), ("auto", False, "float32"), ("mixed", True, "mixed"),
+        ("mixed", False, "float32"), ("float32", True, "float32"), ("bfloat16", False, "bfloat16"),
+    ],
 )  # fmt: skip
-def test_auto_is_float32_on_a_cpu(name, expected):
-    assert build_nets.resolve_precision(name) == (expected, expected)
+def test_products_are_bfloat16_only_on_cpus_that_have_units_for_it(
+    name, has_units, expected, monkeypatch
+):
+    monkeypatch.setattr(build_nets, "has_bfloat16_units", lambda: has_units)
+    assert build_nets.resolve_precision(name).name == expected
+
+
+def test_units_for_bfloat16_are_read_from_what_linux_tells(monkeypatch, tmp_path):
+    for flags, expected in (("fpu avx512_bf16", True), ("amx_bf16", True), ("avx512f", False)):
+        (tmp_path / "cpuinfo").write_text(f"model name\t: X\nflags\t\t: {flags} sse\n")
+        monkeypatch.setattr(
+            "builtins.open", lambda path, *_, **__: (tmp_path / "cpuinfo").open(encoding="utf-8")
+        )
+        assert machine.has_bfloat16_units() is expected
+        monkeypatch.undo()
 
 
 def test_auto_is_bfloat16_on_an_accelerator(monkeypatch):

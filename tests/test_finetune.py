@@ -127,6 +127,42 @@ def test_a_killed_run_goes_on_after_its_last_saved_epoch_and_ends_the_same(
     assert summary["seeds"] == tuned[1]["seeds"]
 
 
+def test_seeds_at_once_give_what_seeds_in_turn_give(tuned, finished, data, tmp_path):
+    config = tiny_tuning(
+        "tagging", finished.workdir / "student", data, seeds=2, epochs=6, over_seeds="vmap"
+    )
+    together, in_turn = finetune(config, str(tmp_path / "run")), tuned[1]
+    for name, seed in in_turn["seeds"].items():
+        for split in ("devel", "test"):
+            assert together["seeds"][name][split]["f1"] == pytest.approx(seed[split]["f1"], abs=0.1)
+    lines = [read_metrics(run / "metrics.jsonl")[0] for run in (tmp_path / "run", tuned[0])]
+    for seed in ("loss/seed-0", "loss/seed-1"):
+        assert lines[0][seed] == pytest.approx(lines[1][seed], rel=1e-3)
+
+
+def test_seeds_that_do_not_fit_the_memory_at_once_take_turns(
+    tuned, finished, data, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(room, "_over_seeds", lambda config: "vmap")  # as on a GPU
+    compile_step = room.Parallel.compile
+
+    def compiled(self, step, **options):
+        run = compile_step(self, step, **options)
+
+        def limited(state, batch):
+            if len(state.seeds) > 1:
+                raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate")
+            return run(state, batch)
+
+        return limited
+
+    monkeypatch.setattr(room.Parallel, "compile", compiled)
+    config = tiny_tuning("tagging", finished.workdir / "student", data, seeds=2, epochs=6)
+    summary = finetune(config, str(tmp_path / "run"))
+    assert "2 seeds at once do not fit the device's memory" in caplog.text
+    assert summary["seeds"] == tuned[1]["seeds"]
+
+
 def test_a_seed_that_fails_is_named_and_the_others_count(
     finished, data, tmp_path, monkeypatch, capsys
 ):

@@ -13,7 +13,7 @@ import tokenizers
 from edad_jax.export import onnx
 from edad_jax.export.session import MODEL_FILE
 from edad_jax.models.bert import BertConfig
-from edad_jax.models.exbert import ExBert, ExBertConfig
+from edad_jax.models.exbert import ExBert, ExBertConfig, ExtensionConfig
 
 _BERT_BASE = {
     "vocab_size": 30_522,
@@ -28,22 +28,30 @@ _BERT_BASE = {
     "layer_norm_eps": 1e-12,
     "initializer_range": 0.02,
 }
+_STUDENT = {
+    "num_hidden_layers": 4, "hidden_size": 312, "intermediate_size": 1_200, "has_pooler": False,
+}  # fmt: skip
 SIZES = {
-    "bert-base": BertConfig(**_BERT_BASE),
-    "distilbert": BertConfig(**_BERT_BASE | {"num_hidden_layers": 6, "type_vocab_size": 0}),
+    "bert-base": ExBertConfig(BertConfig(**_BERT_BASE), None, 0),
+    "distilbert": ExBertConfig(
+        BertConfig(**_BERT_BASE | {"num_hidden_layers": 6, "type_vocab_size": 0}), None, 0
+    ),
+    # The paper's student, as configs/edad.py has it.
+    "edad-student": ExBertConfig(
+        BertConfig(**_BERT_BASE | _STUDENT), ExtensionConfig(96, 400, 12), 17_658
+    ),
 }
 
 
-def write_random(folder: Path, sizes: BertConfig, *, int8: bool, seed: int = 0) -> Path:
+def write_random(folder: Path, config: ExBertConfig, *, int8: bool, seed: int = 0) -> Path:
     """Returns the folder, now an encoder that `runtime.Encoder` opens; its words mean nothing.
 
     Args:
       folder: where to.
-      sizes: of SIZES, or others.
+      config: of SIZES, or others.
       int8: as `onnx.write_onnx` takes it.
       seed: of the weights.
     """
-    config = ExBertConfig(base=sizes, extension=None, extension_vocab_size=0)
     ids = np.zeros((1, 2), np.int32)
     init = functools.partial(ExBert(config, jnp.float32).init, method="encode")
     shapes = jax.eval_shape(init, jax.random.key(0), ids, ids, ids == 0)["params"]
@@ -51,7 +59,7 @@ def write_random(folder: Path, sizes: BertConfig, *, int8: bool, seed: int = 0) 
 
     def draw(path, shape):
         centre = 1.0 if path[-1].key == "scale" else 0.0
-        spread = np.float32(sizes.initializer_range)
+        spread = np.float32(config.base.initializer_range)
         return random.standard_normal(shape.shape, np.float32) * spread + np.float32(centre)
 
     params = jax.tree_util.tree_map_with_path(draw, shapes)
@@ -59,13 +67,13 @@ def write_random(folder: Path, sizes: BertConfig, *, int8: bool, seed: int = 0) 
     onnx.write_onnx(folder / MODEL_FILE, config, params, int8=int8)
     values = {
         "architectures": ["BertModel"],
-        "vocab_size": sizes.vocab_size,
-        "hidden_size": sizes.hidden_size,
-        "max_position_embeddings": sizes.max_position_embeddings,
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.base.hidden_size,
+        "max_position_embeddings": config.base.max_position_embeddings,
     }
     (folder / "config.json").write_text(json.dumps(values), encoding="utf-8")
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    pieces += [f"piece{number}" for number in range(sizes.vocab_size - len(pieces))]
+    pieces += [f"piece{number}" for number in range(config.vocab_size - len(pieces))]
     vocabulary = {piece: number for number, piece in enumerate(pieces)}
     tokenizer = tokenizers.Tokenizer(tokenizers.models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = tokenizers.normalizers.BertNormalizer()

@@ -9,6 +9,7 @@ several take turns. The process imports what this model needs and nothing else, 
 and its start are the model's own; with "onnx" that is numpy, onnxruntime and tokenizers.
 """
 
+import importlib
 import json
 import sys
 import time
@@ -18,10 +19,19 @@ import numpy as np
 
 from edad_jax.machine import peak_resident_bytes
 
-TORCH_SIZES = {  # what Hugging Face calls them; random weights take as long as others
-    "bert-base": ("BertConfig", "BertModel", {}),
-    "distilbert": ("DistilBertConfig", "DistilBertModel", {}),
-}
+# Module, configuration and model; random weights take as long as others.
+TORCH_SIZES = {
+    "bert-base": ("transformers", "BertConfig", "BertModel", {}),
+    "distilbert": ("transformers", "DistilBertConfig", "DistilBertModel", {}),
+    "edad-student": (
+        "edad_jax.export.modeling_exbert", "ExBertConfig", "ExBertModel",
+        {
+            "num_hidden_layers": 4, "hidden_size": 312, "intermediate_size": 1_200,
+            "vocab_size": 48_180, "extension_vocab_size": 17_658, "extension_hidden_size": 96,
+            "extension_intermediate_size": 400, "has_pooler": False,
+        },
+    ),
+}  # fmt: skip
 
 
 def main() -> None:
@@ -57,8 +67,9 @@ def _open_torch(job):
 
     torch.set_num_threads(job["threads"])
     if job["source"] in TORCH_SIZES:
-        config, model, sizes = TORCH_SIZES[job["source"]]
-        net = getattr(transformers, model)(getattr(transformers, config)(**sizes))
+        module, config, model, sizes = TORCH_SIZES[job["source"]]
+        classes = importlib.import_module(module)
+        net = getattr(classes, model)(getattr(classes, config)(**sizes))
     else:
         net = transformers.AutoModel.from_pretrained(job["source"], trust_remote_code=True)
     net = net.eval()
