@@ -9,19 +9,21 @@
     GET  /docs         the interface as a page; /openapi.json as JSON
     GET  /             a page to paste text into
 
-What is too large, too long or too much is answered 413, 422 or 429 before any work is done.
+What is too slow, too large, too long or too much is answered 408, 413, 422 or 429 before any work
+is done.
 """
 
 import asyncio
+import contextlib
 import importlib.resources
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from pydantic import BaseModel, Field
@@ -36,6 +38,7 @@ class Limits:
     """What one server takes."""
 
     body_bytes: int = 1_000_000
+    body_seconds: float = 10.0  # that a body may take to come
     text_characters: int = 100_000
     texts: int = 64  # of one request
     waiting: int = 64  # requests at once; the next one is answered 429
@@ -53,13 +56,18 @@ class Question(BaseModel):
 class Request(BaseModel):
     """The body of POST /v1/predict: texts, or questions for a model that answers them."""
 
+    # fail_fast: to find half a million mistakes in one body took 14 seconds, in which no other
+    # request was answered.
     texts: list[str] | None = Field(
         None,
         min_length=1,
+        fail_fast=True,
         description="What to read.",
         examples=[["Cisplatin may cause renal failure."]],
     )
-    questions: list[Question] | None = Field(None, min_length=1, description="What to answer.")
+    questions: list[Question] | None = Field(
+        None, min_length=1, fail_fast=True, description="What to answer."
+    )
     model: str | None = Field(None, description="A name of /v1/models; the first one if not given.")
 
 
@@ -71,6 +79,12 @@ class Answer(BaseModel):
         description="One for each text: entities, or label and scores, or a vector, or answers."
     )
     milliseconds: float = Field(description="From the request to the answer, on the server.")
+
+
+class Refusal(BaseModel):
+    """What a request that is not answered gets."""
+
+    detail: str = Field(description="What came, what was expected and what to do.")
 
 
 def create_app(models: Mapping[str, Any], limits: Limits | None = None) -> FastAPI:
@@ -92,9 +106,8 @@ def create_app(models: Mapping[str, Any], limits: Limits | None = None) -> FastA
     seconds = Histogram("edad_seconds", "Seconds of a request.", ["model"], registry=registry)
     waiting = Gauge("edad_waiting", "Requests under way.", registry=registry)
     batchers = {name: _Batcher(model, limits) for name, model in models.items()}
-    under_way = 0
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def run_batchers(_: FastAPI) -> AsyncIterator[None]:
         tasks = [asyncio.create_task(batcher.run()) for batcher in batchers.values()]
         yield
@@ -105,7 +118,7 @@ def create_app(models: Mapping[str, Any], limits: Limits | None = None) -> FastA
     # FastAPI's own pages of the interface load their scripts from elsewhere.
     app = FastAPI(title="edad-jax", lifespan=run_batchers, docs_url=None, redoc_url=None)
 
-    app.add_middleware(_BodyLimit, limit=limits.body_bytes)
+    app.add_middleware(_Door, limits=limits, waiting=waiting)
 
     @app.middleware("http")
     async def count(request, call_next):
@@ -117,27 +130,20 @@ def create_app(models: Mapping[str, Any], limits: Limits | None = None) -> FastA
         answered.labels(str(response.status_code)).inc()
         return response
 
-    @app.post("/v1/predict", response_model=Answer)
+    @app.exception_handler(RequestValidationError)
+    async def tell(request, error):
+        return _refusal(422, _what_is_wrong(error, request.headers.get("content-type")))
+
+    @app.post("/v1/predict", response_model=Answer, responses={"4XX": {"model": Refusal}})
     async def predict(request: Request) -> Answer:
         """Reads texts, and says what is in them; or answers questions."""
-        nonlocal under_way
         name = request.model or next(iter(batchers))
         if name not in batchers:
             raise HTTPException(404, f"got model {name!r}, expected one of {list(batchers)}")
         asked = _asked(request, name, isinstance(models[name], Reader))
         _check_sizes(asked, limits)
-        if under_way >= limits.waiting:
-            raise HTTPException(
-                429, f"{under_way} requests are under way; try again", {"Retry-After": "1"}
-            )
         start = time.perf_counter()
-        under_way += 1
-        waiting.set(under_way)
-        try:
-            results = await batchers[name].read(asked)
-        finally:
-            under_way -= 1
-            waiting.set(under_way)
+        results = await batchers[name].read(asked)
         elapsed = time.perf_counter() - start
         seconds.labels(name).observe(elapsed)
         texts_read.labels(name).inc(len(results))
@@ -171,6 +177,14 @@ def create_app(models: Mapping[str, Any], limits: Limits | None = None) -> FastA
         return HTMLResponse(interface)
 
     return app
+
+
+def _what_is_wrong(error: RequestValidationError, content_type: str | None) -> str:
+    """Returns where a body is wrong, and how; nothing of the body, which JSON may not hold."""
+    if isinstance(error.body, bytes):  # left as it came, since its header does not say JSON
+        return f"got a body of content type {content_type!r}, expected application/json; say so"
+    told = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+    return "; ".join([*told, "/docs says what is expected"])
 
 
 def _asked(request: Request, name: str, answers_questions: bool) -> list:
@@ -262,37 +276,77 @@ class _Batcher:
         return requests
 
 
-class _BodyLimit:
-    """ASGI middleware: answers 413 once a body is too large, whether or not it said so first."""
+class _Door:
+    """ASGI middleware: lets in as many requests as are read at once, with bodies small and quick.
 
-    def __init__(self, app: Any, limit: int):
-        self.app, self.limit = app, limit
+    A request counts from before its body is read until its answer begins, so that no more bodies
+    wait in memory than the server admits.
+    """
+
+    def __init__(self, app: Any, limits: Limits, waiting: Gauge):
+        self.app, self.limits, self.waiting = app, limits, waiting
+        self.under_way = 0
 
     async def __call__(self, scope: dict, receive: Any, send: Any) -> None:
-        """Passes a request on, as long as its body is small enough."""
-        if scope["type"] != "http":
+        """Passes a request on, or refuses it."""
+        if scope["type"] != "http" or scope["method"] != "POST":  # no other body is ever read
             await self.app(scope, receive, send)
             return
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
-        too_large = JSONResponse(
-            {"detail": f"got a body of more than {self.limit:,} bytes; send less at once"}, 413
-        )
-        if not declared.isdigit() or int(declared) > self.limit:
-            await too_large(scope, receive, send)
+        if self.under_way >= self.limits.waiting:
+            detail = f"{self.under_way} requests are under way; try again"
+            await _refusal(429, detail, {"Retry-After": "1"})(scope, receive, send)
             return
+        with contextlib.ExitStack() as place:
+            self._count(1)
+            place.callback(self._count, -1)
+
+            async def answer(message):
+                place.close()  # how long a client takes to read its answer is its own affair
+                await send(message)
+
+            refusal, replay = await self._hold_body(scope, receive)
+            await (refusal or self.app)(scope, replay, answer)
+
+    def _count(self, more):
+        self.under_way += more
+        self.waiting.set(self.under_way)
+
+    async def _hold_body(self, scope, receive):
+        """Returns (what refuses the body or None, a `receive` that gives it once more).
+
+        A small body is held whole, so that it is refused before any work.
+        """
+        limits = self.limits
+        too_large = _refusal(
+            413, f"got a body of more than {limits.body_bytes:,} bytes; send less at once"
+        )
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        if not declared.isdigit() or int(declared) > limits.body_bytes:
+            return too_large, receive
         messages, size, more = [], 0, True
-        while more:  # a small body is held whole, so that it is refused before any work
-            message = await receive()
-            messages.append(message)
-            size += len(message.get("body", b""))
-            more = message["type"] == "http.request" and message.get("more_body", False)
-            if size > self.limit:
-                await too_large(scope, receive, send)
-                return
-        waiting = iter(messages)
+        try:
+            async with asyncio.timeout(limits.body_seconds):
+                while more:
+                    message = await receive()
+                    messages.append(message)
+                    size += len(message.get("body", b""))
+                    more = message["type"] == "http.request" and message.get("more_body", False)
+                    if size > limits.body_bytes:
+                        return too_large, receive
+        except TimeoutError:
+            detail = (
+                f"got {size:,} bytes of a body in {limits.body_seconds:g} seconds, expected all "
+                "of it; send less at once"
+            )
+            return _refusal(408, detail, {"Connection": "close"}), receive
+        held = iter(messages)
 
         async def replay():
-            message = next(waiting, None)
+            message = next(held, None)
             return message if message is not None else await receive()
 
-        await self.app(scope, replay, send)
+        return None, replay
+
+
+def _refusal(status: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    return JSONResponse({"detail": detail}, status, headers)

@@ -5,8 +5,8 @@ r"""Serves exported models over HTTP, with a page to try them on.
     python launch/serve.py --models student=runs/ner/model-onnx-int8,teacher=runs/teacher/model-onnx
 
 Folders are those of launch/export.py. Requests that come together are read together; what is too
-large, too long or too much is refused (413, 422, 429). /docs has the interface, /metrics what
-Prometheus reads.
+slow, too large, too long or too much is refused (408, 413, 422, 429). /docs has the interface,
+/metrics what Prometheus reads.
 """
 
 from pathlib import Path
@@ -28,6 +28,7 @@ OVERLAP = flags.DEFINE_integer(
     "overlap", None, "Pieces that windows share; a quarter of them. configs/squad.py: 128."
 )
 BODY = flags.DEFINE_integer("body_bytes", 1_000_000, "Largest body.", lower_bound=1)
+BODY_SECONDS = flags.DEFINE_float("body_seconds", 10.0, "For a body to come.", lower_bound=0.001)
 TEXT = flags.DEFINE_integer("text_characters", 100_000, "Longest text.", lower_bound=1)
 TEXTS = flags.DEFINE_integer("texts", 64, "Texts of a request.", lower_bound=1)
 WAITING = flags.DEFINE_integer("waiting", 64, "Requests at once; more get 429.", lower_bound=1)
@@ -52,8 +53,9 @@ def main():
             folder, threads=THREADS.value, max_length=MAX_LENGTH.value, overlap=OVERLAP.value
         )
     limits = Limits(
-        body_bytes=BODY.value, text_characters=TEXT.value, texts=TEXTS.value, waiting=WAITING.value
-    )
+        body_bytes=BODY.value, body_seconds=BODY_SECONDS.value, text_characters=TEXT.value,
+        texts=TEXTS.value, waiting=WAITING.value,
+    )  # fmt: skip
     uvicorn.run(create_app(models, limits), host=HOST.value, port=PORT.value, log_level="warning")
 
 

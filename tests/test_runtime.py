@@ -1,18 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """The edge runtime: what it finds, where it finds it, and what it does with odd texts."""
 
+import io
 import json
 import os
 import shlex
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from edad_jax.export import formats, runtime, windows
+from edad_jax.export import formats, runtime, stream, windows
 from tests.test_formats import LABELS, save, tokenizer_dir  # noqa: F401, a fixture
 from tests.tiny_text import WORDS
 
@@ -60,12 +64,13 @@ def tagger(folders):
 def test_spans_are_where_the_words_are(tagger):
     text = f"  {DRUG.capitalize()} {DRUG}, \u200bé {GENE}\tx\n{DRUG}!"
     (spans,) = tagger([text])
-    assert [(span.label, span.text) for span in spans] == [
-        ("Drug", f"{DRUG.capitalize()} {DRUG}"), ("Gene", GENE), ("Drug", DRUG),
-    ]  # fmt: skip
-    for span in spans:
-        assert text[span.start : span.end] == span.text
-        assert 0.99 < span.score <= 1
+    pair, gene, last = f"{DRUG.capitalize()} {DRUG}", text.index(GENE), text.rindex(DRUG)
+    assert [span[:4] for span in spans] == [
+        ("Drug", 2, 2 + len(pair), pair),
+        ("Gene", gene, gene + len(GENE), GENE),
+        ("Drug", last, last + len(DRUG), DRUG),
+    ]
+    assert all(0.99 < span.score <= 1 for span in spans)
 
 
 def test_every_word_of_a_long_text_is_judged_once_and_in_place(tagger):
@@ -127,12 +132,34 @@ def test_odd_texts_are_texts(folders, kind):
     assert len(results) == len(ODD_TEXTS)
     for text, result in zip(ODD_TEXTS, results, strict=True):
         if kind == "tagging":
-            assert all(text[span.start : span.end] == span.text for span in result)
             assert all(0 <= span.start < span.end <= len(text) for span in result)
         elif kind == "classification":
             assert sum(result.scores.values()) == pytest.approx(1)
         else:
             assert result.shape == (24,) and np.isfinite(result).all()
+
+
+AROUND = {
+    "emoji": "😀😀 🏳️‍🌈 {} 👩‍👩‍👧",
+    "NUL": "a\0b \0 {}\0 \0c",
+    "right to left": "שָׁלוֹם עולם {} \u202eمرحبا\u202c",
+    "lone surrogates": "\ud83d alone \udc00 {} \ud83d",
+    "accents in parts": "e\u0301 " * 30 + "e\u0301, {} o\u0308",
+    "Hangul in parts": "\u1112\u1161\u11ab\u1100\u1173\u11af {} \u1102\u116c",
+    "a long word": "x" * 5_000 + " {} y",
+    "ends of lines": "a\r\n\u2028{}\r\nb",
+    "no letter": "\u200b\ufeff\u00ad {}\u00a0\ufffd",
+}
+
+
+@pytest.mark.parametrize("around", AROUND.values(), ids=AROUND)
+def test_odd_text_around_a_word_does_not_move_it(tagger, reader, around):
+    text = around.format(GENE)
+    start = text.index(GENE)
+    (spans,) = tagger([text])
+    assert [span[:4] for span in spans] == [("Gene", start, start + len(GENE), GENE)]
+    ((answer,),) = reader([("what?", text)])
+    assert answer[:3] == (GENE, start, start + len(GENE))
 
 
 def test_ten_megabytes_are_one_text(tagger):
@@ -242,9 +269,10 @@ def test_an_empty_context_has_no_answer_and_says_so_in_json(reader):
 
 def test_a_real_net_answers_too(folders):
     reader = runtime.open_model(folders["answering"], **SMALL)
-    texts = [text for text in ODD_TEXTS if text.strip("\0 \n\t")]
-    for text, answers in zip(texts, reader([("who?", text) for text in texts]), strict=True):
-        assert all(text[answer.start : answer.end] == answer.text for answer in answers)
+    pairs = [("who?", text) for text in ODD_TEXTS]
+    for text, answers in zip(ODD_TEXTS, reader(pairs), strict=True):
+        assert len(answers) == (len(reader.cut(text).ids) > 0)
+        assert all(0 <= one.start < one.end <= len(text) for one in answers)
 
 
 def test_it_needs_no_other_package_and_works_as_a_command(folders):
@@ -271,6 +299,185 @@ def test_it_needs_no_other_package_and_works_as_a_command(folders):
     assert done.returncode == 0, done.stderr.decode()
     lines = [json.loads(line) for line in done.stdout.decode().splitlines()]
     assert [set(line) for line in lines] == [{"entities"}] * 4
+
+
+def as_command(folder, *options, **settings):
+    """Returns the runtime as a command that was started, with pipes, or as settings say."""
+    command = [
+        sys.executable, "-m", "edad_jax.export.runtime", str(folder), "--max-length", "16",
+        "--overlap", "2", *options,
+    ]  # fmt: skip
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    # Unbuffered, every write would be seen at once, whether or not it is flushed.
+    usual = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return subprocess.Popen(command, cwd=ROOT, **({"env": usual} | pipes | settings))
+
+
+def run(folder, text, *options, **settings):
+    """Returns (exit status, JSON lines, standard error) of the command."""
+    with as_command(folder, *options, **settings) as process:
+        try:
+            output, errors = process.communicate(text, timeout=120)
+        finally:
+            process.kill()
+    lines = [json.loads(line) for line in output.decode("utf-8").splitlines()]
+    return process.returncode, lines, errors.decode()
+
+
+def json_lines(*pairs):
+    return "".join(
+        json.dumps({"question": question, "context": context}) + "\n" for question, context in pairs
+    ).encode()
+
+
+PAIRS = [("who?", f"{DRUG} x {GENE} y"), ("", GENE), ("what?", "안녕 뇌 세포"), ("what?", "")]
+
+
+def test_the_command_answers_questions_alike_for_any_batch_and_threads(folders):
+    reader = runtime.Reader(folders["answering"], max_length=16, overlap=2)
+    expected = [runtime.as_json(answers) for answers in reader(PAIRS)]
+    assert [len(each["answers"]) for each in expected] == [1, 1, 1, 0]
+    for options in ((), ("--batch-size", "1", "--threads", "1")):
+        status, lines, errors = run(folders["answering"], json_lines(*PAIRS), *options)
+        assert status == 0, errors
+        assert len(lines) == len(PAIRS)
+        for line, wanted in zip(lines, expected, strict=True):
+            for one, other in zip(line["answers"], wanted["answers"], strict=True):
+                assert one == other | {"score": pytest.approx(other["score"], abs=2e-4)}
+
+
+def test_batch_size_and_threads_reach_the_model(folders, monkeypatch):
+    models = []
+
+    def open_model(*arguments, **options):
+        models.append(runtime.Tagger(*arguments, **options))
+        return models[0]
+
+    monkeypatch.setattr(runtime, "open_model", open_model)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"x\n")))
+    options = ["--max-length", "16", "--overlap", "2", "--batch-size", "5", "--threads", "3"]
+    runtime.main([str(folders["tagging"]), *options])
+    (model,) = models
+    assert (model.max_length, model.overlap, model.batch_size) == (16, 2, 5)
+    assert model.session.get_session_options().intra_op_num_threads == 3
+
+
+def test_the_command_tells_what_it_cannot_do(folders, tmp_path):
+    status, lines, errors = run(folders["answering"], b"", "--batch-size", "0")
+    assert (status, lines) == (1, []) and "a batch of 1 or more" in errors
+    status, lines, errors = run(tmp_path, b"")
+    assert status == 1 and "lacks model.onnx" in errors and "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        (b"", "got ''"),
+        (b"who?", "Expecting value"),
+        (b'"who?"', "TypeError"),
+        (b'{"question": "who?"}', "KeyError: 'context'"),
+        (b"[" * 100_000, "RecursionError"),
+    ],
+)
+def test_a_line_that_is_no_question_is_named_by_its_number(folders, line, says):
+    text = json_lines(*PAIRS[:2]) + line + b"\n" + json_lines(*PAIRS)
+    status, lines, errors = run(folders["answering"], text)
+    assert status == 1 and len(lines) == 2  # those before it are answered
+    assert "line 3: got " in errors and says in errors and len(errors) < 1_000
+    assert 'expected {"question": ..., "context": ...}' in errors
+
+
+def test_the_command_writes_utf8_whatever_the_locale_is(folders):
+    latin = os.environ | {"PYTHONIOENCODING": "iso-8859-1", "PYTHONUTF8": "0"}
+    text = '{"question": "?", "context": "안녕"}\n'.encode()
+    status, (line,), errors = run(folders["answering"], text, env=latin)
+    assert status == 0, errors
+    assert line["answers"][0]["text"] == "안녕"
+
+
+def test_an_answer_is_written_before_the_next_question_comes(folders):
+    with as_command(folders["answering"]) as process:
+        limit = threading.Timer(60, process.kill)  # which ends a read that waits for ever
+        limit.start()
+        try:
+            for pair in PAIRS:
+                process.stdin.write(json_lines(pair))
+                process.stdin.flush()
+                assert set(json.loads(process.stdout.readline() or "{}")) == {"answers"}
+        finally:
+            limit.cancel()
+            process.kill()
+
+
+def test_results_are_written_chunk_by_chunk(tagger, monkeypatch):
+    written, seen = io.BytesIO(), []
+
+    class Lines(io.BytesIO):
+        def __next__(self):
+            seen.append(written.getvalue().count(b"\n"))
+            return super().__next__()
+
+    monkeypatch.setattr(windows, "CHUNK", 500)  # five texts, since each counts as 100 letters more
+    monkeypatch.setattr(runtime, "open_model", lambda *_, **__: tagger)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(Lines(f"{GENE}\n".encode() * 20)))
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written))
+    runtime.main(["folder"])
+    assert max(number - count for number, count in enumerate(seen)) == 5
+    assert written.getvalue().count(b"\n") == 20
+
+
+def test_a_reader_of_the_output_may_go_as_head_does(folders, tmp_path):
+    path = tmp_path / "pairs.jsonl"
+    path.write_bytes(json_lines(*PAIRS) * 2_000)  # more than a pipe holds
+    with path.open("rb") as pairs, as_command(folders["answering"], stdin=pairs) as process:
+        limit = threading.Timer(60, process.kill)
+        limit.start()
+        try:
+            assert json.loads(process.stdout.readline() or "{}")["answers"]
+            process.stdout.close()
+            assert b"Error" not in process.stderr.read()
+            assert process.wait() == 1
+        finally:
+            limit.cancel()
+            process.kill()
+
+
+def test_a_terminal_sees_how_far_the_command_is(tagger, tmp_path, monkeypatch, capsys):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    (tmp_path / "texts.txt").write_bytes(f"{GENE}\n".encode() * 3)
+    now = iter(range(100))  # a second for each look at the clock
+    monkeypatch.setattr(stream, "time", SimpleNamespace(monotonic=lambda: next(now)))
+    monkeypatch.setattr(runtime, "open_model", lambda *_, **__: tagger)
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with (tmp_path / "texts.txt").open(encoding="utf-8") as texts:
+        monkeypatch.setattr(sys, "stdin", texts)
+        runtime.main(["folder"])
+    shown = [line.strip() for line in sys.stderr.getvalue().split("\r")]
+    assert shown == [
+        "",
+        "1 texts, 0.0 MB, 1 texts/s, 33%, 0:02 left",
+        "2 texts, 0.0 MB, 1 texts/s, 67%, 0:01 left",
+        "3 texts, 0.0 MB, 1 texts/s, 100%, 0:00 left",
+        "3 texts, 0.0 MB, 1 texts/s, 100%, 0:00 left",
+    ]
+    assert sys.stderr.getvalue().endswith("\n")
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_ten_megabytes_go_through_the_command(folders):
+    last = f"{DRUG} {GENE} last"
+    text = f"{GENE} {'x' * 490} " * 10_000 + "\n" + f"{GENE} {'x' * 490}\n" * 10_000 + last
+    assert len(text) > 9_900_000
+    start = time.monotonic()
+    status, lines, errors = run(folders["tagging"], text.encode())
+    assert time.monotonic() - start < 120
+    assert status == 0, errors
+    assert len(lines) == 10_002
+    (spans,) = runtime.Tagger(folders["tagging"], max_length=16, overlap=2)([last])
+    assert [each["start"] for each in lines[-1]["entities"]] == [span.start for span in spans]
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "config.json", "tokenizer.json"])

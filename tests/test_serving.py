@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Models behind HTTP, over a real socket."""
 
+import asyncio
+import contextlib
 import http.client
 import json
 import re
+import resource
 import shutil
+import socket
 import subprocess
 import threading
 import time
@@ -14,8 +18,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import uvicorn
 
-from edad_jax.export.runtime import Answer, Answers, Prediction, Reader, Span
+from edad_jax.export import formats
+from edad_jax.export.runtime import Answer, Answers, Prediction, Reader, Span, Tagger, as_json
 from edad_jax.serving import Limits, create_app
+from tests.test_formats import save, tokenizer_dir  # noqa: F401, a fixture
+from tests.tiny_text import WORDS
 
 LIMITS = Limits(body_bytes=5_000, text_characters=200, texts=4, waiting=8, gather_seconds=0.01)
 
@@ -46,6 +53,27 @@ class Echo(Reader):
             yield Answers([Answer(context[-3:], len(context) - 3, len(context), len(question))])
 
 
+def request_of(body):
+    """Returns the bytes of a request for prediction, after which its connection ends."""
+    head = (
+        "POST /v1/predict HTTP/1.1\r\nHost: here\r\nConnection: close\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def answer_of(received):
+    """Returns (status, body) of the bytes of an answer."""
+    head, _, body = received.partition(b"\r\n\r\n")
+    return int(head.split()[1]), body.decode()
+
+
+def rest_of(connection):
+    """Returns (status, body) of the answer that a connection gets."""
+    with connection, connection.makefile("rb") as answer:
+        return answer_of(answer.read())
+
+
 class Server:
     """The application in a thread, at a free port."""
 
@@ -71,12 +99,19 @@ class Server:
         try:
             method = method or ("GET" if body is None else "POST")
             given = {"Content-Type": "application/json"} | (headers or {})
+            given = {name: value for name, value in given.items() if value is not None}
             is_chunked = "Transfer-Encoding" in given
             connection.request(method, path, body, given, encode_chunked=is_chunked)
             answer = connection.getresponse()
             return answer.status, dict(answer.getheaders()), answer.read().decode()
         finally:
             connection.close()
+
+    def begin(self, body):
+        """Returns a connection after it has sent a request for prediction but for its last byte."""
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=60)
+        connection.sendall(request_of(body)[:-1])
+        return connection
 
     def predict(self, *texts, **others):
         status, _, body = self.ask("/v1/predict", json.dumps({"texts": texts} | others))
@@ -141,15 +176,41 @@ def test_models_health_metrics_page_and_interface_are_there(server):
         (json.dumps({"texts": ["a"] * 5}), 413, "got 5 texts, expected 4 at most"),
         (json.dumps({"texts": ["a" * 201]}), 413, "201 characters, expected 200"),
         (json.dumps({"texts": ["a" * 6_000]}), 413, "more than 5,000 bytes"),
-        (b"\xff\xfe", 422, ""),
+        (b"\xff\xfe", 422, "JSON"),
+        (b'{"texts": ["\xff"]}', 400, "parsing the body"),
+        ('{"texts": [NaN]}', 422, "body.texts.0: Input should be a valid string"),
+        ('{"texts": [1e999]}', 422, "body.texts.0: Input should be a valid string"),
+        ('{"texts": "\\ud800"}', 422, "body.texts: Input should be a valid list"),
+        ('{"texts": ["a"], "model": "\\ud800"}', 404, "got model"),
+        ('{"questions": [{"\\ud800": 1}]}', 422, "body.questions.0.question: Field required"),
+        (
+            json.dumps({"texts": [1] * 1_000}),
+            422,
+            "body.texts.0: Input should be a valid string; /docs says",
+        ),
         ('{"texts": ["\\ud800"]}', 200, "length 1"),  # json allows it, so the models do
     ],
 )
 def test_what_is_wrong_with_a_request_is_told(server, body, status, says):
     got, _, answer = server.ask("/v1/predict", body)
     assert got == status, answer
-    assert says in answer
+    assert says in (answer if status == 200 else json.loads(answer)["detail"])
     assert server.predict("still there")[0] == 200
+
+
+@pytest.mark.parametrize("content_type", [None, "application/x-www-form-urlencoded", "text/plain"])
+@pytest.mark.parametrize("body", [b'{"texts": ["secret"]}', b"secret \xff\xfe"])
+def test_a_body_that_is_not_sent_as_json_is_told_so_and_not_repeated(server, body, content_type):
+    status, _, answer = server.ask("/v1/predict", body, headers={"Content-Type": content_type})
+    assert status == 422
+    told = json.loads(answer)["detail"]
+    assert f"content type {content_type!r}, expected application/json" in told
+    assert "secret" not in told
+
+
+def test_the_interface_says_what_a_refusal_looks_like(server):
+    route = json.loads(server.ask("/openapi.json")[2])["paths"]["/v1/predict"]["post"]
+    assert set(route["responses"]) == {"200", "4XX"}
 
 
 def test_a_large_body_is_refused_whatever_its_header_says(server):
@@ -169,19 +230,128 @@ def test_a_failing_model_fails_that_request_alone(server):
     assert 'edad_requests_total{status="500"} 2.0' in server.ask("/metrics")[2]
 
 
-def test_of_a_thousand_requests_none_is_lost_and_none_fails():
+@pytest.fixture
+def many_files():
+    """Lets the process open what a thousand connections need at both of their ends."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 4_096:
+        pytest.skip(f"got {hard} files at once (ulimit -Hn), expected 4096")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 4_096), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def ask_at_once(port, bodies):
+    """Returns (status, body) for each; all are connected before the first one is sent."""
+
+    async def finish(reader, writer, body):
+        writer.write(request_of(body))
+        try:
+            return answer_of(await reader.read())
+        finally:
+            writer.close()
+
+    async with asyncio.timeout(60):
+        connections = await asyncio.gather(
+            *(asyncio.open_connection("127.0.0.1", port) for _ in bodies)
+        )
+        return await asyncio.gather(
+            *(finish(*ends, body) for ends, body in zip(connections, bodies, strict=True))
+        )
+
+
+@pytest.mark.parametrize("admitted", [16, 1_000])
+def test_of_a_thousand_requests_at_once_none_is_lost_and_none_fails(many_files, admitted):
     model = Counter(seconds=0.002)
-    limits = Limits(waiting=16)
-    with Server({"only": model}, limits) as running, ThreadPoolExecutor(64) as threads:
-        answers = list(threads.map(lambda n: running.predict("x" * (n % 90)), range(1_000)))
+    bodies = [json.dumps({"texts": ["x" * (number % 90)]}).encode() for number in range(1_000)]
+    with Server({"only": model}, Limits(waiting=admitted)) as running:
+        answers = asyncio.run(ask_at_once(running.port, bodies))
+        assert "edad_waiting 0.0" in running.ask("/metrics")[2]
     statuses = [status for status, _ in answers]
     assert len(statuses) == 1_000 and set(statuses) <= {200, 429}
-    assert statuses.count(200) > 100 and statuses.count(429) > 0
+    assert statuses.count(200) >= admitted
+    assert statuses.count(429) > 0 or admitted == 1_000
     for number, (status, answer) in enumerate(answers):
         if status == 200:
-            assert answer["results"][0]["label"] == f"length {number % 90}"
+            assert json.loads(answer)["results"][0]["label"] == f"length {number % 90}"
+        else:
+            assert "requests are under way; try again" in answer
     assert max(model.batches) > 1  # those that came together were read together
     assert sum(model.batches) == statuses.count(200)
+
+
+def wait_until(is_so):
+    limit = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def begin_all(server, body):
+    """Gives as many connections as the server admits, each with a request but for its last byte."""
+    with contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(server.begin(body)) for _ in range(LIMITS.waiting)]
+        wait_until(lambda: f"edad_waiting {LIMITS.waiting}.0" in server.ask("/metrics")[2])
+        yield connections
+
+
+def test_one_request_too_many_is_refused_before_its_body_has_come(server):
+    body = json.dumps({"texts": ["abc"]}).encode()
+    with begin_all(server, body) as connections:
+        status, answer = rest_of(server.begin(body))
+        assert status == 429 and f"{LIMITS.waiting} requests are under way" in answer
+        for connection in connections:
+            connection.sendall(body[-1:])
+        answers = [rest_of(connection) for connection in connections]
+    assert [status for status, _ in answers] == [200] * LIMITS.waiting
+    assert server.predict("a")[0] == 200
+
+
+def test_a_client_that_goes_leaves_its_place(server):
+    with begin_all(server, b'{"texts": ["abc"]}'):
+        pass
+    wait_until(lambda: "edad_waiting 0.0" in server.ask("/metrics")[2])
+    assert server.predict("a")[0] == 200
+
+
+def test_a_slow_body_is_given_up():
+    with Server({"only": Counter()}, Limits(body_seconds=0.2)) as running:
+        connection = running.begin(b'{"texts": ["abc"]}')
+        start = time.monotonic()
+        status, answer = rest_of(connection)  # read to its end: the server closes it
+        assert 0.1 < time.monotonic() - start < 30
+        assert status == 408 and "got 17 bytes of a body in 0.2 seconds" in answer
+        assert "edad_waiting 0.0" in running.ask("/metrics")[2]
+        assert running.predict("a")[0] == 200
+
+
+def test_a_client_that_does_not_read_its_answer_holds_no_place():
+    long = [Prediction("a" * 20_000_000, 1.0, {})]  # more than any socket's buffers hold
+    with Server({"only": lambda texts: long}, Limits(waiting=1)) as running:
+        body = b'{"texts": ["abc"]}'
+        with running.begin(body) as connection:
+            connection.sendall(body[-1:])
+            assert connection.recv(8) == b"HTTP/1.1"
+            assert running.ask("/v1/predict", "[]")[0] == 422
+
+
+def test_a_real_tagger_says_over_http_what_it_says_alone(tmp_path, tokenizer_dir):  # noqa: F811
+    model = formats.load(save(tmp_path / "model", tokenizer_dir, "tagging"))
+    folder = formats.export(model, "onnx", tmp_path / "onnx")
+    tagger = Tagger(folder, max_length=12, overlap=4, threads=1)
+    texts = [" ".join((WORDS * 3)[number : number + 1 + number % 30]) for number in range(40)]
+    texts += ["", "\0", "😀 é\u0301", "안녕 뇌"]
+    expected = [as_json(spans)["entities"] for spans in tagger(texts)]
+    assert sum(map(len, expected)) > 20
+    bodies = [json.dumps({"texts": [text]}).encode() for text in texts]
+    with Server({"tagger": tagger}, Limits()) as running:
+        answers = asyncio.run(ask_at_once(running.port, bodies))
+    for (status, answer), entities in zip(answers, expected, strict=True):
+        assert status == 200, answer
+        assert json.loads(answer)["results"] == [
+            {"entities": [each | {"score": pytest.approx(each["score"])} for each in entities]}
+        ]
 
 
 class OneSpan:
@@ -236,6 +406,16 @@ def test_the_page_marks_what_each_model_finds(tmp_path):
     assert shown.count("<section>") == 2
     assert len(re.findall(r"<mark[^>]*>&lt;b&gt;fever&lt;/b&gt;<small>Disease", shown)) == 2
     assert len(re.findall(r"<span>[\d.]+ ms</span>", shown)) == 2
+
+
+@NEEDS_CHROMIUM
+def test_the_page_tells_of_a_failure_that_is_no_json(tmp_path):
+    def fail(texts):
+        raise RuntimeError("a bug of the model")
+
+    with Server({"only": fail}) as running:
+        shown = shown_at(f"http://127.0.0.1:{running.port}/?text=a", tmp_path)
+    assert '<p class="error">500 Internal Server Error</p>' in shown
 
 
 def test_no_model_is_an_error():

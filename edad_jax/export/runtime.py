@@ -193,19 +193,29 @@ def as_json(result: Any) -> dict[str, Any]:
     }
 
 
-def _read_pair(line):
-    """Returns (question, context) of a JSON line."""
-    try:
-        pair = json.loads(line)
-        return str(pair["question"]), str(pair["context"])
-    except (ValueError, TypeError, KeyError) as error:
-        sys.exit(f'got {line[:80]!r} ({error}), expected {{"question": ..., "context": ...}}')
+def _read_pairs(lines):
+    """Yields (question, context) of JSON lines."""
+    for number, line in enumerate(lines, 1):
+        try:
+            pair = json.loads(line)
+            question, context = str(pair["question"]), str(pair["context"])
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            sys.exit(
+                f"line {number:,}: got {line[:80]!r} ({type(error).__name__}: {error}), expected "
+                '{"question": ..., "context": ...}; mend it, or take it out'
+            )
+        yield question, context
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Reads texts from standard input, one on each line, and writes a JSON line for each.
 
-    A Reader's lines are JSON themselves: {"question": ..., "context": ...}.
+    A Reader's lines are JSON themselves: {"question": ..., "context": ...}. What is written is
+    UTF-8, whatever the locale. Whoever reads it may stop at any time, as `head` does.
+
+    Raises:
+      SystemExit: the model cannot be opened, a Reader's line is not as above, or what is written
+        is no longer read.
     """
     parser = argparse.ArgumentParser(
         prog="python -m edad_jax.export.runtime",
@@ -229,10 +239,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(str(error))
     progress, sizes = Progress(size_of(sys.stdin.buffer)), deque()
     texts = read_lines(sys.stdin.buffer, sizes)
-    for result in model(map(_read_pair, texts) if isinstance(model, Reader) else texts):
-        sys.stdout.write(json.dumps(as_json(result), ensure_ascii=False) + "\n")
-        progress.add(sizes.popleft())
-    sys.stdout.flush()
+    sys.stdout.reconfigure(encoding="utf-8", newline="\n")
+    try:
+        for result in model(_read_pairs(texts) if isinstance(model, Reader) else texts):
+            sys.stdout.write(json.dumps(as_json(result), ensure_ascii=False) + "\n")
+            progress.add(sizes.popleft())
+            if len(sizes) < 2:  # a chunk is done: of the next one, its first line alone is read
+                sys.stdout.flush()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What is left would be written as Python ends, and fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     progress.add(0, last=True)
 
 
