@@ -302,6 +302,36 @@ def test_damaged_files_and_strange_tokenizers_are_told(folders, tmp_path):
         runtime.Tagger(copy, **SMALL)
 
 
+def test_the_tokenizer_of_another_model_is_told_though_it_has_as_many_pieces(folders, tmp_path):
+    copy = shutil.copytree(folders["tagging"], tmp_path / "copy")
+    tokenizer = json.loads((copy / "tokenizer.json").read_text(encoding="utf-8"))
+    pieces = tokenizer["model"]["vocab"]
+    pieces[DRUG], pieces[GENE] = pieces[GENE], pieces[DRUG]
+    (copy / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    with pytest.raises(ValueError, match="SHA-256 .*it belongs to another model"):
+        runtime.Tagger(copy, **SMALL)
+    config = json.loads((copy / "config.json").read_text(encoding="utf-8"))
+    del config["tokenizer_sha256"]  # older exports are read as before
+    (copy / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    runtime.Tagger(copy, **SMALL)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "message"),
+    [
+        ("tagging", {"id2label": {"0": "O", "1": "B-X"}}, "4 numbers as logits, .* says 2"),
+        ("classification", {"id2label": dict(enumerate("abcde"))}, "4 .* logits, .* says 5"),
+        ("encoder", {"hidden_size": 12}, "24 numbers as last_hidden_state, .* says 12"),
+    ],
+)
+def test_the_config_of_another_model_is_told(folders, tmp_path, kind, changes, message):
+    copy = shutil.copytree(folders[kind], tmp_path / "copy")
+    config = json.loads((copy / "config.json").read_text(encoding="utf-8"))
+    (copy / "config.json").write_text(json.dumps(config | changes), encoding="utf-8")
+    with pytest.raises(ValueError, match=f"{message}: one of them belongs to another model"):
+        runtime.open_model(copy, **SMALL)
+
+
 def test_another_task_and_impossible_windows_are_told(folders):
     with pytest.raises(ValueError, match="Classifier expected one that ends in ForSequence"):
         runtime.Classifier(folders["tagging"])

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A trained model in the format that someone asks for, as a folder of its own."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -85,7 +86,10 @@ def export(
     values.pop("auto_map", None)  # this folder has no torch code
     with replaced_folder(out) as beside:
         huggingface.copy_tokenizer(folder, beside)
-        load_tokenizer(str(folder)).backend_tokenizer.save(str(beside / "tokenizer.json"))
+        tokenizer = beside / "tokenizer.json"
+        load_tokenizer(str(folder)).backend_tokenizer.save(str(tokenizer))
+        # Other models' tokenizers may have as many pieces: the runtime compares this.
+        values["tokenizer_sha256"] = hashlib.sha256(tokenizer.read_bytes()).hexdigest()
         (beside / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
         if format_name == "stablehlo":
             (beside / STABLEHLO_FILE).write_bytes(_stablehlo(model))
