@@ -177,6 +177,19 @@ def test_layer_norms_stay_apart_where_shapes_are_known(tmp_path):
     assert "SkipLayerNormalization" not in kinds
 
 
+@pytest.mark.parametrize("blocks", [True, False])
+def test_onnxruntime_joins_the_gelus_of_float32_and_leaves_attention_apart(tmp_path, blocks):
+    config = tiny_exbert_config(blocks=blocks)
+    params = random_params(config)
+    params = {part: params[part] for part in ("base", "extension") if part in params}
+    model = build_onnx(config, params)
+    before = Counter(node.op_type for node in model.graph.node)
+    after = Counter(node.op_type for node in optimised(model, tmp_path / "optimised.onnx"))
+    gelus = before["Gelu"]
+    assert after["BiasGelu"] == gelus == (2 if blocks else 1) * config.base.num_hidden_layers
+    assert after + Counter(Add=gelus, Gelu=gelus, Identity=1) == before + Counter(BiasGelu=gelus)
+
+
 def test_what_onnxruntime_makes_of_int8_is_what_was_measured(tmp_path):
     config = tiny_exbert_config()
     params = {part: random_params(config)[part] for part in ("base", "extension")}
