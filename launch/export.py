@@ -26,7 +26,7 @@ REDUCE_RANGE = flags.DEFINE_bool(
 VERIFY = flags.DEFINE_bool("verify", False, "Compare with Flax on random rows.")
 ROWS = flags.DEFINE_integer("rows", 1_000, "Random rows for --verify.", lower_bound=1)
 DATA = flags.DEFINE_string(
-    "data", "", "Data of the model's task: score the test split before and after."
+    "data", "", "onnx, onnx-int8: data of the model's task; scores the test split before and after."
 )
 DATA_ROWS = flags.DEFINE_integer(
     "data_rows", 0, "Examples for --data, drawn at random; 0: all.", lower_bound=0
@@ -46,15 +46,24 @@ PRIVATE = flags.DEFINE_bool("private", False, "--push_to_hub: for its owner alon
 
 
 def main():
+    for flag, known in (
+        (CALIBRATE, ["onnx-int8"]), (REDUCE_RANGE, ["onnx-int8"]), (DATA, ["onnx", "onnx-int8"]),
+    ):  # fmt: skip
+        if flag.value and FORMAT.value not in known:
+            expected = " or ".join(known)
+            raise ValueError(f"--{flag.name} is for --format={expected}, got {FORMAT.value}")
     from edad_jax.export import formats
 
-    if CALIBRATE.value and FORMAT.value != "onnx-int8":
-        raise ValueError(f"--calibrate is for --format=onnx-int8, got {FORMAT.value}")
     if PUSH.value:
         from edad_jax.export import hub
 
         hub.check_push(PUSH.value)
     model = formats.load(MODEL.value)
+    if DATA.value and model.task is None:
+        raise ValueError(
+            f"--data is for fine-tuned models, --model={MODEL.value} has no task to score; "
+            "leave --data out"
+        )
     source = Path(MODEL.value).expanduser()
     if not OUT.value and not source.is_dir():
         raise ValueError(f"--model={MODEL.value} is no folder, so --out=FOLDER must say where to")
@@ -63,6 +72,7 @@ def main():
     if CALIBRATE.value:
         from edad_jax.export import calibration
 
+        calibration.check_reads_texts(model)
         texts = calibration.read_texts(CALIBRATE.value, CALIBRATION_ROWS.value)
         ranges = calibration.measure_ranges(model, texts)
     out = formats.export(model, FORMAT.value, out, reduce_range=REDUCE_RANGE.value, ranges=ranges)

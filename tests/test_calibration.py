@@ -82,3 +82,9 @@ def test_nothing_to_calibrate_with_is_told(tagger, tmp_path):
         calibration.read_texts(str(tmp_path / "nothing.txt"), 2)
     with pytest.raises(ValueError, match="nothing"):
         calibration.read_texts(str(tmp_path / "nothing"), 2)
+
+
+def test_a_model_that_reads_pairs_is_not_calibrated(tmp_path, tokenizer_dir):  # noqa: F811
+    reader = formats.load(save(tmp_path / "model", tokenizer_dir, "answering"))
+    with pytest.raises(ValueError, match="answers questions: .*; export it without --calibrate"):
+        calibration.measure_ranges(reader, TEXTS)

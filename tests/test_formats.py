@@ -3,6 +3,7 @@
 
 import json
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -176,6 +177,19 @@ def test_layer_norms_stay_apart_where_shapes_are_known(tmp_path):
     assert "SkipLayerNormalization" not in kinds
 
 
+@pytest.mark.parametrize("blocks", [True, False])
+def test_onnxruntime_joins_the_gelus_of_float32_and_leaves_attention_apart(tmp_path, blocks):
+    config = tiny_exbert_config(blocks=blocks)
+    params = random_params(config)
+    params = {part: params[part] for part in ("base", "extension") if part in params}
+    model = build_onnx(config, params)
+    before = Counter(node.op_type for node in model.graph.node)
+    after = Counter(node.op_type for node in optimised(model, tmp_path / "optimised.onnx"))
+    gelus = before["Gelu"]
+    assert after["BiasGelu"] == gelus == (2 if blocks else 1) * config.base.num_hidden_layers
+    assert after + Counter(Add=gelus, Gelu=gelus, Identity=1) == before + Counter(BiasGelu=gelus)
+
+
 def test_what_onnxruntime_makes_of_int8_is_what_was_measured(tmp_path):
     config = tiny_exbert_config()
     params = {part: random_params(config)[part] for part in ("base", "extension")}
@@ -221,6 +235,31 @@ def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path, tokenizer_di
     for _ in range(2):  # an exported model may be replaced
         formats.export(model, "onnx", tmp_path / "onnx")
     assert (tmp_path / "notes" / "precious.txt").read_text() == "years of work"
+
+
+def test_trained_models_and_files_are_left_alone(tmp_path, tokenizer_dir):
+    model = formats.load(save(tmp_path / "model", tokenizer_dir, "tagging"))
+    other = Path(save(tmp_path / "other", tokenizer_dir, "classification"))
+    both = Path(save(tmp_path / "both", tokenizer_dir, "classification"))
+    (both / "model.onnx").write_bytes(b"made by another tool")
+    (tmp_path / "file").write_text("years of work")
+    for format_name in ("onnx", "hf"):
+        for out in (other, both, tokenizer_dir):
+            with pytest.raises(ValueError, match="something else than an exported model"):
+                formats.export(model, format_name, out)
+        with pytest.raises(ValueError, match="file is a file, expected a folder"):
+            formats.export(model, format_name, tmp_path / "file")
+    assert {formats.load(str(each)).task.kind for each in (other, both)} == {"classification"}
+    assert (tokenizer_dir / "vocab.txt").is_file()
+    assert (tmp_path / "file").read_text() == "years of work"
+
+
+def test_an_export_takes_the_place_of_one_of_another_format(tmp_path, tokenizer_dir):
+    model = formats.load(save(tmp_path / "model", tokenizer_dir, "tagging"))
+    for format_name, has_weights in (("hf", True), ("onnx", False), ("hf", True), ("hf", True)):
+        formats.export(model, format_name, tmp_path / "out")
+        assert (tmp_path / "out" / "model.safetensors").is_file() == has_weights
+        assert (tmp_path / "out" / "model.onnx").is_file() != has_weights
 
 
 def test_what_cannot_be_exported_is_told(tmp_path, tokenizer_dir):

@@ -267,6 +267,42 @@ def test_an_empty_context_has_no_answer_and_says_so_in_json(reader):
     assert runtime.as_json(next(reader([("what", " ")]))) == {"answers": []}
 
 
+def test_short_pairs_are_read_in_one_run_each_with_its_own_question(reader):
+    pairs = [(f"{GENE} x", f"{GENE} y z"), (GENE, f"x {GENE}"), ("x", " ")]
+    assert [[answer.start for answer in each] for each in reader(pairs)] == [[0], [2], []]
+    ((_, segments),) = reader.session.seen
+    assert segments.tolist() == [
+        [0, 0, 0, 1, 1, 1, 0, 0],  # [CLS] GENE [SEP] x GENE [SEP], padded
+        [0, 0, 0, 0, 1, 1, 1, 1],  # [CLS] GENE x [SEP] GENE y z [SEP]
+    ]
+
+
+def test_pairs_are_answered_alike_alone_and_among_others(folders):
+    reader = runtime.open_model(folders["answering"], **SMALL)
+    words = WORDS[:19]
+    pairs = [(" ".join(words[: n % 3]), " ".join(words[n : n + 7 * (n % 4)])) for n in range(12)]
+    together, alone = list(reader(pairs)), [next(reader([pair])) for pair in pairs]
+    assert [len(each) for each in together] == [min(n % 4, 1) for n in range(12)]
+    for (_, context), one, other in zip(pairs, together, alone, strict=True):
+        assert [answer[:3] for answer in one] == [answer[:3] for answer in other]
+        assert [answer.score for answer in one] == pytest.approx([a.score for a in other], abs=2e-4)
+        assert all(context[answer.start : answer.end] == answer.text for answer in one)
+
+
+def test_pairs_are_read_as_they_are_asked_for(reader, monkeypatch):
+    monkeypatch.setattr(windows, "CHUNK", 500)
+    read = []
+
+    def stream():
+        for number in range(1_000):
+            read.append(number)
+            yield "x" * 100, GENE
+
+    results = reader(stream())
+    assert [answer.text for answer in next(results)] == [GENE]
+    assert len(read) < 5
+
+
 def test_a_real_net_answers_too(folders):
     reader = runtime.open_model(folders["answering"], **SMALL)
     pairs = [("who?", text) for text in ODD_TEXTS]
@@ -507,6 +543,36 @@ def test_damaged_files_and_strange_tokenizers_are_told(folders, tmp_path):
     (copy / "config.json").write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match="config.json.*export the model again"):
         runtime.Tagger(copy, **SMALL)
+
+
+def test_the_tokenizer_of_another_model_is_told_though_it_has_as_many_pieces(folders, tmp_path):
+    copy = shutil.copytree(folders["tagging"], tmp_path / "copy")
+    tokenizer = json.loads((copy / "tokenizer.json").read_text(encoding="utf-8"))
+    pieces = tokenizer["model"]["vocab"]
+    pieces[DRUG], pieces[GENE] = pieces[GENE], pieces[DRUG]
+    (copy / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    with pytest.raises(ValueError, match="SHA-256 .*it belongs to another model"):
+        runtime.Tagger(copy, **SMALL)
+    config = json.loads((copy / "config.json").read_text(encoding="utf-8"))
+    del config["tokenizer_sha256"]  # older exports are read as before
+    (copy / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    runtime.Tagger(copy, **SMALL)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "message"),
+    [
+        ("tagging", {"id2label": {"0": "O", "1": "B-X"}}, "4 numbers as logits, .* says 2"),
+        ("classification", {"id2label": dict(enumerate("abcde"))}, "4 .* logits, .* says 5"),
+        ("encoder", {"hidden_size": 12}, "24 numbers as last_hidden_state, .* says 12"),
+    ],
+)
+def test_the_config_of_another_model_is_told(folders, tmp_path, kind, changes, message):
+    copy = shutil.copytree(folders[kind], tmp_path / "copy")
+    config = json.loads((copy / "config.json").read_text(encoding="utf-8"))
+    (copy / "config.json").write_text(json.dumps(config | changes), encoding="utf-8")
+    with pytest.raises(ValueError, match=f"{message}: one of them belongs to another model"):
+        runtime.open_model(copy, **SMALL)
 
 
 def test_another_task_and_impossible_windows_are_told(folders):

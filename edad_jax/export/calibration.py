@@ -21,6 +21,15 @@ from edad_jax.tasks.tagged import read_tagged
 LONGEST = 128  # pieces of a calibration row
 
 
+def check_reads_texts(model: Model) -> None:
+    """Raises ValueError for a model that reads pairs: ranges on texts alone are not its own."""
+    if model.task and model.task.kind == "answering":
+        raise ValueError(
+            f"{model.source} answers questions: its layers read pairs, expected a model that reads "
+            "texts; export it without --calibrate"
+        )
+
+
 def measure_ranges(
     model: Model, texts: Sequence[str], *, word_rank: int = 0
 ) -> dict[str, tuple[float, float]]:
@@ -34,8 +43,9 @@ def measure_ranges(
       word_rank: that of the model to be written; see `onnx.write_onnx`.
 
     Raises:
-      ValueError: no text.
+      ValueError: no text, or a model that answers questions.
     """
+    check_reads_texts(model)
     if not texts:
         raise ValueError("got no text to calibrate with, expected at least one")
     watched = build_onnx(model.config, model.params, model.task, word_rank=word_rank, watched=True)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A trained model in the format that someone asks for, as a folder of its own."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ from edad_jax.models.heads import Classifier, Pooler
 FORMATS = ("hf", "onnx", "onnx-int8", "stablehlo")
 STABLEHLO_FILE = "model.stablehlo"
 PLATFORMS = ("cpu", "cuda", "tpu")
+_AGAIN = "exported again by edad_jax"  # what the card of --format hf says, and no other
 
 
 class Model(NamedTuple):
@@ -60,14 +62,14 @@ def export(
     Args:
       model: from `load`.
       format_name: one of FORMATS.
-      out: folder to write; what was there is replaced when all is written.
+      out: folder to write; an export that was there is replaced when all is written.
       reduce_range: see `onnx.write_onnx`.
       word_rank: likewise; ONNX alone has it.
       ranges: likewise; onnx-int8 alone has them.
 
     Raises:
-      ValueError: no such format, the tokenizer does not fit the model, or the folder has
-        something else in it, such as the model itself.
+      ValueError: no such format, the tokenizer does not fit the model, or what is there is no
+        export, such as a trained model.
       OSError: the files cannot be written.
     """
     if format_name not in FORMATS:
@@ -76,7 +78,7 @@ def export(
     out = Path(out).expanduser()
     _check_replaceable(out, folder)
     if format_name == "hf":
-        card = ModelCard(out.name, f"{model.source}, exported again by edad_jax.", {}, {}, {})
+        card = ModelCard(out.name, f"{model.source}, {_AGAIN}.", {}, {}, {})
         return huggingface.save_model(
             out, model.params, model.config, folder, card=card, task=model.task
         )
@@ -84,7 +86,10 @@ def export(
     values.pop("auto_map", None)  # this folder has no torch code
     with replaced_folder(out) as beside:
         huggingface.copy_tokenizer(folder, beside)
-        load_tokenizer(str(folder)).backend_tokenizer.save(str(beside / "tokenizer.json"))
+        tokenizer = beside / "tokenizer.json"
+        load_tokenizer(str(folder)).backend_tokenizer.save(str(tokenizer))
+        # Other models' tokenizers may have as many pieces: the runtime compares this.
+        values["tokenizer_sha256"] = hashlib.sha256(tokenizer.read_bytes()).hexdigest()
         (beside / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
         if format_name == "stablehlo":
             (beside / STABLEHLO_FILE).write_bytes(_stablehlo(model))
@@ -106,13 +111,26 @@ def _check_replaceable(out, source):
     """Raises ValueError where writing `out` would delete more than an exported model."""
     if source.resolve().is_relative_to(out.resolve()):
         raise ValueError(f"{out} has the model that is to be exported; choose another --out")
-    there = list(out.iterdir()) if out.is_dir() else []
-    is_model = (out / "config.json").is_file() and not any(path.is_dir() for path in there)
-    if there and not is_model:
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file, expected a folder; choose another --out")
+    names = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    if names and not _is_export(out, names):
         raise ValueError(
-            f"{out} has something else than an exported model ({there[0].name}, ...); "
-            "choose another --out"
+            f"{out} has something else than an exported model "
+            f"({', '.join(sorted(names)[:3])}, ...); choose another --out"
         )
+
+
+def _is_export(folder, names):
+    """Whether a folder's files are those that `export` writes, all of them."""
+    common = {"config.json", *huggingface.TOKENIZER_FILES}
+    if "model.safetensors" not in names:
+        programs = {runtime.MODEL_FILE, STABLEHLO_FILE}
+        return bool(names & programs) and names <= common | programs
+    # A trained model has the files of --format hf, but its card tells how it was trained.
+    card = folder / "README.md"
+    known = common | {"model.safetensors", card.name, huggingface.MODELLING_FILE}
+    return names <= known and card.is_file() and _AGAIN in card.read_text("utf-8", "replace")
 
 
 def output_names(model: Model) -> list[str]:

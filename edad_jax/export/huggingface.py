@@ -34,7 +34,7 @@ from edad_jax.models.convert import (
 from edad_jax.models.exbert import ExBertConfig, ExtensionConfig
 from edad_jax.models.names import HEADS
 
-_TOKENIZER_FILES = (
+TOKENIZER_FILES = (
     "vocab.txt",
     "tokenizer.json",
     "tokenizer_config.json",
@@ -50,7 +50,7 @@ _AUTO_MAP = {
     "AutoModelForSequenceClassification": "ExBertForSequenceClassification",
     "AutoModelForQuestionAnswering": "ExBertForQuestionAnswering",
 }
-_MODELLING_FILE = "modeling_exbert.py"
+MODELLING_FILE = "modeling_exbert.py"
 _CLASSES = {"bert": "Bert", "distilbert": "DistilBert", "albert": "Albert", "exbert": "ExBert"}
 
 
@@ -95,8 +95,8 @@ def save_model(
         copy_tokenizer(tokenizer_dir, beside)
         (beside / "README.md").write_text(readme(card, config, task), encoding="utf-8")
         if config.extension:
-            code = importlib.resources.files("edad_jax.export") / _MODELLING_FILE
-            (beside / _MODELLING_FILE).write_bytes(code.read_bytes())
+            code = importlib.resources.files("edad_jax.export") / MODELLING_FILE
+            (beside / MODELLING_FILE).write_bytes(code.read_bytes())
     return directory
 
 
@@ -287,7 +287,7 @@ def _config_json(config, architecture, pad_token_id):
     if config.extension:
         sizes = dataclasses.asdict(config.extension)
         values |= {f"extension_{name}": size for name, size in sizes.items()}
-        module = _MODELLING_FILE.removesuffix(".py")
+        module = MODELLING_FILE.removesuffix(".py")
         values["auto_map"] = {auto: f"{module}.{name}" for auto, name in _AUTO_MAP.items()}
     return values
 
@@ -311,7 +311,7 @@ def _check_tokenizer(tokenizer_dir, config):
 
 def copy_tokenizer(tokenizer_dir: Path, directory: Path) -> None:
     """Copies a tokenizer's files into a model's folder."""
-    for name in _TOKENIZER_FILES:
+    for name in TOKENIZER_FILES:
         if (tokenizer_dir / name).is_file():
             shutil.copyfile(tokenizer_dir / name, directory / name)
     # AutoTokenizer knows no tokenizer for the model type "exbert", unless it is named.

@@ -230,6 +230,11 @@ def _with_last(values, heads, last):
 
 
 def _attend(graph, query_key_value, width, heads, padding):
+    """Adds attention in ONNX's own nodes.
+
+    onnxruntime 1.31 leaves them as they are, here and in graphs without extension: its `Attention`
+    is not made of them. Of a whole float32 graph it joins each Gelu with its bias, and no more.
+    """
     shape = graph.constant(np.array([0, 0, heads, width // heads], np.int64), "heads")
     query, key, value = (
         graph.add("Transpose", graph.add("Reshape", part, shape), perm=axes)

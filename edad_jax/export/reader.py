@@ -59,33 +59,47 @@ class Reader(ExportedModel):
         self.longest_question = longest_question
 
     def __call__(self, pairs: Iterable[tuple[str, str]]) -> Iterator[Answers]:
-        """Yields the best answers to each (question, context)."""
-        for question, context in pairs:
-            pieces = self.cut(context)
-            found = answers.find_answers(
-                self._judge(self.cut(question).ids, pieces), pieces,
-                considered=answers.CONSIDERED, longest_answer=self.longest_answer,
-                most=max(answers.CONSIDERED, self.best),
-            )  # fmt: skip
-            shares = softmax(np.array([one.score for one in found])) if found else ()
-            yield Answers(
-                Answer(context[one.start : one.end], one.start, one.end, round(float(share), 4))
-                for one, share in list(zip(found, shares, strict=True))[: self.best]
-            )
+        """Yields the best answers to each (question, context).
 
-    def _judge(self, question, context):
-        """Yields (window, logits of starts, logits of ends) of every window of a context."""
-        if not len(context.ids):
-            return
-        question, cut = answers.lay_out(
-            question, len(context.ids), max_length=self.max_length,
-            max_query=self.longest_question, overlap=self.overlap,
-        )  # fmt: skip
-        before = [self._cls, *question, self._sep]
+        Memory does not grow with their number; windows of several pairs are read together.
+        """
+        for chunk in windows.chunks(pairs):
+            contexts = [self.cut(context) for _, context in chunk]
+            judged = self._judge([self.cut(question).ids for question, _ in chunk], contexts)
+            for (_, context), pieces, seen in zip(chunk, contexts, judged, strict=True):
+                found = answers.find_answers(
+                    seen, pieces,
+                    considered=answers.CONSIDERED, longest_answer=self.longest_answer,
+                    most=max(answers.CONSIDERED, self.best),
+                )  # fmt: skip
+                shares = softmax(np.array([one.score for one in found])) if found else ()
+                yield Answers(
+                    Answer(context[one.start : one.end], one.start, one.end, round(float(share), 4))
+                    for one, share in list(zip(found, shares, strict=True))[: self.best]
+                )
+
+    def _judge(self, questions, contexts):
+        """Returns for each pair its (window, logits of starts, logits of ends), in any order."""
+        cut = []  # of all pairs: number, [CLS] question [SEP], window
+        for number, (question, context) in enumerate(zip(questions, contexts, strict=True)):
+            if not len(context.ids):
+                continue
+            question, of_context = answers.lay_out(
+                question, len(context.ids), max_length=self.max_length,
+                max_query=self.longest_question, overlap=self.overlap,
+            )  # fmt: skip
+            before = [self._cls, *question, self._sep]
+            cut += [(number, before, window) for window in of_context]
+        cut.sort(key=lambda row: len(row[1]) + row[2].end - row[2].start)  # little padding
+        judged = [[] for _ in contexts]
         for begin in range(0, len(cut), self.batch_size):
             batch = cut[begin : begin + self.batch_size]
-            rows = [[*before, *context.ids[w.start : w.end], self._sep] for w in batch]
-            outputs = self.session.run(list(self.outputs), windows.feed(rows, second=len(before)))
-            for window, starts, ends in zip(batch, *outputs, strict=True):
+            rows = [
+                [*before, *contexts[n].ids[w.start : w.end], self._sep] for n, before, w in batch
+            ]
+            inputs = windows.feed(rows, [len(before) for _, before, _ in batch])
+            outputs = self.session.run(list(self.outputs), inputs)
+            for (number, before, window), starts, ends in zip(batch, *outputs, strict=True):
                 inside = slice(len(before), len(before) + window.end - window.start)
-                yield window, starts[inside], ends[inside]
+                judged[number].append((window, starts[inside], ends[inside]))
+        return judged

@@ -4,6 +4,7 @@
 numpy, onnxruntime and tokenizers alone.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -65,18 +66,14 @@ class ExportedModel:
                 f"expected max_length from 4 to {limit}, a smaller overlap, a batch of 1 or more"
             )
         self.batch_size, self.max_length, self.overlap = batch_size, max_length, overlap
-        self._tokenizer = _read_tokenizer(directory, self.config["vocab_size"])
+        self._tokenizer = _read_tokenizer(directory, self.config)
         ids = {name: self._tokenizer.token_to_id(f"[{name}]") for name in ("CLS", "SEP", "UNK")}
         self._cls, self._sep, self._unknown = ids["CLS"], ids["SEP"], ids["UNK"]
         if None in ids.values():
             raise ValueError(f"{directory}/tokenizer.json lacks one of [CLS], [SEP], [UNK]")
         self.session = _open(directory, threads)
-        names = [output.name for output in self.session.get_outputs()]
-        if not set(self.outputs) <= set(names):
-            raise ValueError(
-                f"{directory}/{MODEL_FILE} gives {names}, expected {list(self.outputs)}; "
-                "export the model again"
-            )
+        shapes = {output.name: output.shape for output in self.session.get_outputs()}
+        _check_outputs(directory, shapes, self.outputs, self.config)
 
     def cut(self, text):
         """Returns the pieces of a text. Surrogates, which no encoding knows, count as unknown."""
@@ -127,15 +124,24 @@ def read_config(directory: Path) -> dict[str, Any]:
     return config
 
 
-def _read_tokenizer(directory, vocab_size):
+def _read_tokenizer(directory, config):
     path = directory / "tokenizer.json"
     try:
         tokenizer = tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises nothing more definite
         raise ValueError(f"{path}: {error}; export the model again") from error
-    if tokenizer.get_vocab_size() != vocab_size:
+    got, expected = tokenizer.get_vocab_size(), config["vocab_size"]
+    if got != expected:
         raise ValueError(
-            f"{path} has {tokenizer.get_vocab_size()} pieces, the model {vocab_size}: "
+            f"{path} has {got} pieces, the model {expected}: "
+            "it belongs to another model; export this one again"
+        )
+    # The size says little: students of one recipe have as many pieces, whatever their corpus.
+    got = hashlib.sha256(path.read_bytes()).hexdigest()
+    expected = config.get("tokenizer_sha256", got)  # older exports lack it
+    if got != expected:
+        raise ValueError(
+            f"{path} has the SHA-256 {got}, config.json says {expected}: "
             "it belongs to another model; export this one again"
         )
     return windows.whole(tokenizer)
@@ -154,6 +160,25 @@ def _open(directory, threads):
             f"{directory / MODEL_FILE}: onnxruntime cannot read it ({error}); "
             "export the model again"
         ) from error
+
+
+def _check_outputs(directory, shapes, wanted, config):
+    if not set(wanted) <= set(shapes):
+        raise ValueError(
+            f"{directory}/{MODEL_FILE} gives {list(shapes)}, expected {list(wanted)}; "
+            "export the model again"
+        )
+    widths = {
+        "logits": len(config.get("id2label", {})),
+        "last_hidden_state": config["hidden_size"],
+    }
+    for name in wanted:
+        width = shapes[name][-1]  # a text where the file leaves it open
+        if isinstance(width, int) and width != widths.get(name, width):
+            raise ValueError(
+                f"{directory}/{MODEL_FILE} gives {width} numbers as {name}, config.json says "
+                f"{widths[name]}: one of them belongs to another model; export this one again"
+            )
 
 
 def read_labels(config: dict[str, Any]) -> list[str]:

@@ -4,7 +4,7 @@
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -35,15 +35,19 @@ class Window(NamedTuple):
     keep_end: int
 
 
-def chunks(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Yields lists of texts that have CHUNK characters together, or one that has more."""
+def chunks(texts: Iterable[Any]) -> Iterator[list[Any]]:
+    """Yields lists of texts that have CHUNK characters together, or one that has more.
+
+    Pairs of texts are taken too.
+    """
     chunk, size = [], 0
     for text in texts:
-        if chunk and size + len(text) > CHUNK:
+        length = len(text) if isinstance(text, str) else sum(map(len, text))
+        if chunk and size + length > CHUNK:
             yield chunk
             chunk, size = [], 0
         chunk.append(text)
-        size += len(text) + 100
+        size += length + 100
     if chunk:
         yield chunk
 
@@ -132,13 +136,15 @@ def cut(text: int, pieces: int, room: int, overlap: int) -> Iterator[Window]:
         start, keep_start = end - overlap, keep_end
 
 
-def feed(rows: Sequence[Sequence[int]], second: int | None = None) -> dict[str, np.ndarray]:
-    """Returns the inputs of a session; pieces from `second` on are of the second segment."""
+def feed(
+    rows: Sequence[Sequence[int]], seconds: Sequence[int] | None = None
+) -> dict[str, np.ndarray]:
+    """Returns the inputs of a session; pieces of a row from its `seconds` on are of segment two."""
     shape = len(rows), max(map(len, rows))
     ids, mask, segments = (np.zeros(shape, np.int64) for _ in range(3))
     for number, row in enumerate(rows):
         ids[number, : len(row)] = row
         mask[number, : len(row)] = 1
-        if second is not None:
-            segments[number, second : len(row)] = 1
+        if seconds is not None:
+            segments[number, seconds[number] : len(row)] = 1
     return {"input_ids": ids, "attention_mask": mask, "token_type_ids": segments}
