@@ -27,7 +27,11 @@ SCALE = flags.DEFINE_enum("scale", "small", ["small", "paper"], "Sizes of the ru
 TEACHER = flags.DEFINE_string(
     "teacher", None, "General BERT to begin with: folder or hub id; bert-base-uncased in the paper."
 )
-CORPUS = flags.DEFINE_string("corpus", None, "Domain text: globs or folders, comma-separated.")
+CORPUS = flags.DEFINE_string(
+    "corpus",
+    None,
+    "Domain text: globs or folders, comma-separated; tables kcbert: .txt with a document a line.",
+)
 NER = flags.DEFINE_string(
     "ner",
     "",
