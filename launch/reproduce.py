@@ -46,6 +46,9 @@ SQUAD = flags.DEFINE_string("squad", "", "Table pi-2: questions, as configs/squa
 QUESTIONS = flags.DEFINE_integer(
     "questions", 0, "Table pi-2: how many to ask, drawn at random; 0: all."
 )
+SCORING = flags.DEFINE_enum(
+    "scoring", "squad", ["squad", "korquad"], "Table pi-2: whose way to score answers."
+)
 SOFT_LABELS_OF = flags.DEFINE_string(
     "soft_labels_of",
     "",
@@ -151,6 +154,7 @@ def _main_pi():
         _path(SQUAD.value),
         **_places(),
         questions=QUESTIONS.value,
+        scoring=SCORING.value,
         tune=(*PI_SCALES[SCALE.value], *TUNE.value),
         soft_labels_of=SOFT_LABELS_OF.value,
         jobs=JOBS.value,
