@@ -13,6 +13,7 @@ from edad_jax import (
     inheritance,
     methods,
     minilm,
+    options,
     savings,
     schedules,
     state,
@@ -154,6 +155,7 @@ def check_settings(config: ConfigDict) -> None:
     student = student_config(config.student, Vocabulary(1, 1, 0, 0, 0))
     config_json.family_of(student.base, extended=student.extension is not None)
     extension_config(config.teacher.extension)
+    options.check_training(config)
 
 
 def _check_frozen_teacher(config, *, grows, has_learned):
@@ -192,6 +194,7 @@ def _check_lengths(config):
         )
     if config.method in minilm.METHODS:
         minilm.check_divides(config.minilm.relation_heads, "student", config.student.hidden_size)
+        minilm.check_extension(extension_config(config.student.extension))
 
 
 def assemble_run(
