@@ -252,7 +252,7 @@ def assemble_run(
         masking=MaskingConfig(
             vocab_size=vocabulary.size,
             mask_id=vocabulary.mask_id,
-            special_ids=(vocabulary.cls_id, vocabulary.sep_id),
+            special_ids=_never_masked(config.masking, vocabulary),
             masked_share=config.masking.share,
             max_predictions=config.masking.max_predictions,
             seed=config.seed,
@@ -273,6 +273,15 @@ def assemble_run(
         frozen={"teacher": teacher_frozen},
         settings=settings,
     )
+
+
+def _never_masked(section, vocabulary):
+    """Returns the ids of [CLS] and [SEP], as in BERT; with smoothing also of [UNK].
+
+    DistilBERT's code, where smoothing comes from, gives all special pieces the weight 0.
+    """
+    ids = (vocabulary.cls_id, vocabulary.sep_id)
+    return ids if not section.smoothing or vocabulary.unk_id is None else (*ids, vocabulary.unk_id)
 
 
 def _piece_weights(section, vocabulary):

@@ -100,6 +100,7 @@ def prepare(config: ConfigDict, workdir: str | Path) -> Prepared:
             mask_id=tokenizer.mask_token_id,
             cls_id=tokenizer.cls_token_id,
             sep_id=tokenizer.sep_token_id,
+            unk_id=tokenizer.unk_token_id,
             added_pieces=cut_added_words(_pieces(tokenizer), base_size),
             token_counts=_counts(config, train, folder, Path(workdir)),
         ),

@@ -33,9 +33,8 @@ def test_rows_and_vocabulary_are_what_the_configuration_asks_for(finished):
     vocabulary = prepared.vocabulary
     assert (vocabulary.base_size, vocabulary.size) == (len(base), len(base) + ADDED_WORDS)
     assert vocabulary.added_size == ADDED_WORDS
-    assert [base[i] for i in (vocabulary.mask_id, vocabulary.cls_id, vocabulary.sep_id)] == [
-        "[MASK]", "[CLS]", "[SEP]"
-    ]  # fmt: skip
+    ids = (vocabulary.mask_id, vocabulary.cls_id, vocabulary.sep_id, vocabulary.unk_id)
+    assert [base[i] for i in ids] == ["[MASK]", "[CLS]", "[SEP]", "[UNK]"]
     assert prepared.train.max_length == 32
     row = prepared.train[np.array([0])][0]
     assert row["ids"][0] == vocabulary.cls_id
