@@ -9,6 +9,9 @@ r"""Distil-KcBERT: a DistilBERT of the Korean KcBERT, by the triple loss.
         --config.model=runs/distilkcbert/student \
         --config.data=/data/sentiment.csv --workdir runs/sentiment
 
+A .txt file has an item a line; with blank lines between longer texts, add
+--config.corpus.lines=False.
+
 The thesis: 800,000 lines of news, nine students (1, 3 or 6 layers, feed-forward 192, 768 or 3072)
 on one RTX 2080 Ti; this is the fifth, its best. What it does not say is taken from DistilBERT's
 published code. launch/reproduce.py --table kcbert-4 runs all nine. Not yet run with KcBERT by us;
@@ -25,6 +28,7 @@ def get_config() -> ConfigDict:
     config = edad.get_config()
     config.method = "triple"
 
+    config.corpus.lines = True  # a news item a line: no two of them share a row
     config.vocabulary.size = 0  # the student has the teacher's words
     config.rows.mode = "single"  # one segment; there is no next-sentence loss
     config.rows.max_length = 128

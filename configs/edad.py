@@ -29,6 +29,7 @@ def get_config() -> ConfigDict:
     config.corpus.packages = ()  # instead: installed Python packages, for their docstrings
     config.corpus.text_key = "text"  # field of jsonl, parquet and data sets
     config.corpus.encoding = "utf-8"
+    config.corpus.lines = False  # .txt: every line is a document, as of headlines; else blank lines
 
     config.vocabulary = ConfigDict()
     config.vocabulary.base = ""  # tokenizer to extend; empty: the teacher's

@@ -13,6 +13,7 @@ from edad_jax import (
     inheritance,
     methods,
     minilm,
+    options,
     savings,
     schedules,
     state,
@@ -154,6 +155,7 @@ def check_settings(config: ConfigDict) -> None:
     student = student_config(config.student, Vocabulary(1, 1, 0, 0, 0))
     config_json.family_of(student.base, extended=student.extension is not None)
     extension_config(config.teacher.extension)
+    options.check_training(config)
 
 
 def _check_frozen_teacher(config, *, grows, has_learned):
@@ -192,6 +194,7 @@ def _check_lengths(config):
         )
     if config.method in minilm.METHODS:
         minilm.check_divides(config.minilm.relation_heads, "student", config.student.hidden_size)
+        minilm.check_extension(extension_config(config.student.extension))
 
 
 def assemble_run(
@@ -249,7 +252,7 @@ def assemble_run(
         masking=MaskingConfig(
             vocab_size=vocabulary.size,
             mask_id=vocabulary.mask_id,
-            special_ids=(vocabulary.cls_id, vocabulary.sep_id),
+            special_ids=_never_masked(config.masking, vocabulary),
             masked_share=config.masking.share,
             max_predictions=config.masking.max_predictions,
             seed=config.seed,
@@ -270,6 +273,15 @@ def assemble_run(
         frozen={"teacher": teacher_frozen},
         settings=settings,
     )
+
+
+def _never_masked(section, vocabulary):
+    """Returns the ids of [CLS] and [SEP], as in BERT; with smoothing also of [UNK].
+
+    DistilBERT's code, where smoothing comes from, gives all special pieces the weight 0.
+    """
+    ids = (vocabulary.cls_id, vocabulary.sep_id)
+    return ids if not section.smoothing or vocabulary.unk_id is None else (*ids, vocabulary.unk_id)
 
 
 def _piece_weights(section, vocabulary):

@@ -36,6 +36,7 @@ class Vocabulary:
     sep_id: int
     added_pieces: Sequence[tuple[int, ...]] = ()  # the base pieces that each added word is made of
     token_counts: np.ndarray | None = None  # int64 [size]; where masking asks for them
+    unk_id: int | None = None  # what masking with token_counts leaves alone
 
     @property
     def added_size(self) -> int:

@@ -14,7 +14,7 @@ import optax
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from edad_jax import schedules
+from edad_jax import options, schedules
 from edad_jax.build_nets import resolve_precision
 from edad_jax.checkpoint import Checkpointer
 from edad_jax.data.tokenizer import load_tokenizer
@@ -107,6 +107,7 @@ def check_settings(config: ConfigDict) -> None:
             f"config.soft_weight={config.soft_weight} and temperature={config.temperature}: "
             "expected a weight between 0 and 1, and a temperature above 0"
         )
+    options.check_tuning(config)
     resolve_precision(config.dtype)
 
 

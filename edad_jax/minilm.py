@@ -14,6 +14,7 @@ from collections.abc import Callable
 import jax
 
 from edad_jax import losses
+from edad_jax.models.exbert import ExtensionConfig
 from edad_jax.nets import Nets
 from edad_jax.step import StepSettings, make_step, total
 
@@ -32,6 +33,16 @@ def check_divides(heads: int, net: str, width: int) -> None:
         raise ValueError(
             f"config.minilm.relation_heads={heads} does not divide the {net}'s width, {width}; "
             "choose a common divisor of both widths, such as 12"
+        )
+
+
+def check_extension(extension: ExtensionConfig | None) -> None:
+    """Raises ValueError for a student with extension blocks: no loss would reach its last one."""
+    if extension is not None:
+        raise ValueError(
+            f"config.student.extension.hidden_size={extension.hidden_size}, expected 0 with "
+            "config.method='minilm': of the last layer only the original block is compared, and "
+            "the extension's would stay random; give --config.student.extension.hidden_size=0"
         )
 
 

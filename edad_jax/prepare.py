@@ -100,6 +100,7 @@ def prepare(config: ConfigDict, workdir: str | Path) -> Prepared:
             mask_id=tokenizer.mask_token_id,
             cls_id=tokenizer.cls_token_id,
             sep_id=tokenizer.sep_token_id,
+            unk_id=tokenizer.unk_token_id,
             added_pieces=cut_added_words(_pieces(tokenizer), base_size),
             token_counts=_counts(config, train, folder, Path(workdir)),
         ),
@@ -121,8 +122,9 @@ def _read_source(corpus, report):
     if corpus.files:
         files = list_files(_patterns(corpus.files))
         return read_documents(
-            files, report=report, text_key=corpus.text_key, encoding=corpus.encoding
-        )
+            files, report=report, text_key=corpus.text_key, encoding=corpus.encoding,
+            lines=corpus.lines,
+        )  # fmt: skip
     if corpus.dataset:
         return read_dataset(
             corpus.dataset,
@@ -153,7 +155,7 @@ def describe_source(corpus: ConfigDict) -> dict:
             "files": [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats],
             "text_key": corpus.text_key,
             "encoding": corpus.encoding,
-        }
+        } | ({"lines": True} if corpus.lines else {})  # rows from before the option stay good
     if corpus.dataset:
         names = ("dataset", "dataset_config", "dataset_split", "text_key")
         return {name: corpus[name] for name in names}

@@ -123,7 +123,7 @@ def plan_ablation(
         Cell(
             "triple-rows",
             ("launch/prepare.py", "--config=configs/distilkcbert.py", begun,
-             f"--config.corpus.files={corpus}", *scale.rows),
+             f"--config.corpus.files={corpus}", "--config.corpus.lines=False", *scale.rows),
             "--out",
             "rows.stage.json",
         )

@@ -44,6 +44,7 @@ PI_SCALES = {
 }
 FORMATS = {"onnx": "float32", "onnx-int8": "int8"}
 NAME = "table-pi-2"
+_SCORED_BY = {"squad": "SQuAD 1.1", "korquad": "KorQuAD 1.0"}
 
 
 class PiPlan(NamedTuple):
@@ -59,6 +60,7 @@ def plan_pi(
     folder: str,
     tune: Sequence[str] = (),
     soft_labels_of: str = "",
+    scoring: str = "squad",
 ) -> PiPlan:
     """Returns what has to be fine-tuned.
 
@@ -69,6 +71,7 @@ def plan_pi(
       tune: more flags for every fine-tuning.
       soft_labels_of: one of the models; the others are also fine-tuned with its soft labels
         (DistilBERT's second step, section 3), as models of their own. "": none.
+      scoring: of the answers that each epoch is judged by.
 
     Raises:
       ValueError: no model, or one that is not there.
@@ -79,6 +82,7 @@ def plan_pi(
         raise ValueError(
             f"--soft_labels_of={soft_labels_of}: expected one of --models, {', '.join(models)}"
         )
+    way = () if scoring == "squad" else (f"--config.scoring={scoring}",)
     cells, places = [], {}
     for name, model in models.items():
         config = read_json(local_folder(model, option="--models=NAME=FOLDER") / "config.json")
@@ -87,7 +91,7 @@ def plan_pi(
             continue
         words = (
             "launch/finetune.py", "--config=configs/squad.py", f"--config.model={model}",
-            f"--config.data={squad}", *tune,
+            f"--config.data={squad}", *way, *tune,
         )  # fmt: skip
         cells.append(Cell(f"squad-{name}", words, "--workdir", "summary.json"))
         places[name] = f"{folder}/squad-{name}/model"
@@ -108,6 +112,7 @@ def reproduce_pi(
     workdir: Path,
     out: Path,
     questions: int = 0,
+    scoring: str = "squad",
     threads: int = 0,
     tune: Sequence[str] = (),
     soft_labels_of: str = "",
@@ -124,6 +129,7 @@ def reproduce_pi(
       workdir: where the cells and the exported models are.
       out: where the table goes.
       questions: how many to ask, drawn at random; 0: all.
+      scoring: of the answers, one of `answer_scores.SCORINGS`.
       threads: of the runtime; 0: as many as there are cores.
       tune: more flags for every fine-tuning.
       soft_labels_of: one of the models, whose soft labels the others learn from too; "": none.
@@ -135,7 +141,7 @@ def reproduce_pi(
       ValueError: a cell failed; says which.
     """
     folder = workdir / "pi" / "cells"
-    plan = plan_pi(models, squad, str(folder), tune, soft_labels_of)
+    plan = plan_pi(models, squad, str(folder), tune, soft_labels_of, scoring)
     splits, _ = read_questions(squad)
     asked = choose(splits["test"], questions, np.random.default_rng(0))
     if not only_report:
@@ -148,10 +154,11 @@ def reproduce_pi(
             file_name = f"{name.replace(', ', '-').replace(' ', '-')}-{format_name}"
             exported = formats.export(formats.load(place), format_name, folder.parent / file_name)
             rows.append(
-                {"model": name, "numbers": numbers} | _ask(exported, asked, threads, progress)
+                {"model": name, "numbers": numbers}
+                | _ask(exported, asked, scoring, threads, progress)
             )
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / f"{NAME}.json", {"rows": rows, "published": PUBLISHED})
+    write_json(out / f"{NAME}.json", {"scoring": scoring, "rows": rows, "published": PUBLISHED})
     points = [
         {"name": f"{row['model']} {row['numbers']}", "score": 100 * row["f1"], "half": None,
          "cost": 1_000 * row["seconds"] / len(asked)}
@@ -159,11 +166,14 @@ def reproduce_pi(
     ]  # fmt: skip
     figures.plot_costs(out / f"{NAME}.png", points, TITLE, "a question (ms)", "F1 (%)")
     with open_beside(out / f"{NAME}.md") as file:
-        file.write(_markdown(rows, len(asked), plan, folder, {squad: "SQUAD"} | _named(models)))
+        places = {squad: "SQUAD"} | _named(models)
+        file.write(_markdown(rows, len(asked), scoring, plan, folder, places))
     return out / f"{NAME}.md"
 
 
-def _ask(exported: Path, asked: Sequence[Question], threads: int, progress: bool) -> dict[str, Any]:
+def _ask(
+    exported: Path, asked: Sequence[Question], scoring: str, threads: int, progress: bool
+) -> dict[str, Any]:
     """Returns the scores of an exported model, and the seconds that it took, one by one."""
     reader = open_reader(exported, threads=threads)
     next(reader([(asked[0].question, asked[0].context)]))
@@ -172,7 +182,7 @@ def _ask(exported: Path, asked: Sequence[Question], threads: int, progress: bool
         best = next(reader([(question.question, question.context)]))
         answers.append(best[0].text if best else "")
     seconds = time.perf_counter() - start
-    scores = answer_scores(answers, [question.gold_texts for question in asked], "squad")
+    scores = answer_scores(answers, [question.gold_texts for question in asked], scoring)
     return {
         "exact_match": scores["exact_match"],
         "f1": scores["f1"],
@@ -185,7 +195,7 @@ def _named(models):
     return {path: name.upper() for name, path in models.items()}
 
 
-def _markdown(rows, count, plan, folder, places) -> str:
+def _markdown(rows, count, scoring, plan, folder, places) -> str:
     first = rows[0]["seconds"]
     shown = [
         {
@@ -207,7 +217,8 @@ def _markdown(rows, count, plan, folder, places) -> str:
     lines = [
         f"# {TITLE}", "",
         f"{count:,} questions of the test split (drawn at random), one at a time, windows of at "
-        f"most 384 pieces, on {os.cpu_count()} cores, by onnxruntime.", "",
+        f"most 384 pieces, on {os.cpu_count()} cores, by onnxruntime. Answers are scored in "
+        f"{_SCORED_BY[scoring]}'s way.", "",
         markdown_table(shown, list(shown[0])), "", f"![{TITLE}]({NAME}.png)", "",
         "## The paper's figures", "",
         "10,570 questions on a Raspberry Pi 5, TensorFlow, float32. Its exact match lies 17 points "

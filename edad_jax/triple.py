@@ -10,8 +10,10 @@ Distil-KcBERT is the first; neither paper has the second. The weights sum to 1. 
 teacher's part of them, alpha, moves: alpha (soft + cosine) + (1 - alpha) L_MLM.
 
 Deviations from the published code: the masked pieces are drawn for each row, not over a batch (a
-row's mask does not depend on its neighbours); where the widths differ, the student's last hidden
-state is mapped to the teacher's, as TinyBERT does, where the code refuses.
+row's mask does not depend on its neighbours), and their number is rounded for each row, not
+rounded up for the whole batch; without smoothing [UNK] is masked too, where the code never does;
+rows of half [UNK] or more are kept, where the code drops them; where the widths differ, the
+student's last hidden state is mapped to the teacher's, as TinyBERT does, where the code refuses.
 """
 
 from collections.abc import Callable

@@ -33,6 +33,12 @@ DATA_ROWS = flags.DEFINE_integer(
 )
 TEXT_KEY = flags.DEFINE_string("text_key", "", "Column of --data with the texts to classify.")
 LABEL_KEY = flags.DEFINE_string("label_key", "", "Column of --data with their labels.")
+SCORING = flags.DEFINE_enum(
+    "scoring",
+    "squad",
+    ["squad", "korquad"],
+    "Whose way to score answers to the questions of --data.",
+)
 CALIBRATE = flags.DEFINE_string(
     "calibrate",
     "",
@@ -94,6 +100,7 @@ def main():
             rows=DATA_ROWS.value,
             text_key=TEXT_KEY.value,
             label_key=LABEL_KEY.value,
+            scoring=SCORING.value,
         )
         for name, (before, after) in scores.items():
             print(

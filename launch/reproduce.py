@@ -27,7 +27,11 @@ SCALE = flags.DEFINE_enum("scale", "small", ["small", "paper"], "Sizes of the ru
 TEACHER = flags.DEFINE_string(
     "teacher", None, "General BERT to begin with: folder or hub id; bert-base-uncased in the paper."
 )
-CORPUS = flags.DEFINE_string("corpus", None, "Domain text: globs or folders, comma-separated.")
+CORPUS = flags.DEFINE_string(
+    "corpus",
+    None,
+    "Domain text: globs or folders, comma-separated; tables kcbert: .txt with a document a line.",
+)
 NER = flags.DEFINE_string(
     "ner",
     "",
@@ -41,6 +45,9 @@ MODELS = flags.DEFINE_list(
 SQUAD = flags.DEFINE_string("squad", "", "Table pi-2: questions, as configs/squad.py takes them.")
 QUESTIONS = flags.DEFINE_integer(
     "questions", 0, "Table pi-2: how many to ask, drawn at random; 0: all."
+)
+SCORING = flags.DEFINE_enum(
+    "scoring", "squad", ["squad", "korquad"], "Table pi-2: whose way to score answers."
 )
 SOFT_LABELS_OF = flags.DEFINE_string(
     "soft_labels_of",
@@ -147,6 +154,7 @@ def _main_pi():
         _path(SQUAD.value),
         **_places(),
         questions=QUESTIONS.value,
+        scoring=SCORING.value,
         tune=(*PI_SCALES[SCALE.value], *TUNE.value),
         soft_labels_of=SOFT_LABELS_OF.value,
         jobs=JOBS.value,

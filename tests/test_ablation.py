@@ -82,6 +82,12 @@ def test_teacher_and_students_read_single_segments_at_every_scale(teacher):
         assert head.name == "triple-teacher" and "--config.rows.mode=single" in head.words
 
 
+def test_the_text_has_blank_lines_between_documents(teacher):
+    """Other than the news of the configuration."""
+    rows, *_ = _plan(teacher).cells
+    assert rows.name == "triple-rows" and "--config.corpus.lines=False" in rows.words
+
+
 def test_every_weighing_is_accepted(teacher):
     for cells in _plan(teacher).trainings.values():
         config = distilkcbert.get_config()

@@ -165,6 +165,17 @@ def test_a_misspelt_part_to_freeze_is_an_error(inputs):
         build_run(inputs, teacher__frozen=("bse", "pooler"))
 
 
+def test_unknown_pieces_are_masked_unless_pieces_have_weights(inputs):
+    words = vocabulary(inputs, unk_id=1)
+    words = dataclasses.replace(words, token_counts=np.ones(words.size, np.int64))
+    special_ids = [
+        build.build_run(tiny_config(inputs, masking__smoothing=smoothing), words, total_steps=10)
+        .settings.masking.special_ids
+        for smoothing in (0.0, 0.7)
+    ]  # fmt: skip
+    assert special_ids == [(2, 3), (2, 3, 1)]
+
+
 def test_alpha_and_learning_rates_follow_the_configuration(inputs):
     settings = build_run(
         inputs, alpha="linear_reverse", optimizer__schedule="warmup_linear",

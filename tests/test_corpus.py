@@ -141,7 +141,8 @@ def test_nul_bytes_are_removed_and_binary_lines_skipped(tmp_path):
     documents, report = read(path)
     assert documents == ["A line with a NUL.\nAnother."]
     assert report.problems["NUL bytes removed"] == 1
-    assert report.problems["line skipped: over a quarter of it is not text"] == 1
+    reason = "line skipped: over a quarter of it is not text (--config.corpus.encoding=...)"
+    assert report.problems[reason] == 1
     assert any(message.startswith(f"{path}:2: line skipped") for message in report.messages)
 
 
@@ -315,6 +316,45 @@ def test_other_encodings_are_read(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes("\n\n".join(DOCUMENTS[1:2]).encode("euc-kr"))
     assert read(path, encoding="euc-kr")[0] == DOCUMENTS[1:2]
+
+
+def test_korean_in_its_old_encoding_is_skipped_and_the_option_is_named(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes("뇌는 세포로 이루어져 있다.\n세포는 작다.".encode("cp949"))
+    with pytest.raises(
+        ValueError, match=r"2 x line skipped: .*\(--config.corpus.encoding=\.\.\.\)"
+    ):
+        read(path)
+    assert read(path, encoding="cp949")[0] == ["뇌는 세포로 이루어져 있다.\n세포는 작다."]
+
+
+NEWS = ["Rates rise.", "뇌는 세포로 이루어져 있다.", "One. Two."]
+LINES = "\n".join([NEWS[0], "", *NEWS[1:], " ", ""]).encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.txt", LINES),
+        ("a.txt", LINES.replace(b"\n", b"\r\n").rstrip()),
+        ("a.txt.gz", gzip.compress(LINES)),
+        ("a.txt.xz", lzma.compress(LINES)),
+        ("a.txt.zst", zstd(LINES)),
+        ("a.tar.gz", tar_of({"b.txt": LINES})),
+    ],
+    ids="plain crlf gz xz zst tar".split(),
+)
+def test_every_line_may_be_a_document(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    documents, report = read(tmp_path / name, lines=True)
+    assert documents == NEWS
+    assert report.documents == 3 and not report.problems
+
+
+def test_lines_are_documents_in_text_files_alone(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"text": DOCUMENTS[0]}))
+    assert read(path, lines=True)[0] == DOCUMENTS[:1]
 
 
 def test_report_keeps_the_first_messages_only(tmp_path):

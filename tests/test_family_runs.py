@@ -6,11 +6,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from safetensors.numpy import save_file
 
 from edad_jax import build, build_nets
 from edad_jax.export import check, formats, huggingface
+from edad_jax.export.graph import INPUTS
 from edad_jax.finetune import finetune
 from edad_jax.metrics import read_metrics
 from edad_jax.models import convert
@@ -124,6 +126,24 @@ def test_an_albert_learns_to_tag_and_is_exported(taught, tmp_path):
     assert check.largest_difference(model, "onnx", out, **COMPARE) < 2e-5
 
 
+def correlation(model, folder):
+    """Returns how the numbers of an ONNX file go with Flax's, over random rows; the least one."""
+    ids = np.random.default_rng(0).integers(0, model.config.vocab_size, (8, 24)).astype(np.int32)
+    inputs = (ids, np.ones_like(ids), np.zeros_like(ids))
+    session = onnxruntime.InferenceSession(
+        str(folder / "model.onnx"), providers=["CPUExecutionProvider"]
+    )
+    got = session.run(
+        formats.output_names(model),
+        {name: value.astype(np.int64) for name, value in zip(INPUTS, inputs, strict=True)},
+    )
+    expected = check.compiled(model)(*inputs)
+    return min(
+        np.corrcoef(ours.ravel(), np.asarray(theirs).ravel())[0, 1]
+        for ours, theirs in zip(got, expected, strict=True)
+    )
+
+
 @pytest.mark.parametrize("format_name", ["onnx", "onnx-int8", "stablehlo"])
 @pytest.mark.parametrize("name", ["distilbert", "albert"])
 def test_encoders_give_what_flax_gives(tmp_path, name, format_name):
@@ -131,8 +151,11 @@ def test_encoders_give_what_flax_gives(tmp_path, name, format_name):
     heads = ("base", "mlm") if name == "distilbert" else ("base", "pooler")
     model = formats.load(str(write_model(tmp_path / "model", heads, **options)))
     out = formats.export(model, format_name, tmp_path / "out")
+    if format_name == "onnx-int8":
+        assert correlation(model, out) > 0.99
+        return
     difference = check.largest_difference(model, format_name, out, **COMPARE)
-    assert difference < {"onnx": 2e-5, "onnx-int8": 1.5, "stablehlo": 1e-5}[format_name]
+    assert difference < {"onnx": 2e-5, "stablehlo": 1e-5}[format_name]
 
 
 def test_the_one_block_of_an_albert_is_stored_once(tmp_path):

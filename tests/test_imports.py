@@ -67,6 +67,7 @@ FLOORS = {
     "triple": 5,
     "minilm": 5,
     "methods": 6,
+    "options": 6,
     "evaluate": 4,
     "export.task": 1,
     "folder": 0,

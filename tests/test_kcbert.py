@@ -52,6 +52,12 @@ def test_the_flags_are_options_of_the_configurations(scale):
     assert_flags_are_options(kcbert.plan_kcbert(6, scale, INPUTS, "/cells").cells)
 
 
+def test_news_are_a_document_a_line_and_other_text_is_not():
+    assert distilkcbert.get_config().corpus.lines
+    for name in ("edad", "edad_small", "table_small", "minilm", "distil", "adapt_all_weights"):
+        assert importlib.import_module(f"configs.{name}").get_config().corpus.lines is False
+
+
 def test_the_configuration_is_sound_and_its_student_the_thesiss_fifth():
     config = distilkcbert.get_config()
     build.check_settings(config)

@@ -370,6 +370,30 @@ def test_predictions_that_do_not_fit_are_not_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_labels_are_counted_and_one_that_may_be_mistyped_is_named(tmp_path):
+    labels = ["positive"] * 4 + ["negative"] * 3 + ["postive", "negtive", "negtive"]
+    other = OTHER.replace("yes", "positive")
+    content = as_csv([("a", label) for label in labels])
+    _, report = read_labelled(write(tmp_path, content, other, other))
+    rare = "label seen only {} in training, a typing error? ({})"
+    for expected in (
+        "train: 10 texts; 0 rows skipped",
+        "train: labels positive 4, negative 3, negtive 2, postive 1",
+        "train.csv:9: " + rare.format("once", "postive"),
+        "train.csv:10: " + rare.format("twice", "negtive"),
+    ):
+        assert expected in report.messages
+    assert not any("(negative)" in message for message in report.messages)
+
+
+def test_a_column_of_texts_that_is_taken_for_labels_does_not_flood_the_notes(tmp_path):
+    rows = [(f"text {number}", f"name {number}") for number in range(300)]
+    content = as_csv(rows)
+    _, report = read_labelled(write(tmp_path, content, content, content))
+    assert has_message(report, "train: labels name 0 1, name 1 1", " and 200 others")
+    assert sum("a typing error?" in message for message in report.messages) == 20
+
+
 def test_korean_in_its_old_encoding_is_an_error_that_names_the_option(tmp_path):
     lines = [
         "text,label",

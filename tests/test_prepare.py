@@ -33,9 +33,8 @@ def test_rows_and_vocabulary_are_what_the_configuration_asks_for(finished):
     vocabulary = prepared.vocabulary
     assert (vocabulary.base_size, vocabulary.size) == (len(base), len(base) + ADDED_WORDS)
     assert vocabulary.added_size == ADDED_WORDS
-    assert [base[i] for i in (vocabulary.mask_id, vocabulary.cls_id, vocabulary.sep_id)] == [
-        "[MASK]", "[CLS]", "[SEP]"
-    ]  # fmt: skip
+    ids = (vocabulary.mask_id, vocabulary.cls_id, vocabulary.sep_id, vocabulary.unk_id)
+    assert [base[i] for i in ids] == ["[MASK]", "[CLS]", "[SEP]", "[UNK]"]
     assert prepared.train.max_length == 32
     row = prepared.train[np.array([0])][0]
     assert row["ids"][0] == vocabulary.cls_id
@@ -133,6 +132,26 @@ def test_several_patterns_are_read_in_the_order_given(tmp_path):
     report = ReadReport()
     assert list(read_text(config.corpus, report)) == ["From b.", "From a."]
     assert report.documents == 2
+
+
+def test_lines_that_are_documents_share_no_row_and_some_are_held_out(inputs, tmp_path):
+    lines = [f"the cell {number} binds a protein and acts with the brain" for number in range(40)]
+    (inputs / "corpus.txt").write_text("\n".join(lines), encoding="utf-8")
+    config = tiny_config(inputs, vocabulary__size=0, rows__mode="single", corpus__lines=True)
+    workdir = tmp_path / "run"
+    prepared = prepare(config, workdir)
+    assert prepared.facts["rows"]["documents"] == 40
+    assert len(prepared.train) + len(prepared.heldout) == 40
+    assert len(prepared.heldout) > 0
+    config.corpus.lines = False
+    with pytest.raises(ValueError, match="(?s)made from something else.*lines: got None, then Tr"):
+        prepare(config, workdir)
+    with pytest.raises(ValueError, match="got no .*rows from 1 documents"):
+        prepare(config, tmp_path / "one")
+
+
+def test_what_was_prepared_before_lines_could_be_documents_stays_good(inputs):
+    assert "lines" not in describe_source(tiny_config(inputs).corpus)
 
 
 def test_packages_are_told_apart_by_their_versions(tmp_path):

@@ -183,7 +183,7 @@ def test_half_characters_are_replaced_and_offsets_stay(tmp_path):
     [
         ('{"data": [{"title": "Cats", "par', "is not JSON, or was cut short"),
         ("", "is not JSON, or was cut short"),
-        (b'{"data": "\xff\xfe"}', "is not JSON, or was cut short"),
+        (b'{"data": "\xff\xfe"}', "got text that is no UTF-8 .*--config.encoding=cp949"),
         ("[1, 2]", 'got article 0 without "paragraphs"'),
         ('{"rows": []}', "got NoneType, expected SQuAD's form"),
         ('{"data": []}', "got no articles, expected SQuAD's form"),
@@ -198,6 +198,16 @@ def test_a_file_in_another_form_is_named_with_the_reason(tmp_path, content, reas
     with pytest.raises(ValueError, match=reason) as error:
         read_questions(str(path))
     assert "train.json" in str(error.value)
+
+
+def test_korean_in_its_old_encoding_is_an_error_that_names_the_option(tmp_path):
+    korean = article([entry(answers=[("고양이", 0)])], context="고양이가 앉았다.")
+    text = json.dumps({"data": [korean, *articles(11, first=1)]}, ensure_ascii=False)
+    (tmp_path / "train.json").write_bytes(text.encode("cp949"))
+    with pytest.raises(ValueError, match=r"train.json: got text that .* --config.encoding=cp949"):
+        read_questions(str(tmp_path / "train.json"))
+    splits, _ = read_questions(str(tmp_path / "train.json"), encoding="cp949")
+    assert "고양이" in {text for each in splits.values() for q in each for text in q.gold_texts}
 
 
 def test_a_damaged_archive_and_an_unknown_encoding_are_errors(tmp_path):

@@ -77,6 +77,10 @@ def test_a_run_by_relations_ends_with_a_student(inputs, tmp_path):
         ({"method": "triple"}, "has no extension yet"),
         ({"method": "triple", "teacher__fresh": ("mlm",), **PLAIN}, "takes soft targets"),
         ({"method": "minilm", "minilm__relation_heads": 5, **PLAIN}, "relation_heads=5 does not"),
+        (
+            {"method": "minilm", **PLAIN},
+            "student.extension.hidden_size=6, expected 0 with config.m",
+        ),
         ({"method": "distillation", "teacher__from_scratch": True, **PLAIN}, "no extension yet"),
         ({"rows__buckets": (16, 64)}, r"config.rows.buckets has \[64\]"),
         ({"masking__share": 0.0}, "got share=0.0"),

@@ -2,9 +2,11 @@
 """Table 2 of the Raspberry Pi paper, from models that answer questions."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
+from edad_jax import reproduce_pi as reproduce_pi_module
 from edad_jax.reproduce_pi import plan_pi, reproduce_pi
 from tests.test_formats import save
 from tests.test_launch import assert_dies
@@ -53,6 +55,29 @@ def test_every_model_is_scored_and_timed_in_both_kinds_of_numbers(tmp_path):
     text = written.read_text(encoding="utf-8")
     assert "4 questions of the test split (drawn at random)" in text and "| BERT-base" in text
     assert (tmp_path / "out" / "table-pi-2.png").stat().st_size > 5_000
+
+
+def test_korquads_scoring_selects_epochs_and_counts_answers(tmp_path, monkeypatch):
+    plain = str(write_teacher(tmp_path / "plain"))
+    (cell,) = plan_pi({"b": plain}, "/squad", "/cells", scoring="korquad").cells
+    assert "--config.scoring=korquad" in cell.words
+    tokenizer = write_tokenizer(tmp_path / "tokenizer")
+    model = str(save(tmp_path / "model", tokenizer, "answering"))
+    answer = [SimpleNamespace(text="prot")]  # four of the seven letters of "protein"
+    monkeypatch.setattr(
+        reproduce_pi_module,
+        "open_reader",
+        lambda *_, **__: lambda pairs: iter([answer] * len(pairs)),
+    )
+    places = {"root": tmp_path, "workdir": tmp_path / "work", "out": tmp_path / "out"}
+    written = reproduce_pi(
+        {"tiny": model}, str(write_questions(tmp_path / "squad.json")), **places,
+        questions=4, scoring="korquad", progress=False,
+    )  # fmt: skip
+    found = json.loads((tmp_path / "out" / "table-pi-2.json").read_text())
+    assert [row["f1"] for row in found["rows"]] == [pytest.approx(2 * 4 / (4 + 7))] * 2
+    assert found["scoring"] == "korquad"
+    assert "in KorQuAD 1.0's way" in written.read_text(encoding="utf-8")
 
 
 def test_missing_questions_are_named():

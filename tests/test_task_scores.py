@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an exported model scores, beside the trained one."""
 
+import json
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from edad_jax.export import formats
+from edad_jax.export import formats, task_scores
 from edad_jax.export.task_scores import scores_of_both
 from tests.test_formats import LABELS, save
 from tests.tiny_tasks import write_questions
@@ -62,6 +65,34 @@ def test_a_reader_scores_the_same(tmp_path, export):
     scores = scores_of_both(model, folder, str(write_questions(tmp_path / "squad.json")), rows=6)
     assert set(scores) == {"exact match", "F1"}
     assert all(before == after for before, after in scores.values())
+
+
+def test_korean_answers_are_scored_as_korquad_does_where_asked(tmp_path, export, monkeypatch):
+    """By letters, where SQuAD takes words: an ending is a part of a word here."""
+    model, folder = export("answering")
+    entries = [
+        {"id": str(number), "question": "어디?", "answers": [{"text": "서울", "answer_start": 0}]}
+        for number in range(12)
+    ]
+    paragraphs = [{"context": f"서울에서 {each['id']}", "qas": [each]} for each in entries]
+    path = tmp_path / "korquad.json"
+    data = {"data": [{"title": "서울", "paragraphs": paragraphs}]}
+    path.write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
+
+    class Reader:
+        def __call__(self, pairs):
+            return [[SimpleNamespace(text="서울에서")] for _ in pairs]
+
+    monkeypatch.setattr(task_scores, "open_reader", lambda folder: Reader())
+    scores = scores_of_both(model, folder, str(path), scoring="korquad")
+    assert scores == {"exact match": (0, 0), "F1": (pytest.approx(2 * 2 / (4 + 2)),) * 2}
+    assert scores_of_both(model, folder, str(path))["F1"] == (0, 0)
+
+
+def test_a_scoring_of_answers_for_a_model_that_gives_none_is_an_error(export):
+    model, folder = export("tagging")
+    with pytest.raises(ValueError, match="--scoring=korquad is for models that answer questions, "):
+        scores_of_both(model, folder, "/none", scoring="korquad")
 
 
 def test_an_encoder_has_no_task(export):

@@ -37,10 +37,11 @@ def read_documents(
     report: ReadReport,
     text_key: str = "text",
     encoding: str = "utf-8",
+    lines: bool = False,
 ) -> Iterator[str]:
     """Yields the documents of files, in order. The ending of a file's name says its format.
 
-    - .txt: a blank line between documents.
+    - .txt: a blank line between documents; with `lines`, a document a line.
     - .jsonl: an object a line, its text under `text_key` (a string or a list of strings).
     - .parquet: a row a document, its text in the column `text_key`.
     - .nxml, .xml: articles in JATS, as PubMed Central gives them.
@@ -53,6 +54,7 @@ def read_documents(
       report: counts what was read and what was wrong.
       text_key: where jsonl and parquet have the text.
       encoding: of .txt and .jsonl; a byte order mark decides over it.
+      lines: whether every line of .txt is a document of its own.
 
     Raises:
       ValueError: at the end, if there was no document at all.
@@ -65,7 +67,7 @@ def read_documents(
             pass  # it is reported when its turn comes
     before = report.documents
     for path in files:
-        yield from _read_file(path, report, text_key, encoding)
+        yield from _read_file(path, report, text_key, encoding, lines)
     if report.documents == before:
         raise ValueError(
             f"got 0 documents from {len(files):,} files, expected text; give other files: "
@@ -73,7 +75,9 @@ def read_documents(
         )
 
 
-def _read_file(path: Path, report: ReadReport, text_key: str, encoding: str) -> Iterator[str]:
+def _read_file(
+    path: Path, report: ReadReport, text_key: str, encoding: str, lines: bool
+) -> Iterator[str]:
     kind, compression = file_format(path.name)
     if not kind:
         report.add_problem(f"file skipped: not one of {', '.join(FORMATS)}", str(path))
@@ -86,7 +90,9 @@ def _read_file(path: Path, report: ReadReport, text_key: str, encoding: str) -> 
             if not size:
                 report.add_problem("empty file", str(path))
                 return
-            for document in _read_stream(file, path.name, str(path), report, text_key, encoding):
+            for document in _read_stream(
+                file, path.name, str(path), report, text_key, encoding, lines
+            ):
                 report.file_bytes = start + file.tell()
                 yield document
     except OSError as error:
@@ -99,8 +105,9 @@ def _read_file(path: Path, report: ReadReport, text_key: str, encoding: str) -> 
 
 
 def _read_stream(
-    file: BinaryIO, name: str, where: str, report: ReadReport, text_key: str, encoding: str
-) -> Iterator[str]:
+    file: BinaryIO, name: str, where: str, report: ReadReport, text_key: str, encoding: str,
+    lines: bool,
+) -> Iterator[str]:  # fmt: skip
     """Yields the documents of an open file; `name` says its format, `where` is for messages."""
     kind, compression = file_format(name)
     if kind == ".parquet":
@@ -108,7 +115,7 @@ def _read_stream(
         return
     blocks = read_blocks(file, compression, where, report)
     if kind == ".tar":
-        yield from _read_tar(blocks, where, report, text_key, encoding)
+        yield from _read_tar(blocks, where, report, text_key, encoding, lines)
     elif kind in XML:
         yield from _read_xml(blocks, where, report)
     elif kind in JSON_LINES:
@@ -116,7 +123,8 @@ def _read_stream(
             recode_blocks(blocks, encoding, where, report), where, report, text_key
         )
     else:
-        yield from _read_text(recode_blocks(blocks, encoding, where, report), where, report)
+        read = _read_each_line if lines else _read_text
+        yield from read(recode_blocks(blocks, encoding, where, report), where, report)
 
 
 def _read_text(blocks: Iterable[bytes], where: str, report: ReadReport) -> Iterator[str]:
@@ -129,7 +137,8 @@ def _read_text(blocks: Iterable[bytes], where: str, report: ReadReport) -> Itera
             if not is_blank:
                 report.add_problem(
                     f"document longer than {MAX_DOCUMENT_CHARACTERS:,} characters cut "
-                    "(is there a blank line between documents?)",
+                    "(is there a blank line between documents? If each line is one: "
+                    "--config.corpus.lines=True)",
                     f"{where}:{first}",
                 )
             yield from finish_document("\n".join(lines), f"{where}:{first}", report)
@@ -140,6 +149,13 @@ def _read_text(blocks: Iterable[bytes], where: str, report: ReadReport) -> Itera
             size += len(line) + 1
     if lines:
         yield from finish_document("\n".join(lines), f"{where}:{first}", report)
+
+
+def _read_each_line(blocks: Iterable[bytes], where: str, report: ReadReport) -> Iterator[str]:
+    for number, raw in read_lines(blocks, where, report, max_bytes=MAX_LINE_BYTES, cut=True):
+        line = decode_line(raw, where, number, report)
+        if line and not line.isspace():
+            yield from finish_document(line, f"{where}:{number}", report)
 
 
 def _read_json_lines(
@@ -215,8 +231,9 @@ def _read_xml(blocks: Iterable[bytes], where: str, report: ReadReport) -> Iterat
 
 
 def _read_tar(
-    blocks: Iterable[bytes], where: str, report: ReadReport, text_key: str, encoding: str
-) -> Iterator[str]:
+    blocks: Iterable[bytes], where: str, report: ReadReport, text_key: str, encoding: str,
+    lines: bool,
+) -> Iterator[str]:  # fmt: skip
     try:
         with tarfile.open(fileobj=_BlockFile(blocks), mode="r|") as archive:
             for member in archive:
@@ -225,7 +242,7 @@ def _read_tar(
                     continue
                 file = archive.extractfile(member)
                 here = f"{where}:{member.name}"
-                yield from _read_stream(file, member.name, here, report, text_key, encoding)
+                yield from _read_stream(file, member.name, here, report, text_key, encoding, lines)
     except (tarfile.TarError, EOFError) as error:
         report.add_problem("archive is damaged or cut short: kept what could be read", where, error)
 

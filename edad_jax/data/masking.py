@@ -22,7 +22,7 @@ class MaskingConfig:
 
     vocab_size: int  # random replacements are drawn from the whole joint vocabulary
     mask_id: int
-    special_ids: tuple[int, ...]  # [CLS] and [SEP]: never masked
+    special_ids: tuple[int, ...]  # never masked: [CLS], [SEP]; with piece_weights [UNK] too
     masked_share: float  # of the real pieces of a row
     max_predictions: int  # masked slots of a row at most
     seed: int

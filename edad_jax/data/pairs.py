@@ -116,7 +116,8 @@ def make_rows(
     if heldout_fraction and not manifest["heldout"]["rows"]:
         raise ValueError(
             f"got no held-out rows from {counter.documents:,} documents with heldout_fraction="
-            f"{heldout_fraction}; give more documents or a larger fraction"
+            f"{heldout_fraction}; give more documents or a larger fraction, or, where each line "
+            "of the text is a document, --config.corpus.lines=True"
         )
     if not manifest["train"]["rows"]:
         raise ValueError(

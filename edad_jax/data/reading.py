@@ -239,7 +239,10 @@ def decode_line(line: bytes, name: str, number: int, report: ReadReport) -> str:
         text = text.replace("\0", "")
         report.add_problem("NUL bytes removed", f"{name}:{number}")
     if bad * 4 > len(line):
-        report.add_problem("line skipped: over a quarter of it is not text", f"{name}:{number}")
+        report.add_problem(
+            "line skipped: over a quarter of it is not text (--config.corpus.encoding=...)",
+            f"{name}:{number}",
+        )
         return ""
     return text
 

@@ -26,6 +26,7 @@ def scores_of_both(
     rows: int = 0,
     text_key: str = "",
     label_key: str = "",
+    scoring: str = "squad",
 ) -> dict[str, tuple[float, float]]:
     """Returns score -> (by Flax, by the exported ONNX model), on the test split.
 
@@ -38,9 +39,11 @@ def scores_of_both(
       rows: how many examples at most, drawn at random; 0: all.
       text_key: column of the text of labelled texts; "": the obvious one.
       label_key: column of their label, likewise.
+      scoring: of answers, one of `answer_scores.SCORINGS`.
 
     Raises:
-      ValueError: a model without a task, or data that cannot be read.
+      ValueError: a model without a task, data that cannot be read, or a scoring of answers for a
+        model that gives none.
     """
     if model.task is None:
         raise ValueError(
@@ -48,13 +51,19 @@ def scores_of_both(
             "leave --data out"
         )
     task = _TASKS[model.task.kind]
+    if scoring != "squad" and not task.has_scorings:
+        raise ValueError(
+            f"--scoring={scoring} is for models that answer questions, and --model={model.source} "
+            f"is for {model.task.kind}; leave it out"
+        )
     columns = {"text_key": text_key, "label_key": label_key} if task.has_columns else {}
+    way = {"scoring": scoring} if task.has_scorings else {}
     splits, _ = task.read(data, **columns)
     examples = choose(scored_split(splits), rows, np.random.default_rng(0))
     open_model = open_reader if model.task.kind == "answering" else runtime.open_model
     exported, trained = open_model(folder), open_model(folder)
     trained.session = _FlaxSession(model)
-    before, after = task.score(trained, examples), task.score(exported, examples)
+    before, after = (task.score(each, examples, **way) for each in (trained, exported))
     return {name: (before[name], after[name]) for name in before}
 
 
@@ -90,11 +99,13 @@ def classifier_scores(
     return {"accuracy": scores["accuracy"], "macro F1": scores["macro_f1"]}
 
 
-def reader_scores(reader: runtime.Reader, questions: Sequence[Question]) -> dict[str, float]:
-    """Returns exact match and F1, as SQuAD 1.1 counts them."""
+def reader_scores(
+    reader: runtime.Reader, questions: Sequence[Question], *, scoring: str
+) -> dict[str, float]:
+    """Returns exact match and F1, as SQuAD 1.1 or KorQuAD 1.0 counts them."""
     found = reader((each.question, each.context) for each in questions)
     best = [answers[0].text if answers else "" for answers in found]
-    scores = answer_scores(best, [each.gold_texts for each in questions], "squad")
+    scores = answer_scores(best, [each.gold_texts for each in questions], scoring)
     return {"exact match": scores["exact_match"], "F1": scores["f1"]}
 
 
@@ -104,12 +115,13 @@ class _Task(NamedTuple):
     read: Callable[..., tuple]
     score: Callable[[Any, Sequence], dict[str, float]]
     has_columns: bool = False  # whether its data may have columns of any name
+    has_scorings: bool = False  # whether there is more than one way to count
 
 
 _TASKS = {
     "tagging": _Task(read_tagged, tagger_scores),
     "classification": _Task(read_labelled, classifier_scores, has_columns=True),
-    "answering": _Task(read_questions, reader_scores),
+    "answering": _Task(read_questions, reader_scores, has_scorings=True),
 }
 
 

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from edad_jax.data.reading import ReadReport
+from edad_jax.data.reading import KEPT_MESSAGES, ReadReport
 from edad_jax.tasks import splits as task_splits
 from edad_jax.tasks.records import json_records, skip_record, table_records
 from edad_jax.workdir import open_beside
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 FORMATS = (".csv", ".tsv", ".jsonl")
 _TEXT_COLUMNS = ("text", "sentence", "review", "document", "content")  # the first that there is
 _LABEL_COLUMNS = ("label", "labels", "class", "sentiment", "category")
+_RARE = {1: "once", 2: "twice"}  # so seldom a label of the training data may be a typing error
+_SHOWN_LABELS = 100  # of the counts; more labels are hardly classes
 
 
 class LabelledText(NamedTuple):
@@ -47,7 +50,7 @@ def read_labelled(
     """Returns {"train", "devel", maybe "test"}, and a report whose documents are texts.
 
     A split that is missing is taken from the training data by `shares`, class by class. The
-    report's first messages give the counts of each split, and what was split.
+    report's first messages give the counts of each split and of each label, and what was split.
 
     Args:
       data: a file (.csv, .tsv, .jsonl; compressed or not), a folder with train, devel (dev,
@@ -103,6 +106,7 @@ def read_labelled(
             report.add_document(each.text)
     splits = _add_missing(data, splits, shares, seed, notes)
     _check_labels(data, splits, report)
+    _count_labels(splits["train"], notes)
     report.messages[:0] = notes
     return splits, report
 
@@ -249,6 +253,26 @@ def _check_labels(data: str, splits: dict[str, list[LabelledText]], report: Read
             if each.label not in known:
                 known.add(each.label)
                 report.add_problem("label unseen in training", each.source, each.label)
+
+
+def _count_labels(texts: Sequence[LabelledText], notes: list[str]) -> None:
+    """Notes how many training texts each label has, and where a label stands that is rare.
+
+    Nothing else tells a mistyped label from a class.
+    """
+    counts = Counter(each.label for each in texts)
+    shown = [f"{label} {count:,}" for label, count in counts.most_common(_SHOWN_LABELS)]
+    more = len(counts) - len(shown)
+    notes.append(f"train: labels {', '.join(shown)}" + (f" and {more:,} others" if more else ""))
+    first: dict[str, LabelledText] = {}
+    for each in texts:
+        if counts[each.label] in _RARE:
+            first.setdefault(each.label, each)
+    for each in list(first.values())[:KEPT_MESSAGES]:
+        seen = _RARE[counts[each.label]]
+        notes.append(
+            f"{each.source}: label seen only {seen} in training, a typing error? ({each.label})"
+        )
 
 
 def write_predictions(

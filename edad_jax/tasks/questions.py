@@ -170,6 +170,12 @@ def _load_json(path: Path, encoding: str) -> Any:
         raise ValueError(f"{damage.messages[0]}; give a whole file, in its --config.encoding")
     try:
         return json.loads(content)
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}: got text that is no UTF-8 ({error}), expected the encoding that "
+            "config.encoding names; give --config.encoding=cp949 for Korean in its old encoding, "
+            "or convert the file"
+        ) from error
     except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{path} is not JSON, or was cut short ({error}); expected {_EXPECTED}"
