@@ -14,6 +14,7 @@ from edad_jax.finetune import finetune
 from edad_jax.metrics import read_metrics
 from edad_jax.models.exbert import ExBert
 from edad_jax.models.heads import Classifier
+from edad_jax.tasks.outcome import describe
 from edad_jax.tasks.prediction import make_predictor
 from edad_jax.tasks.rows import name_labels
 from edad_jax.tasks.setup import TASKS
@@ -128,7 +129,7 @@ def test_a_killed_run_goes_on_after_its_last_saved_epoch_and_ends_the_same(
 
 
 def test_a_seed_that_fails_is_named_and_the_others_count(
-    finished, data, tmp_path, monkeypatch, capsys
+    finished, data, tmp_path, monkeypatch, capsys, figures
 ):
     draw = state.draw
 
@@ -142,6 +143,16 @@ def test_a_seed_that_fails_is_named_and_the_others_count(
     assert summary["means"]["test/f1"]["count"] == 2
     assert "failed: the loss was not finite" in capsys.readouterr().out
     assert not (tmp_path / "run" / "predictions" / "test-seed-1.tsv").exists()
+    curves = [list(line.get_ydata()) for line in figures[-1].axes[0].lines]
+    sound = np.array(summary["devel_by_epoch"])[:, [0, 2]]
+    np.testing.assert_allclose(curves, [*sound.T, sound.mean(axis=1)])
+
+
+def test_the_table_of_types_says_which_seed_it_is_of(tuned):
+    _, summary = tuned
+    assert "\ntest split, seed 0:\n\n| type " in describe(summary)
+    failed = {"0": {"failed": True}, "1": summary["seeds"]["1"]}
+    assert "\ntest split, seed 1:\n\n| type " in describe(summary | {"seeds": failed})
 
 
 def test_no_seed_with_a_finite_loss_is_an_error(finished, data, tmp_path):
