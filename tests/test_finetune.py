@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+import subprocess
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from edad_jax import finetune as room
 from edad_jax import state
 from edad_jax.data.tokenizer import load_tokenizer
 from edad_jax.export import huggingface
-from edad_jax.finetune import finetune
+from edad_jax.finetune import default_workdir, finetune
 from edad_jax.metrics import read_metrics
 from edad_jax.models.exbert import ExBert
 from edad_jax.models.heads import Classifier
@@ -20,7 +21,7 @@ from edad_jax.tasks.rows import name_labels
 from edad_jax.tasks.setup import TASKS
 from edad_jax.tasks.tagged import read_tagged
 from edad_jax.tasks.tuning import TaskNet
-from tests.tiny_run import run_command
+from tests.tiny_run import ROOT, command, environment, run_command
 from tests.tiny_tasks import (
     tiny_sentences,
     tiny_tuning,
@@ -242,6 +243,28 @@ def test_settings_that_cannot_be_used_are_named(finished, data, tmp_path, change
     config.update(changes)
     with pytest.raises(ValueError, match=message):
         finetune(config, str(tmp_path / "run"))
+
+
+def test_a_run_without_a_folder_is_called_by_its_model_and_its_data(data):
+    assert default_workdir(tiny_tuning("tagging", "runs/pmc/student/", data)) == (
+        "runs/student-words"
+    )
+    assert default_workdir(tiny_tuning("tagging", "lab/bert", "lab/reviews")) == "runs/bert-reviews"
+    with pytest.raises(ValueError, match="config.data is empty"):
+        default_workdir(tiny_tuning("tagging", "lab/bert", ""))
+
+
+def test_the_command_names_the_folder_that_it_was_not_given(tmp_path):
+    (tmp_path / "empty").mkdir()
+    words = command(
+        f"--config={ROOT}/configs/ner.py", "--config.model=./none", "--config.data=empty",
+        script="finetune.py",
+    )  # fmt: skip
+    done = subprocess.run(
+        words, env=environment(), cwd=tmp_path, text=True, capture_output=True, timeout=300
+    )
+    assert done.stdout == "--workdir=runs/none-empty\n" and "ValueError: got" in done.stderr
+    assert (tmp_path / "runs" / "none-empty" / "config.json").is_file()
 
 
 def test_the_command_says_what_is_wrong_in_one_line(tmp_path):
