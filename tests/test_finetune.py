@@ -18,7 +18,7 @@ from edad_jax.models.heads import Classifier
 from edad_jax.tasks.outcome import describe
 from edad_jax.tasks.prediction import make_predictor
 from edad_jax.tasks.rows import name_labels
-from edad_jax.tasks.setup import TASKS
+from edad_jax.tasks.setup import TASKS, prepare_examples
 from edad_jax.tasks.tagged import read_tagged
 from edad_jax.tasks.tuning import TaskNet
 from tests.tiny_run import ROOT, command, environment, run_command
@@ -181,6 +181,32 @@ def test_a_label_unseen_in_training_is_scored_as_missed(finished, tmp_path):
     summary = finetune(config, str(tmp_path / "run"))
     assert summary["seeds"]["0"]["test"]["types"]["New"]["recall"] == 0
     assert any("unseen in training" in line for line in summary["notes"]["reader"])
+
+
+def test_labels_that_only_the_chosen_sentences_lack_are_named(finished, tmp_path):
+    (tmp_path / "data").mkdir()
+    for split, count in (("train", 10), ("devel", 2)):
+        lines = (f"cell\tB-T{number}\nof\tO\n" for number in range(count))
+        (tmp_path / "data" / f"{split}.tsv").write_text("\n".join(lines), encoding="utf-8")
+    tokenizer = load_tokenizer(finished.inputs / "teacher")
+    config = tiny_tuning("tagging", finished.inputs / "teacher", tmp_path / "data")
+    whole = prepare_examples(config, tokenizer)
+    assert len(whole.labels) == 11 and "unseen" not in " ".join(whole.notes["reader"])
+    config.max_train = 3
+    few = prepare_examples(config, tokenizer)
+    [note] = [line for line in few.notes["reader"] if "unseen" in line]
+    assert "7 x label unseen in training, since config.max_train=3 left it out" in note
+    lacking = [label for label in whole.labels if label not in few.labels]
+    assert note.endswith(f"({', '.join(lacking)})") and len(lacking) == 7
+
+
+def test_the_seed_of_the_split_is_used_for_sentences_too(finished, tmp_path):
+    write_tagged(tmp_path / "data" / "train.tsv", tiny_sentences(40))
+    tokenizer = load_tokenizer(finished.inputs / "teacher")
+    config = tiny_tuning("tagging", finished.inputs / "teacher", tmp_path / "data")
+    one = prepare_examples(config, tokenizer).examples["devel"]
+    config.split_seed = 1
+    assert prepare_examples(config, tokenizer).examples["devel"] != one
 
 
 def test_texts_are_classified_and_the_confusion_is_drawn(finished, tmp_path):
