@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import csv
 import json
 import subprocess
 
@@ -15,10 +16,11 @@ from edad_jax.finetune import default_workdir, finetune
 from edad_jax.metrics import read_metrics
 from edad_jax.models.exbert import ExBert
 from edad_jax.models.heads import Classifier
+from edad_jax.tasks.labelled import read_labelled
 from edad_jax.tasks.outcome import describe
 from edad_jax.tasks.prediction import make_predictor
 from edad_jax.tasks.rows import name_labels
-from edad_jax.tasks.setup import TASKS, prepare_examples
+from edad_jax.tasks.setup import TASKS, build_net, prepare_examples
 from edad_jax.tasks.tagged import read_tagged
 from edad_jax.tasks.tuning import TaskNet
 from tests.tiny_run import ROOT, command, environment, run_command
@@ -41,6 +43,19 @@ def tuned(finished, data, tmp_path_factory):
     """Returns (workdir, summary) of a student tuned with two seeds; tests change nothing there."""
     workdir = tmp_path_factory.mktemp("tuned") / "run"
     config = tiny_tuning("tagging", finished.workdir / "student", data, seeds=2, epochs=6)
+    return workdir, finetune(config, str(workdir))
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    return write_labelled(tmp_path_factory.mktemp("texts") / "texts.csv")
+
+
+@pytest.fixture(scope="module")
+def classified(finished, texts, tmp_path_factory):
+    """Returns (workdir, summary) of a student tuned on texts; tests change nothing there."""
+    workdir = tmp_path_factory.mktemp("classified") / "run"
+    config = tiny_tuning("classification", finished.workdir / "student", texts, epochs=8)
     return workdir, finetune(config, str(workdir))
 
 
@@ -209,16 +224,14 @@ def test_the_seed_of_the_split_is_used_for_sentences_too(finished, tmp_path):
     assert prepare_examples(config, tokenizer).examples["devel"] != one
 
 
-def test_texts_are_classified_and_the_confusion_is_drawn(finished, tmp_path):
-    table = write_labelled(tmp_path / "texts.csv")
-    config = tiny_tuning("classification", finished.workdir / "student", table, epochs=8)
-    summary = finetune(config, str(tmp_path / "run"))
+def test_texts_are_classified_and_the_confusion_is_drawn(classified):
+    workdir, summary = classified
     assert summary["examples"] == {"train": 72, "devel": 9, "test": 9}
     scores = summary["seeds"]["0"]["test"]
     assert np.sum(scores["confusion"]) == 9
     assert scores["accuracy"] > 0.6
-    assert (tmp_path / "run" / "confusion.png").stat().st_size > 5_000
-    _, params, task = huggingface.load_task_model(str(tmp_path / "run" / "model"))
+    assert (workdir / "confusion.png").stat().st_size > 5_000
+    _, params, task = huggingface.load_task_model(str(workdir / "model"))
     assert task == ("classification", ("high", "low", "mid")) and "pooler" in params
 
 
@@ -238,6 +251,51 @@ def test_a_student_learns_from_a_teacher_with_another_vocabulary(finished, data,
     ]
     assert losses[0] > 0 and losses[0] != losses[1]
     assert alone["teacher"] == ""
+
+
+def test_soft_labels_alone_bring_a_student_to_what_its_teacher_says(
+    finished, texts, classified, tmp_path
+):
+    workdir, _ = classified
+    sizes, params, task = huggingface.load_task_model(str(workdir / "model"))
+    # The same teacher, whose labels stand in another order: what it says of a text is the same.
+    params["classifier"] = jax.tree.map(lambda x: x[..., ::-1], params["classifier"])
+    teacher = huggingface.save_model(
+        tmp_path / "teacher", params, sizes, workdir / "model",
+        card=huggingface.ModelCard(title="teacher", summary="", data={}, settings={}, measured={}),
+        task=huggingface.Task(task.kind, task.labels[::-1]),
+    )  # fmt: skip
+    # The labels to train on are wrong; those to score by are the teacher's, right or wrong.
+    wrong = dict(zip(task.labels, (*task.labels[1:], task.labels[0]), strict=True))
+    train = read_labelled(str(texts))[0]["train"]
+    write_texts(tmp_path / "data" / "train.tsv", [(each.text, wrong[each.label]) for each in train])
+    for split in ("devel", "test"):
+        path = workdir / "predictions" / f"{split}-seed-0.tsv"
+        with open(path, newline="", encoding="utf-8") as file:
+            said = [(row["text"], row["predicted"]) for row in csv.DictReader(file, delimiter="\t")]
+        write_texts(tmp_path / "data" / f"{split}.tsv", said)
+
+    config = tiny_tuning(
+        "classification", finished.inputs / "teacher", tmp_path / "data", epochs=4,
+        teacher=str(teacher), soft_weight=1.0,
+    )  # fmt: skip
+    tokenizer = load_tokenizer(config.model)
+    prepared = prepare_examples(config, tokenizer)
+    net, [params] = build_net(config, prepared, len(tokenizer))
+    rows = prepared.rows["test"]
+    predict = make_predictor(net, batch_size=8, max_length=32)
+    (logits,) = predict(jax.tree.map(lambda x: x[None], params), rows)
+    untrained = prepared.task.quick_score(
+        prepared.examples["test"], name_labels(rows, logits, prepared.labels)
+    )
+    taught = finetune(config, str(tmp_path / "run"))["seeds"]["0"]["test"]["accuracy"]
+    assert taught > max(untrained, 0.8)
+
+
+def write_texts(path, rows):
+    path.parent.mkdir(exist_ok=True)
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file, delimiter="\t").writerows([("text", "label"), *rows])
 
 
 def test_a_teacher_of_other_labels_is_an_error(finished, tuned, tmp_path):
