@@ -96,6 +96,13 @@ def test_chosen_rows_bring_the_cells_that_they_need_and_no_others():
         reproduce.choose_rows(plan, ["ExBERT"], Path("/cells"))
 
 
+@pytest.mark.parametrize("scale", SCALES)
+def test_a_vocabulary_from_scratch_has_about_as_many_pieces_as_berts(scale):
+    words = plan_table(1, SCALES[scale], INPUTS, "/cells").cells["rows-new"].words
+    [size] = [w.partition("=")[2] for w in words if w.startswith("--config.vocabulary.size=")]
+    assert 28_000 < int(size) < 31_000
+
+
 def test_a_row_without_its_checkpoint_says_what_to_give():
     plan, _ = all_cells(3, "paper")
     notes = {row.name: row.note for row in plan.rows}
