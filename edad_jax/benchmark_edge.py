@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edad_jax import figures
-from edad_jax.machine import core_count, describe_machine
+from edad_jax.machine import core_count, describe_machine, name_machine
 from edad_jax.markdown import markdown_table
 from edad_jax.turns import Candidate, ratios, time_in_turn
 from edad_jax.workdir import open_beside, write_json
@@ -126,8 +126,7 @@ def _markdown(rows, machine, length, turns):
     return "\n".join(
         [
             "# Models on a small machine", "",
-            f"{machine['processor']} ({machine['machine']}), {machine['cores']} core(s), "
-            f"{machine['system']}, Python {machine['python']}. Random rows without padding; "
+            f"{name_machine(machine)}. Random rows without padding; "
             "memory is the largest resident size once the model has read its first sentence, "
             "cold start the time from the start of the process until then. The models took turns, "
             f"{turns} for each case: how many times as fast is the median of the turns (lowest to "
