@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edad_jax import figures
-from edad_jax.machine import core_count, describe_machine
+from edad_jax.machine import core_count, describe_machine, name_machine
 from edad_jax.markdown import markdown_table
 from edad_jax.turns import Candidate, ratios, time_in_turn
 from edad_jax.workdir import open_beside, write_json
@@ -131,9 +131,8 @@ def _markdown(rows, machine, length, turns):
     return "\n".join(
         [
             "# Models on a small machine", "",
-            f"{machine['processor']} ({machine['machine']}), {machine['cores']} core(s), "
-            f"{machine['system']}, Python {machine['python']}. Random rows without padding; "
-            "cold start is the time from the start of the process until the model has read its "
+            f"{name_machine(machine)}. Random rows without padding; cold start "
+            "is the time from the start of the process until the model has read its "
             "first sentence, memory the largest resident size until then, peak that after all "
             f"cases. The models took turns, {turns} for each case: how many times as fast is the "
             "median of the turns (lowest to highest).", "",

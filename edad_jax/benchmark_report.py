@@ -10,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from edad_jax import figures
+from edad_jax.machine import name_machine
 from edad_jax.markdown import markdown_table
 from edad_jax.workdir import open_beside, write_json
 
@@ -35,15 +36,13 @@ def write_report(result: Mapping[str, Any], out: Path) -> None:
 
 def markdown_report(result: Mapping[str, Any]) -> str:
     """Returns the whole report; parts that were not measured are not in it."""
-    machine = result["machine"]
     of_teacher = " x ".join(map(str, result["teacher"]))
     lines = [
         "# What an update costs", "",
         f"{result.get('devices', '?')} x {result.get('device', '?')}, {result.get('dtype', '?')}, "
         f"batch {_by(result['batch'])} pieces, teacher {of_teacher} (layers, width, heads, "
-        f"feed-forward) and extension; {machine['processor']} ({machine['machine']}), "
-        f"{machine['cores']} core(s), {machine['system']}, Python {machine['python']}. Random "
-        "weights and full rows; each figure from a process of its own.",
+        f"feed-forward) and extension; {name_machine(result['machine'])}. Random weights and full "
+        "rows; each figure from a process of its own.",
     ]  # fmt: skip
     for name, title, describe in _SECTIONS:
         if result.get(name):

@@ -217,10 +217,12 @@ def show_commands(
       cells_folder: where they are.
       places: paths and ids of the user's -> the words that stand for them.
     """
-    lines = ["```"]
-    for cell in cells:
-        words = " ".join(["python", *command(cell, cells_folder)])
-        for path, short in places.items():
-            words = words.replace(path, short) if path else words
-        lines.append(words)
-    return [*lines, "```"]
+    return ["```", *(show_command(cell, cells_folder, places) for cell in cells), "```"]
+
+
+def show_command(cell: Cell, cells_folder: Path, places: Mapping[str, str]) -> str:
+    """Returns a cell's command as one line; arguments are those of `show_commands`."""
+    words = " ".join(["python", *command(cell, cells_folder)])
+    for path, short in places.items():
+        words = words.replace(path, short) if path else words
+    return words

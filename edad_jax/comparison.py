@@ -36,6 +36,11 @@ class _Panel(NamedTuple):
     is_percent: bool = False
 
 
+class _Run(NamedTuple):
+    lines: list[dict[str, float]]  # of its log, without the seeds that failed
+    failed: int  # how many those are
+
+
 _PANELS = (
     _Panel("Teacher: masked words", "loss (nats, log scale)", "teacher/mlm", is_log=True),
     _Panel("Student: masked words", "loss (nats, log scale)", "student/mlm", is_log=True),
@@ -75,7 +80,7 @@ def plot_runs(path: str | os.PathLike[str], workdirs: Sequence[str | os.PathLike
     """Draws the curves of several runs over the minutes that they trained.
 
     Minutes are of "train/seconds" where a run has logged it, else since its first line. A panel
-    that no run has numbers for is left out.
+    that no run has numbers for is left out, and so are seeds whose loss stopped being finite.
 
     Args:
       path: the picture to write.
@@ -89,7 +94,7 @@ def plot_runs(path: str | os.PathLike[str], workdirs: Sequence[str | os.PathLike
       OSError: if a run has no log, or the picture cannot be written.
     """
     runs = _read_runs(workdirs)
-    logged = {name for lines in runs.values() for line in lines for name in line}
+    logged = {name for run in runs.values() for line in run.lines for name in line}
     panels = [panel for panel in _PANELS if _names(panel.metric, logged) or panel.dashed in logged]
     if not panels:
         raise ValueError(
@@ -106,8 +111,8 @@ def plot_runs(path: str | os.PathLike[str], workdirs: Sequence[str | os.PathLike
         style_axes(axes, panel.title)
         axes.set_xlabel("training (minutes)")
         axes.set_ylabel(panel.unit)
-        for lines, colour in zip(runs.values(), run_colours, strict=True):
-            _draw_run(axes, panel, lines, colour)
+        for run, colour in zip(runs.values(), run_colours, strict=True):
+            _draw_run(axes, panel, run.lines, colour)
         _scale(axes, panel)
     for axes in all_axes[len(panels) :]:
         axes.set_axis_off()
@@ -128,15 +133,16 @@ def runs_table(workdirs: Sequence[str | os.PathLike[str]]) -> str:
     """Returns a Markdown table with a line for each run: what it cost and what it came to.
 
     Method or task is read from config.json, the rest from metrics.jsonl. Devel scores are means
-    over the seeds. A column that no run has a value for is left out.
+    over the seeds whose loss has stayed finite; how many others there are is in a column of its
+    own. A column that no run has a value for is left out.
 
     Raises:
       ValueError: if there is no run, or a file of one cannot be read.
       OSError: if a run has no log.
     """
     rows = []
-    for workdir, (name, lines) in zip(workdirs, _read_runs(workdirs).items(), strict=True):
-        last = {metric: value for line in lines for metric, value in line.items()}
+    for workdir, (name, run) in zip(workdirs, _read_runs(workdirs).items(), strict=True):
+        last = {metric: value for line in run.lines for metric, value in line.items()}
         rows.append(
             {
                 "run": name,
@@ -146,12 +152,13 @@ def runs_table(workdirs: Sequence[str | os.PathLike[str]]) -> str:
                 "CPU (min)": _minutes_of(last.get("train/cpu_seconds")),
                 "student held-out": last.get("heldout/student_mlm_accuracy"),
                 "teacher held-out": last.get("heldout/teacher_mlm_accuracy"),
+                "seeds failed": run.failed or None,
             }
         )
         for score, metric in _SEEDS_SCORES.items():
             means = [
                 np.mean([line[seed] for seed in seeds])
-                for line in lines
+                for line in run.lines
                 if (seeds := _names(metric, line))
             ]
             rows[-1][f"{score}, last"] = means[-1] if means else None
@@ -160,20 +167,33 @@ def runs_table(workdirs: Sequence[str | os.PathLike[str]]) -> str:
     return markdown_table(rows, columns)
 
 
-def _read_runs(workdirs: Sequence[str | os.PathLike[str]]) -> dict[str, list[dict[str, float]]]:
-    """Returns the lines of each run's log, by its folder's name, or path where two are alike."""
+def _read_runs(workdirs: Sequence[str | os.PathLike[str]]) -> dict[str, _Run]:
+    """Returns what each run has logged, by its folder's name, or path where two are alike."""
     if not workdirs:
         raise ValueError("got no workdir, expected the folders of one or more runs")
     names = [Path(workdir).resolve().name for workdir in workdirs]
     if len(set(names)) < len(names):
         names = list(map(str, workdirs))
     runs = {
-        name: metrics.read_metrics(Path(workdir) / metrics.FILE_NAME)
+        name: _without_failed(metrics.read_metrics(Path(workdir) / metrics.FILE_NAME))
         for name, workdir in zip(names, workdirs, strict=True)
     }
     if len(runs) < len(names):
         raise ValueError(f"{', '.join(names)}: got a workdir twice, expected each once")
     return runs
+
+
+def _without_failed(lines: list[dict[str, float]]) -> _Run:
+    """Returns the lines without seeds whose loss was once not finite: `finetune` counts none."""
+    failed = {
+        name.removeprefix(_SEEDS_LOSS)
+        for line in lines
+        for name in _names(_SEEDS_LOSS, line)
+        if not math.isfinite(line[name])
+    }
+    gone = {family + seed for family in (_SEEDS_LOSS, *_SEEDS_SCORES.values()) for seed in failed}
+    kept = [{name: line[name] for name in line if name not in gone} for line in lines]
+    return _Run(kept, len(failed))
 
 
 def _method(path: Path) -> str | None:

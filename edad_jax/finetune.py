@@ -82,6 +82,17 @@ def finetune(config: ConfigDict, workdir: str) -> dict:
     return summary
 
 
+def default_workdir(config: ConfigDict) -> str:
+    """Returns runs/MODEL-DATA, where a run goes that is given no folder.
+
+    Raises:
+      ValueError: settings that cannot be used, such as no model; says which option to change.
+    """
+    check_settings(config)
+    names = (Path(name).expanduser().absolute().name for name in (config.model, config.data))
+    return str(Path("runs", "-".join(names)))
+
+
 def check_settings(config: ConfigDict) -> None:
     """Raises ValueError on what is wrong at first sight, before reading anything."""
     if config.task not in TASKS:

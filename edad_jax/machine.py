@@ -4,6 +4,7 @@
 import os
 import platform
 import sys
+from collections.abc import Mapping
 
 
 def describe_machine(cores: int = 0) -> dict[str, str | int]:
@@ -16,6 +17,14 @@ def describe_machine(cores: int = 0) -> dict[str, str | int]:
         "machine": platform.machine(), "processor": _processor(), "cores": cores or core_count(),
         "system": platform.platform(), "python": platform.python_version(),
     }  # fmt: skip
+
+
+def name_machine(machine: Mapping[str, str | int]) -> str:
+    """Returns what `describe_machine` found, in one line."""
+    return (
+        f"{machine['processor']} ({machine['machine']}), {machine['cores']} core(s), "
+        f"{machine['system']}, Python {machine['python']}"
+    )
 
 
 def core_count() -> int:

@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from edad_jax import figures
-from edad_jax.cells import Cell, check_command, folders_read, run_cells, show_commands
+from edad_jax.cells import (
+    Cell,
+    check_command,
+    folders_read,
+    run_cells,
+    show_command,
+    show_commands,
+)
+from edad_jax.machine import describe_machine, name_machine
 from edad_jax.markdown import markdown_table
 from edad_jax.models.checkpoint_files import local_folder, read_json
 from edad_jax.models.config_json import bert_config
@@ -19,6 +27,7 @@ from edad_jax.published import published_rows
 from edad_jax.tables import DATASETS, TITLES, Inputs, Plan, Row, Scale, plan_table, tuning_cell
 from edad_jax.tasks.outcome import show_interval
 from edad_jax.tasks.scores import mean_interval
+from edad_jax.tasks.tagged import read_tagged
 from edad_jax.workdir import open_beside, write_json
 
 METRICS = {"f1": "entity F1", "paper_metric": "the paper's metric"}
@@ -42,7 +51,8 @@ def reproduce(
 ) -> list[dict]:
     """Returns the rows of a table, after running what had not been run.
 
-    Writes out/table-N.md, table-N.json with every seed of every run, and table-N.png.
+    Writes out/table-N.md, table-N.json with every seed of every run, and table-N.png. A table of
+    another scale or teacher, or with more rows, that is there is kept as table-N-SCALE-TEACHER.*.
 
     Args:
       number: of the table, 1 to 4.
@@ -60,12 +70,15 @@ def reproduce(
       only_report: write down what there is, and run nothing.
 
     Raises:
-      ValueError: a cell failed; says which, and its command. Or no such row.
+      ValueError: a cell failed; says which, and its command. Or no such row or data set.
     """
+    if unknown := sorted(set(datasets) - set(DATASETS)):
+        raise ValueError(f"--datasets: got {unknown}, expected out of {list(DATASETS)}")
     cells_folder = workdir / scale_name / "cells"
     plan = plan_table(number, scale, inputs, str(cells_folder))
     plan = choose_rows(plan, only_rows, cells_folder)
-    cells = [cell._replace(words=(*cell.words, *train)) for cell in plan.cells.values()]
+    training = [cell._replace(words=(*cell.words, *train)) for cell in plan.cells.values()]
+    cells = list(training)
     by_row = {
         row.name: {
             dataset: tuning_cell(row, dataset, scale, inputs, str(cells_folder), tune)
@@ -87,14 +100,22 @@ def reproduce(
         check_command(cell, cells_folder)
 
     rows = [read_row(row, by_row.get(row.name, {}), cells_folder) for row in plan.rows]
+    places = {str(cells_folder): "CELLS"} | {
+        path: name.upper() for name, path in inputs.paths().items()
+    }
+    table = {
+        "table": number,
+        "scale": scale_name,
+        "teacher": Path(inputs.teacher).name,
+        "machine": describe_machine(),
+        "rows": rows,
+        "cells": _read_training(training, cells_folder, places),
+    }
     out.mkdir(parents=True, exist_ok=True)
-    _keep_other_scale(out, number, scale_name)
-    write_json(
-        out / f"table-{number}.json",
-        {"table": number, "scale": scale_name, "rows": rows},
-    )
+    _keep_other(out, table)
+    write_json(out / f"table-{number}.json", table)
     _draw(number, scale, rows, out / f"table-{number}.png")
-    text = _markdown(number, scale_name, plan.rows, rows, cells, cells_folder, inputs)
+    text = _markdown(table, cells, cells_folder, places)
     with open_beside(out / f"table-{number}.md") as file:
         file.write(text)
     return rows
@@ -124,18 +145,15 @@ def choose_rows(plan: Plan, names: Sequence[str], cells_folder: Path) -> Plan:
 
 
 def check_data(folder: str, datasets: Sequence[str]) -> None:
-    """Raises ValueError where a data set is not there or not known, before hours of training."""
-    unknown = set(datasets) - set(DATASETS)
-    if unknown:
-        raise ValueError(f"--datasets: got {sorted(unknown)}, expected out of {list(DATASETS)}")
-    for name in (DATASETS[dataset] for dataset in datasets):
-        for split in ("train", "devel", "test"):
-            if not any(Path(folder, name).glob(f"{split}.*")):
-                raise ValueError(
-                    f"got no {split} file in {folder}/{name}, expected for example "
-                    f"{folder}/{name}/{split}.tsv; give --ner=FOLDER that has "
-                    f"{', '.join(DATASETS[dataset] for dataset in datasets)}"
-                )
+    """Raises ValueError where a data set cannot be read and scored, before hours of training."""
+    names = [DATASETS[dataset] for dataset in datasets]
+    for name in names:
+        try:
+            splits, _ = read_tagged(f"{folder}/{name}")
+            if "test" not in splits:  # which a fine-tuning run can do without, and a table cannot
+                raise ValueError(f"{folder}/{name}: got no test split, expected one to score")
+        except ValueError as error:
+            raise ValueError(f"{error}; give --ner=FOLDER that has {', '.join(names)}") from error
 
 
 def read_sizes(models: Sequence[str]) -> dict[str, tuple[int, int]]:
@@ -195,19 +213,54 @@ def read_row(row: Row, tuning: Mapping[str, Cell], cells_folder: Path) -> dict[s
     return result
 
 
+def _read_training(
+    cells: Sequence[Cell], cells_folder: Path, places: Mapping[str, str]
+) -> dict[str, dict]:
+    """Returns command, cost and result of each training that has run, by the cell's name."""
+    read = {cell: _read(cells_folder / cell.name / "summary.json") for cell in cells}
+    return {
+        cell.name: {
+            "command": show_command(cell, cells_folder, places),
+            "steps": summary["steps"],
+            "time_cost": summary["time_cost"],
+            "heldout": {
+                name.removeprefix("heldout/"): value
+                for name, value in summary["heldout"]["end"].items()
+                if name.startswith("heldout/")
+            },
+        }
+        for cell, summary in read.items()
+        if summary is not None
+    }
+
+
 def _read(path: Path) -> dict | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
-def _keep_other_scale(out, number, scale_name):
-    """Renames a table of the same number and another scale to table-N-SCALE.*."""
-    there = _read(out / f"table-{number}.json")
-    if there is None or there["scale"] == scale_name:
+def _keep_other(out: Path, table: Mapping) -> None:
+    """Renames what is there to table-N-SCALE-TEACHER.*, unless the new table stands for it.
+
+    A table from before teachers were written down becomes table-N-SCALE.*.
+    """
+    name = f"table-{table['table']}"
+    there = _read(out / f"{name}.json")
+    if there is None:
         return
+    is_same = all(there.get(key) == table[key] for key in ("scale", "teacher"))
+    before, now = ({row["name"] for row in each["rows"]} for each in (there, table))
+    if is_same and not now < before:
+        return
+    kept = "-".join(filter(None, (name, there["scale"], there.get("teacher"))))
     for suffix in ("md", "png", "json"):
-        path = out / f"table-{number}.{suffix}"
+        path = out / f"{name}.{suffix}"
         if path.exists():
-            path.rename(out / f"table-{number}-{there['scale']}.{suffix}")
+            path.rename(out / f"{kept}.{suffix}")
+    markdown = out / f"{kept}.md"
+    if markdown.exists():
+        text = markdown.read_text(encoding="utf-8")
+        with open_beside(markdown) as file:
+            file.write(text.replace(f"]({name}.png)", f"]({kept}.png)"))
 
 
 def _draw(number: int, scale: Scale, rows: Sequence[Mapping], path: Path) -> None:
@@ -239,14 +292,19 @@ def _draw(number: int, scale: Scale, rows: Sequence[Mapping], path: Path) -> Non
         figures.plot_costs(path, points, TITLES[number], cost, score)
 
 
-def _markdown(number, scale_name, plan_rows, rows, cells, cells_folder, inputs) -> str:
-    lines = [f"# Table {number}: {TITLES[number]} ({scale_name})", ""]
+def _markdown(
+    table: Mapping, cells: Sequence[Cell], cells_folder: Path, places: Mapping[str, str]
+) -> str:
+    number, rows = table["table"], table["rows"]
+    lines = [f"# Table {number}: {TITLES[number]} ({table['scale']})", ""]
     seeds = {len(run["seeds"]) for row in rows for run in row["runs"].values()}
     lines += [
         "Test scores in percent: mean ± half the 95% interval (Student's t) over "
         f"{', '.join(map(str, sorted(seeds))) or 'no'} fine-tuning seeds. Time cost is training "
         "before fine-tuning, steps only: wall minutes, and minutes of all cores together, which "
         "other work on the machine hardly changes.",
+        "",
+        f"Written on {name_machine(table['machine'])}.",
     ]
     for metric, title in METRICS.items():
         shown = [
@@ -276,16 +334,12 @@ def _markdown(number, scale_name, plan_rows, rows, cells, cells_folder, inputs) 
         lines += ["", f"Not in the means, since their loss was not finite: {'; '.join(failed)}."]
     if any(row["f1"] for row in rows):
         lines += ["", f"![scores](table-{number}.png)"]
-    papers = published_rows([row.name for row in plan_rows])
+    papers = published_rows([row["name"] for row in rows])
     if papers:
         lines += ["", "## The paper's figures", ""]
         lines += ["Its metric, its sizes: BERT-base, 500M tokens, four RTX 3090, five seeds.", ""]
         lines += [markdown_table(papers, list(papers[0]))]
-    places = {str(cells_folder): "CELLS"} | {
-        path: name.upper() for name, path in inputs.paths().items()
-    }
-    lines += ["", "## Every command", ""]
-    lines += [f"Begun with a {Path(inputs.teacher).name} as TEACHER.", ""]
+    lines += ["", "## Every command", "", f"Begun with a {table['teacher']} as TEACHER.", ""]
     return "\n".join([*lines, *show_commands(cells, cells_folder, places), ""])
 
 

@@ -124,7 +124,9 @@ SCALES = {
         distillation=(),  # 1e-5, the paper's, hardly moves a student in so few updates
         # The small configuration's 1e-3 is for a fresh extension beside a frozen BERT.
         all_weights=("--config.optimizer.teacher_learning_rate=1e-4",),
-        new_vocabulary=(),
+        # All the pieces there are, so about as many as BERT has; the small configuration's 1,000
+        # come on top of BERT's, and alone would spell most words out.
+        new_vocabulary=("--config.vocabulary.size=29000",),
         student=(
             "--config.student.init=teacher",
             "--config.student.extension.hidden_size=132",

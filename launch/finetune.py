@@ -5,7 +5,8 @@ r"""Fine-tunes an encoder on a task, with one or several seeds, and scores it.
         --config.data=/data/NCBI-disease-IOB --config.seeds=3 --workdir runs/ncbi
 
 Leaves in the workdir: model/ (Hugging Face layout; the seed that did best on the development
-set), predictions/, summary.json with every seed's scores, metrics.jsonl, tuning.png.
+set), predictions/, summary.json with every seed's scores, metrics.jsonl, tuning.png. Where no
+--workdir is given, that is runs/MODEL-DATA: runs/student-NCBI-disease-IOB here.
 With --config.teacher=FOLDER the net also learns from a fine-tuned teacher (task distillation).
 --config.KEY=VALUE overrides any value of the configuration.
 """
@@ -21,15 +22,22 @@ CONFIG = config_flags.DEFINE_config_file(
     lock_config=True,
 )  # fmt: skip
 WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder for everything this run makes; given again, the run is resumed."
+    "workdir",
+    None,
+    "Folder for everything this run makes, runs/MODEL-DATA if none is given; given again, the run "
+    "is resumed.",
 )
 
 
 def main():
-    from edad_jax.finetune import finetune
+    from edad_jax.finetune import default_workdir, finetune
 
-    finetune(CONFIG.value, WORKDIR.value)
+    workdir = WORKDIR.value
+    if not workdir:
+        workdir = default_workdir(CONFIG.value)
+        print(f"--workdir={workdir}", flush=True)
+    finetune(CONFIG.value, workdir)
 
 
 if __name__ == "__main__":
-    run_command(main, required=["config", "workdir"])
+    run_command(main, required=["config"])

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
+import csv
 import json
+import subprocess
 
 import jax
 import jax.numpy as jnp
@@ -10,16 +12,18 @@ from edad_jax import finetune as room
 from edad_jax import state
 from edad_jax.data.tokenizer import load_tokenizer
 from edad_jax.export import huggingface
-from edad_jax.finetune import finetune
+from edad_jax.finetune import default_workdir, finetune
 from edad_jax.metrics import read_metrics
 from edad_jax.models.exbert import ExBert
 from edad_jax.models.heads import Classifier
+from edad_jax.tasks.labelled import read_labelled
+from edad_jax.tasks.outcome import describe
 from edad_jax.tasks.prediction import make_predictor
 from edad_jax.tasks.rows import name_labels
-from edad_jax.tasks.setup import TASKS
+from edad_jax.tasks.setup import TASKS, build_net, prepare_examples
 from edad_jax.tasks.tagged import read_tagged
 from edad_jax.tasks.tuning import TaskNet
-from tests.tiny_run import run_command
+from tests.tiny_run import ROOT, command, environment, run_command
 from tests.tiny_tasks import (
     tiny_sentences,
     tiny_tuning,
@@ -39,6 +43,19 @@ def tuned(finished, data, tmp_path_factory):
     """Returns (workdir, summary) of a student tuned with two seeds; tests change nothing there."""
     workdir = tmp_path_factory.mktemp("tuned") / "run"
     config = tiny_tuning("tagging", finished.workdir / "student", data, seeds=2, epochs=6)
+    return workdir, finetune(config, str(workdir))
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    return write_labelled(tmp_path_factory.mktemp("texts") / "texts.csv")
+
+
+@pytest.fixture(scope="module")
+def classified(finished, texts, tmp_path_factory):
+    """Returns (workdir, summary) of a student tuned on texts; tests change nothing there."""
+    workdir = tmp_path_factory.mktemp("classified") / "run"
+    config = tiny_tuning("classification", finished.workdir / "student", texts, epochs=8)
     return workdir, finetune(config, str(workdir))
 
 
@@ -164,7 +181,7 @@ def test_seeds_that_do_not_fit_the_memory_at_once_take_turns(
 
 
 def test_a_seed_that_fails_is_named_and_the_others_count(
-    finished, data, tmp_path, monkeypatch, capsys
+    finished, data, tmp_path, monkeypatch, capsys, figures
 ):
     draw = state.draw
 
@@ -178,6 +195,16 @@ def test_a_seed_that_fails_is_named_and_the_others_count(
     assert summary["means"]["test/f1"]["count"] == 2
     assert "failed: the loss was not finite" in capsys.readouterr().out
     assert not (tmp_path / "run" / "predictions" / "test-seed-1.tsv").exists()
+    curves = [list(line.get_ydata()) for line in figures[-1].axes[0].lines]
+    sound = np.array(summary["devel_by_epoch"])[:, [0, 2]]
+    np.testing.assert_allclose(curves, [*sound.T, sound.mean(axis=1)])
+
+
+def test_the_table_of_types_says_which_seed_it_is_of(tuned):
+    _, summary = tuned
+    assert "\ntest split, seed 0:\n\n| type " in describe(summary)
+    failed = {"0": {"failed": True}, "1": summary["seeds"]["1"]}
+    assert "\ntest split, seed 1:\n\n| type " in describe(summary | {"seeds": failed})
 
 
 def test_no_seed_with_a_finite_loss_is_an_error(finished, data, tmp_path):
@@ -207,16 +234,40 @@ def test_a_label_unseen_in_training_is_scored_as_missed(finished, tmp_path):
     assert any("unseen in training" in line for line in summary["notes"]["reader"])
 
 
-def test_texts_are_classified_and_the_confusion_is_drawn(finished, tmp_path):
-    table = write_labelled(tmp_path / "texts.csv")
-    config = tiny_tuning("classification", finished.workdir / "student", table, epochs=8)
-    summary = finetune(config, str(tmp_path / "run"))
+def test_labels_that_only_the_chosen_sentences_lack_are_named(finished, tmp_path):
+    (tmp_path / "data").mkdir()
+    for split, count in (("train", 10), ("devel", 2)):
+        lines = (f"cell\tB-T{number}\nof\tO\n" for number in range(count))
+        (tmp_path / "data" / f"{split}.tsv").write_text("\n".join(lines), encoding="utf-8")
+    tokenizer = load_tokenizer(finished.inputs / "teacher")
+    config = tiny_tuning("tagging", finished.inputs / "teacher", tmp_path / "data")
+    whole = prepare_examples(config, tokenizer)
+    assert len(whole.labels) == 11 and "unseen" not in " ".join(whole.notes["reader"])
+    config.max_train = 3
+    few = prepare_examples(config, tokenizer)
+    [note] = [line for line in few.notes["reader"] if "unseen" in line]
+    assert "7 x label unseen in training, since config.max_train=3 left it out" in note
+    lacking = [label for label in whole.labels if label not in few.labels]
+    assert note.endswith(f"({', '.join(lacking)})") and len(lacking) == 7
+
+
+def test_the_seed_of_the_split_is_used_for_sentences_too(finished, tmp_path):
+    write_tagged(tmp_path / "data" / "train.tsv", tiny_sentences(40))
+    tokenizer = load_tokenizer(finished.inputs / "teacher")
+    config = tiny_tuning("tagging", finished.inputs / "teacher", tmp_path / "data")
+    one = prepare_examples(config, tokenizer).examples["devel"]
+    config.split_seed = 1
+    assert prepare_examples(config, tokenizer).examples["devel"] != one
+
+
+def test_texts_are_classified_and_the_confusion_is_drawn(classified):
+    workdir, summary = classified
     assert summary["examples"] == {"train": 72, "devel": 9, "test": 9}
     scores = summary["seeds"]["0"]["test"]
     assert np.sum(scores["confusion"]) == 9
     assert scores["accuracy"] > 0.6
-    assert (tmp_path / "run" / "confusion.png").stat().st_size > 5_000
-    _, params, task = huggingface.load_task_model(str(tmp_path / "run" / "model"))
+    assert (workdir / "confusion.png").stat().st_size > 5_000
+    _, params, task = huggingface.load_task_model(str(workdir / "model"))
     assert task == ("classification", ("high", "low", "mid")) and "pooler" in params
 
 
@@ -236,6 +287,51 @@ def test_a_student_learns_from_a_teacher_with_another_vocabulary(finished, data,
     ]
     assert losses[0] > 0 and losses[0] != losses[1]
     assert alone["teacher"] == ""
+
+
+def test_soft_labels_alone_bring_a_student_to_what_its_teacher_says(
+    finished, texts, classified, tmp_path
+):
+    workdir, _ = classified
+    sizes, params, task = huggingface.load_task_model(str(workdir / "model"))
+    # The same teacher, whose labels stand in another order: what it says of a text is the same.
+    params["classifier"] = jax.tree.map(lambda x: x[..., ::-1], params["classifier"])
+    teacher = huggingface.save_model(
+        tmp_path / "teacher", params, sizes, workdir / "model",
+        card=huggingface.ModelCard(title="teacher", summary="", data={}, settings={}, measured={}),
+        task=huggingface.Task(task.kind, task.labels[::-1]),
+    )  # fmt: skip
+    # The labels to train on are wrong; those to score by are the teacher's, right or wrong.
+    wrong = dict(zip(task.labels, (*task.labels[1:], task.labels[0]), strict=True))
+    train = read_labelled(str(texts))[0]["train"]
+    write_texts(tmp_path / "data" / "train.tsv", [(each.text, wrong[each.label]) for each in train])
+    for split in ("devel", "test"):
+        path = workdir / "predictions" / f"{split}-seed-0.tsv"
+        with open(path, newline="", encoding="utf-8") as file:
+            said = [(row["text"], row["predicted"]) for row in csv.DictReader(file, delimiter="\t")]
+        write_texts(tmp_path / "data" / f"{split}.tsv", said)
+
+    config = tiny_tuning(
+        "classification", finished.inputs / "teacher", tmp_path / "data", epochs=4,
+        teacher=str(teacher), soft_weight=1.0,
+    )  # fmt: skip
+    tokenizer = load_tokenizer(config.model)
+    prepared = prepare_examples(config, tokenizer)
+    net, [params] = build_net(config, prepared, len(tokenizer))
+    rows = prepared.rows["test"]
+    predict = make_predictor(net, batch_size=8, max_length=32)
+    (logits,) = predict(jax.tree.map(lambda x: x[None], params), rows)
+    untrained = prepared.task.quick_score(
+        prepared.examples["test"], name_labels(rows, logits, prepared.labels)
+    )
+    taught = finetune(config, str(tmp_path / "run"))["seeds"]["0"]["test"]["accuracy"]
+    assert taught > max(untrained, 0.8)
+
+
+def write_texts(path, rows):
+    path.parent.mkdir(exist_ok=True)
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file, delimiter="\t").writerows([("text", "label"), *rows])
 
 
 def test_a_teacher_of_other_labels_is_an_error(finished, tuned, tmp_path):
@@ -267,6 +363,28 @@ def test_settings_that_cannot_be_used_are_named(finished, data, tmp_path, change
     config.update(changes)
     with pytest.raises(ValueError, match=message):
         finetune(config, str(tmp_path / "run"))
+
+
+def test_a_run_without_a_folder_is_called_by_its_model_and_its_data(data):
+    assert default_workdir(tiny_tuning("tagging", "runs/pmc/student/", data)) == (
+        "runs/student-words"
+    )
+    assert default_workdir(tiny_tuning("tagging", "lab/bert", "lab/reviews")) == "runs/bert-reviews"
+    with pytest.raises(ValueError, match="config.data is empty"):
+        default_workdir(tiny_tuning("tagging", "lab/bert", ""))
+
+
+def test_the_command_names_the_folder_that_it_was_not_given(tmp_path):
+    (tmp_path / "empty").mkdir()
+    words = command(
+        f"--config={ROOT}/configs/ner.py", "--config.model=./none", "--config.data=empty",
+        script="finetune.py",
+    )  # fmt: skip
+    done = subprocess.run(
+        words, env=environment(), cwd=tmp_path, text=True, capture_output=True, timeout=300
+    )
+    assert done.stdout == "--workdir=runs/none-empty\n" and "ValueError: got" in done.stderr
+    assert (tmp_path / "runs" / "none-empty" / "config.json").is_file()
 
 
 def test_the_command_says_what_is_wrong_in_one_line(tmp_path):

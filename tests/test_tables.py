@@ -8,8 +8,10 @@ import pytest
 
 from edad_jax import reproduce, tables
 from edad_jax.cells import Cell, run_cells
+from edad_jax.machine import describe_machine, name_machine
 from edad_jax.published import PAPER
 from edad_jax.tables import SCALES, Inputs, plan_table
+from tests.tiny_tasks import tiny_sentences, write_tagged
 
 ROOT = Path(__file__).parents[1]
 SIZES = {"/models/bert": (96, 200), "/bio": (96, 200), "/sci": (48, 100)}
@@ -96,6 +98,13 @@ def test_chosen_rows_bring_the_cells_that_they_need_and_no_others():
         reproduce.choose_rows(plan, ["ExBERT"], Path("/cells"))
 
 
+@pytest.mark.parametrize("scale", SCALES)
+def test_a_vocabulary_from_scratch_has_about_as_many_pieces_as_berts(scale):
+    words = plan_table(1, SCALES[scale], INPUTS, "/cells").cells["rows-new"].words
+    [size] = [w.partition("=")[2] for w in words if w.startswith("--config.vocabulary.size=")]
+    assert 28_000 < int(size) < 31_000
+
+
 def test_a_row_without_its_checkpoint_says_what_to_give():
     plan, _ = all_cells(3, "paper")
     notes = {row.name: row.note for row in plan.rows}
@@ -131,7 +140,9 @@ def test_a_table_is_written_from_what_is_there_and_adds_up_the_stages(tmp_path):
     for name, seconds in (("adaptation", 600.0), ("distillation", 300.0)):
         costs = {"train/seconds": seconds, "train/cpu_seconds": 2 * seconds}
         nets = {"teacher": {"parameters": 9_000_000}, "student": {"parameters": 4_000_000}}
-        write(cells / name / "summary.json", {"time_cost": costs, "nets": nets})
+        end = {"step": 120, "time": 1.5e9, "heldout/student_mlm_accuracy": seconds / 1e3}
+        summary = {"time_cost": costs, "nets": nets, "steps": 120, "heldout": {"end": end}}
+        write(cells / name / "summary.json", summary)
     rows = reproduce.reproduce(
         2, "small", SCALES["small"], INPUTS, root=ROOT, workdir=tmp_path,
         out=tmp_path / "out", only_report=True,
@@ -145,7 +156,14 @@ def test_a_table_is_written_from_what_is_there_and_adds_up_the_stages(tmp_path):
     assert "exBERT_GD, BC5CDR, seed 2" in text  # named among the failed
     assert "88.36 ± 0.09" in text  # the paper's EDAD
     assert "--config.method=distillation" in text
-    assert json.loads((tmp_path / "out" / "table-2.json").read_text())["rows"]
+    table = json.loads((tmp_path / "out" / "table-2.json").read_text())
+    assert table["rows"] and table["teacher"] == "bert"
+    assert table["machine"] == describe_machine() and name_machine(table["machine"]) in text
+    assert set(table["cells"]) == {"adaptation", "distillation"}  # of those that train, what ran
+    cell = table["cells"]["distillation"]
+    assert cell["command"] in text and "--config.method=distillation" in cell["command"]
+    assert cell["steps"] == 120 and cell["heldout"] == {"student_mlm_accuracy": 0.3}
+    assert cell["time_cost"] == {"train/seconds": 300.0, "train/cpu_seconds": 600.0}
     assert (tmp_path / "out" / "table-2.png").stat().st_size > 5_000
 
 
@@ -158,20 +176,95 @@ def test_a_cell_of_another_command_is_not_taken_for_this_one(tmp_path):
         reproduce.reproduce(2, "small", scale, INPUTS, **report)
 
 
-def test_a_table_of_another_scale_is_kept_under_its_own_name(tmp_path):
-    report = {"root": ROOT, "workdir": tmp_path, "out": tmp_path / "out", "only_report": True}
-    reproduce.reproduce(4, "paper", SCALES["paper"], INPUTS, **report)
-    reproduce.reproduce(4, "small", SCALES["small"], INPUTS, **report)
-    assert "(paper)" in (tmp_path / "out" / "table-4-paper.md").read_text(encoding="utf-8")
-    assert "(small)" in (tmp_path / "out" / "table-4.md").read_text(encoding="utf-8")
+@pytest.fixture
+def report_table_4(tmp_path):
+    """Returns a function that reports table 4, with a picture, and returns the folder."""
+    for scale in SCALES:
+        finish(tmp_path / scale / "cells", "edad-linear.NCBI-disease", 0.5)
+
+    def report(scale, teacher, rows=()):
+        inputs = Inputs(teacher, "/c", "/n", sizes={teacher: (96, 200)})
+        reproduce.reproduce(
+            4, scale, SCALES[scale], inputs,
+            root=ROOT, workdir=tmp_path, out=tmp_path / "out", only_rows=rows, only_report=True,
+        )  # fmt: skip
+        return tmp_path / "out"
+
+    return report
 
 
-def test_a_missing_data_set_is_named_before_anything_runs(tmp_path):
-    (tmp_path / "BC5CDR-IOB").mkdir()
-    with pytest.raises(ValueError, match="got .'NCBI'., expected out of .'BC5CDR', 'BioNLP09'"):
-        reproduce.check_data(str(tmp_path), ["NCBI"])
-    with pytest.raises(ValueError, match="got no train file in .*BC5CDR-IOB"):
-        reproduce.check_data(str(tmp_path), list(tables.DATASETS))
+@pytest.mark.parametrize(
+    ("first", "second", "kept"),
+    [
+        (("paper", "/models/bert"), ("small", "/models/bert"), "table-4-paper-bert"),
+        (("small", "/models/bert"), ("small", "/e5-v1.1"), "table-4-small-bert"),
+        (("small", "lab/e5-v1.1"), ("small", "/models/bert"), "table-4-small-e5-v1.1"),
+        (("small", "/e5"), ("small", "/e5", ["linear", "same"]), "table-4-small-e5"),
+    ],
+    ids=["scale", "teacher", "hub-id", "fewer-rows"],
+)
+def test_a_table_that_the_new_one_does_not_stand_for_is_kept_with_its_picture(
+    report_table_4, first, second, kept
+):
+    out = report_table_4(*first)
+    before = (out / "table-4.md").read_text(encoding="utf-8")
+    assert "![scores](table-4.png)" in before
+    report_table_4(*second)
+    after = (out / f"{kept}.md").read_text(encoding="utf-8")
+    assert after == before.replace("](table-4.png)", f"]({kept}.png)")
+    names = [f"{name}{suffix}" for name in ("table-4", kept) for suffix in (".md", ".png", ".json")]
+    assert sorted(path.name for path in out.iterdir()) == sorted(names)
+    assert json.loads((out / "table-4.json").read_text())["scale"] == second[0]
+
+
+def test_a_table_of_the_same_scale_and_teacher_takes_the_place_of_the_one_before(report_table_4):
+    report_table_4("small", "/e5", ["linear"])
+    out = report_table_4("small", "/e5")
+    assert len(list(out.iterdir())) == 3
+    path = out / "table-4.json"
+    table = json.loads(path.read_text())
+    del table["teacher"]  # as tables were written before
+    path.write_text(json.dumps(table))
+    report_table_4("small", "/e5")
+    assert "](table-4-small.png)" in (out / "table-4-small.md").read_text(encoding="utf-8")
+
+
+def test_an_unknown_data_set_is_named_also_where_nothing_runs(tmp_path):
+    places = {"root": ROOT, "workdir": tmp_path, "out": tmp_path / "out"}
+    for only_report in (True, False):
+        with pytest.raises(ValueError, match="got .'NCBI'., expected out of .'BC5CDR', 'BioNLP09'"):
+            reproduce.reproduce(
+                2, "small", SCALES["small"], INPUTS, datasets=["NCBI"], only_report=only_report,
+                **places,
+            )  # fmt: skip
+    assert not (tmp_path / "out").exists()
+
+
+def test_data_are_checked_by_their_reader_before_anything_runs(tmp_path, monkeypatch):
+    runs = []
+    monkeypatch.setattr(reproduce, "run_cells", lambda *_: runs.append(1))
+    inputs = Inputs("/models/bert", "/c", str(tmp_path / "ner"), sizes=SIZES)
+
+    def run():
+        reproduce.reproduce(
+            4, "small", SCALES["small"], inputs, root=ROOT, workdir=tmp_path,
+            out=tmp_path / "out", datasets=["NCBI-disease"],
+        )  # fmt: skip
+
+    folder = tmp_path / "ner" / "NCBI-disease-IOB"
+    with pytest.raises(ValueError, match="got no such file.*--ner=FOLDER that has NCBI-disease"):
+        run()
+    write_tagged(folder / "test.conll", tiny_sentences(9))
+    with pytest.raises(ValueError, match=r"got test\.conll, expected a training split"):
+        run()
+    write_tagged(folder / "train.conll", tiny_sentences(9))
+    (folder / "test.conll").rename(folder / "dev.conll")
+    with pytest.raises(ValueError, match="IOB: got no test split, expected one to score; give"):
+        run()
+    assert not runs
+    write_tagged(folder / "test.conll", tiny_sentences(9))
+    run()
+    assert runs
 
 
 def test_a_small_student_is_as_wide_as_the_teacher_that_gives_it_layers(tmp_path):

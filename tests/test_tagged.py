@@ -195,6 +195,13 @@ def test_a_tenth_is_set_aside_where_there_is_no_devel(tmp_path):
     assert report.documents == 41
 
 
+def test_another_seed_sets_other_sentences_aside_and_is_named(tmp_path):
+    folder = write(tmp_path, "".join(f"w{i}\tB-Ill\n\n" for i in range(40)), devel=None)
+    (one, _), (other, report) = (read_tagged(folder, seed=seed) for seed in (0, 1))
+    assert len(one["devel"]) == len(other["devel"]) and one["devel"] != other["devel"]
+    assert has_message(report, "set aside as one, seed 1")
+
+
 def test_at_least_one_sentence_is_set_aside_if_there_are_two(tmp_path):
     train = "a\tB-Ill\n\nb\tB-Ill\n"
     assert len(read_tagged(write(tmp_path, train, devel=None))[0]["devel"]) == 1

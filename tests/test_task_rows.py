@@ -6,7 +6,7 @@ from edad_jax.data.tokenizer import load_tokenizer
 from edad_jax.tasks import rows as task_rows
 from edad_jax.tasks.rows import NO_LABEL
 from edad_jax.tasks.splits import choose
-from tests.tiny_text import make_documents, write_tokenizer
+from tests.tiny_text import DOMAIN_WORDS, make_documents, write_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +116,39 @@ def test_a_teachers_logits_stand_at_the_words_that_they_are_of(sentences, tokeni
     (batch, *_) = task_rows.epoch_batches(taught, batch_size=4, max_length=16, seeds=(0,), epoch=0)
     assert batch.teacher_bnc.shape == (*batch.labels_bn.shape, 2)
     assert (batch.teacher_bnc[batch.labels_bn < 0] == 0).all()
+
+
+def test_a_teacher_that_cuts_words_and_counts_labels_otherwise_teaches_the_same_words(
+    sentences, tokenizer, tmp_path
+):
+    folder = write_tokenizer(tmp_path / "teacher")
+    with open(folder / "vocab.txt", "a", encoding="utf-8") as file:
+        file.writelines(f"{word}\n" for word in DOMAIN_WORDS)
+    labels, order = ("O", "B", "I"), (2, 0, 1)
+    theirs = [labels[order.index(number)] for number in range(3)]  # B, I, O
+    _, rows = tagging(sentences, tokenizer)
+    _, teacher_rows = tagging(sentences, load_tokenizer(folder))
+    assert len(rows) > len(teacher_rows)
+    # What the teacher says of a word tells which word of which sentence it is, and which label.
+    logits = []
+    for number, words in zip(teacher_rows.example, teacher_rows.words, strict=True):
+        said = np.full((len(words), 3), np.nan, np.float32)  # of the other pieces nothing is asked
+        for slot in np.flatnonzero(words >= 0):
+            said[slot] = [mark(number, words[slot], label) for label in theirs]
+        logits.append(said)
+    taught = task_rows.teach_words(rows, teacher_rows, logits, order)
+    for number, ids, words, soft in zip(
+        rows.example, rows.ids, rows.words, taught.soft, strict=True
+    ):
+        expected = [
+            [mark(number, word, label) if word >= 0 else 0.0 for label in labels] for word in words
+        ]
+        np.testing.assert_array_equal(soft, expected)
+        assert len(soft) == len(ids)
+
+
+def mark(sentence, word, label):
+    return 1000 * sentence + 10 * word + "OBI".index(label)
 
 
 def test_at_most_so_many_examples_are_drawn_and_keep_their_order():

@@ -86,10 +86,11 @@ def leave_outcome(
         task=huggingface.Task(config.task, tuple(summary["labels"])),
     )
     write_json(workdir / "summary.json", summary)
+    by_seed = list(zip(*summary["devel_by_epoch"], strict=True))
     figures.plot_seeds(
         workdir / "tuning.png",
         range(1, len(summary["devel_by_epoch"]) + 1),
-        {f"development set: {headline}": list(zip(*summary["devel_by_epoch"], strict=True))},
+        {f"development set: {headline}": [by_seed[number] for number in sound]},
         ylabel=headline,
     )
     if "confusion" in measured and len(measured["labels"]) <= MOST_DRAWN_CLASSES:
@@ -122,16 +123,16 @@ def describe(summary: Mapping) -> str:
         if means and len(summary["seeds"]) > 1:
             rows.append({"split": split, "seed": "mean ± 95%"} | means)
     text = "\n" + markdown_table(rows, ["split", "seed", *columns]) + "\n"
-    last = next((seed for seed in summary["seeds"].values() if not seed["failed"]), {})
-    last = last.get("test", last.get("devel", {}))
-    kinds = last.get("types", last.get("classes", {}))
+    name, seed = next(item for item in summary["seeds"].items() if not item[1]["failed"])
+    split = "test" if "test" in seed else "devel"
+    kinds = seed[split].get("types", seed[split].get("classes", {}))
     types = [
-        {"type": kind, "entities" if "types" in last else "texts": values["support"]}
+        {"type": kind, "entities" if "types" in seed[split] else "texts": values["support"]}
         | {key: percent(values[key]) for key in ("f1", "precision", "recall")}
         for kind, values in kinds.items()
     ]
     if types:
-        text += "\n" + markdown_table(types, list(types[0])) + "\n"
+        text += f"\n{split} split, seed {name}:\n\n{markdown_table(types, list(types[0]))}\n"
     minutes = summary["time_cost"]["train/seconds"] / 60
     return text + f"training took {minutes:.1f} minutes for {len(summary['seeds'])} seed(s)\n"
 

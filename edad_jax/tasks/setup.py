@@ -47,11 +47,18 @@ def prepare_examples(config: ConfigDict, tokenizer: PreTrainedTokenizerFast) -> 
     """
     task = TASKS[config.task].configured(config)
     examples, notes = task.read(config)
-    LOG.info("%s", notes)
+    given = task.label_names(examples["train"])
     random = np.random.default_rng(config.split_seed)
     for split in (name for name in ("train", "devel", "test") if name in examples):
         examples[split] = choose(examples[split], config[f"max_{split}"], random)
     labels = task.label_names(examples["train"])
+    if left_out := [label for label in given if label not in labels]:
+        named = ", ".join(left_out[:8]) + (", ..." if len(left_out) > 8 else "")
+        notes += (
+            f"\n  {len(left_out):,} x label unseen in training, since "
+            f"config.max_train={config.max_train} left it out ({named})"
+        )
+    LOG.info("%s", notes)
     if len(labels) < 2:
         raise ValueError(
             f"{config.data}: got only one label to train on, {labels}; expected at least two"

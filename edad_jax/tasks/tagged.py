@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 FORMATS = (".tsv", ".conll", ".txt", ".iob", ".iob2")
-_DEVEL_SEED = 0
 _NO_TAG = "sentence skipped: a token without a tag"
 _NO_TOKEN = "sentence skipped: a tag without a token"
 _BAD_TAG = "sentence skipped: a tag that is neither O nor B-, I-, E-, S-, L- or U- with a type"
@@ -45,6 +44,7 @@ def read_tagged(
     encoding: str = "utf-8",
     word_key: str = "tokens",
     tag_key: str = "ner_tags",
+    seed: int = 0,
     dataset_config: str = "",
 ) -> tuple[dict[str, list[TaggedSentence]], ReadReport]:
     """Returns {"train", "devel", maybe "test"}, and a report whose documents are sentences.
@@ -59,6 +59,7 @@ def read_tagged(
       encoding: of the files; a byte order mark decides over it.
       word_key: column of a data set with the words.
       tag_key: column of a data set with the tags: names, or numbers of a ClassLabel.
+      seed: chooses the sentences that are set aside.
       dataset_config: of data sets that have several configurations.
 
     Raises:
@@ -91,7 +92,7 @@ def read_tagged(
         del read["test"]
         notes.append("test: split not used, since it has no tags")
     splits = _to_iob2(read, report, notes)
-    _finish(data, splits, report, notes)
+    _finish(data, splits, seed, report, notes)
     _count_unseen_labels(splits, report)
     report.messages[:0] = notes
     return splits, report
@@ -243,7 +244,11 @@ def _where(sentence: TaggedSentence, index: int) -> str:
 
 
 def _finish(
-    data: str, splits: dict[str, list[TaggedSentence]], report: ReadReport, notes: list[str]
+    data: str,
+    splits: dict[str, list[TaggedSentence]],
+    seed: int,
+    report: ReadReport,
+    notes: list[str],
 ) -> None:
     """Counts the sentences, and sets some aside for devel where there is no such split."""
     for split, sentences in splits.items():
@@ -270,12 +275,13 @@ def _finish(
             )
         aside = max(1, len(train) // 10)
         kept, chosen = task_splits.split_by_class(
-            ["any"] * len(train), (len(train) - aside, aside), seed=_DEVEL_SEED
+            ["any"] * len(train), (len(train) - aside, aside), seed=seed
         )
         splits["train"] = [train[index] for index in kept]
         splits["devel"] = [train[index] for index in chosen]
         notes.append(
-            f"no devel split: {aside:,} of the {len(train):,} training sentences set aside as one"
+            f"no devel split: {aside:,} of the {len(train):,} training sentences set aside as one, "
+            f"seed {seed}"
         )
     if "test" not in splits:
         notes.append("no test split: there will be no test score")

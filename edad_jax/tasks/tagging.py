@@ -31,7 +31,8 @@ class Tagging(WordLabels):
         """Returns {"train", "devel", maybe "test"} and what the reader has to say."""
         splits, report = read_tagged(
             config.data, encoding=config.encoding, word_key=config.text_key or "tokens",
-            tag_key=config.label_key or "ner_tags", dataset_config=config.dataset_config,
+            tag_key=config.label_key or "ner_tags", seed=config.split_seed,
+            dataset_config=config.dataset_config,
         )  # fmt: skip
         return splits, report.summary()
 
