@@ -58,8 +58,8 @@ def benchmark_edge(
     measured = time_in_turn(candidates, **settings, threads=cores)
     print("the same, one thread each ...", file=sys.stderr, flush=True)
     length = min(128, *(candidate.longest for candidate in candidates))
-    single = time_in_turn(
-        candidates, **(settings | {"batches": [32], "lengths": [length]}), threads=1
+    single = time_in_turn(  # one turn: this is not compared
+        candidates, batches=[32], lengths=[length], seconds=seconds, threads=1, turns=1
     )
     rows = [
         {
