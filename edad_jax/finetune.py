@@ -209,6 +209,8 @@ def _train(config, workdir, prepared, net, params, predict, over):
                             carried["states"][number], parallel.shard_batch(mine)
                         )
                         losses[-1].append(metrics["loss"])
+                        if len(groups) > 1:  # else all run at once, each with its temporaries
+                            jax.block_until_ready(metrics)
                     if is_new:
                         jax.block_until_ready(losses)
                         watch.restart()
