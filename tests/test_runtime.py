@@ -431,20 +431,6 @@ def test_the_command_writes_utf8_whatever_the_locale_is(folders):
     assert line["answers"][0]["text"] == "안녕"
 
 
-def test_an_answer_is_written_before_the_next_question_comes(folders):
-    with as_command(folders["answering"]) as process:
-        limit = threading.Timer(60, process.kill)  # which ends a read that waits for ever
-        limit.start()
-        try:
-            for pair in PAIRS:
-                process.stdin.write(json_lines(pair))
-                process.stdin.flush()
-                assert set(json.loads(process.stdout.readline() or "{}")) == {"answers"}
-        finally:
-            limit.cancel()
-            process.kill()
-
-
 def test_results_are_written_chunk_by_chunk(tagger, monkeypatch):
     written, seen = io.BytesIO(), []
 

@@ -193,17 +193,21 @@ def as_json(result: Any) -> dict[str, Any]:
     }
 
 
-def _read_pairs(lines):
-    """Yields (question, context) of JSON lines."""
+def _read_pairs(lines, problems):
+    """Yields (question, context) of JSON lines; ends at one that is wrong, and adds what it is.
+
+    It does not end the program itself: pairs read before it may still wait for their answers.
+    """
     for number, line in enumerate(lines, 1):
         try:
             pair = json.loads(line)
             question, context = str(pair["question"]), str(pair["context"])
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            sys.exit(
+            problems.append(
                 f"line {number:,}: got {line[:80]!r} ({type(error).__name__}: {error}), expected "
                 '{"question": ..., "context": ...}; mend it, or take it out'
             )
+            return
         yield question, context
 
 
@@ -238,10 +242,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ValueError as error:
         sys.exit(str(error))
     progress, sizes = Progress(size_of(sys.stdin.buffer)), deque()
-    texts = read_lines(sys.stdin.buffer, sizes)
+    texts, problems = read_lines(sys.stdin.buffer, sizes), []
     sys.stdout.reconfigure(encoding="utf-8", newline="\n")
     try:
-        for result in model(_read_pairs(texts) if isinstance(model, Reader) else texts):
+        for result in model(_read_pairs(texts, problems) if isinstance(model, Reader) else texts):
             sys.stdout.write(json.dumps(as_json(result), ensure_ascii=False) + "\n")
             progress.add(sizes.popleft())
             if len(sizes) < 2:  # a chunk is done: of the next one, its first line alone is read
@@ -251,6 +255,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # What is left would be written as Python ends, and fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    if problems:
+        sys.exit(problems[0])
     progress.add(0, last=True)
 
 
