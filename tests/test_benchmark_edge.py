@@ -164,4 +164,4 @@ def test_a_model_that_cannot_be_timed_says_why(tmp_path):
             capture_output=True, text=True, cwd=ROOT,
         )  # fmt: skip
         assert wrong.returncode == 1 and told in wrong.stderr
-    assert "got gpt-7, expected bert-base, distilbert or a folder" in done.stderr
+    assert "got gpt-7, expected bert-base, distilbert, edad-student or a folder" in done.stderr
