@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs a table of the Distil-KcBERT thesis cell by cell, and writes down what came out."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -76,15 +77,29 @@ def reproduce_kcbert(
     rows = _rows(number, plan, folder, seconds)
     out.mkdir(parents=True, exist_ok=True)
     name = f"table-kcbert-{number}"
-    curves = {
-        model: read_summary(folder, cell.name)["devel_by_epoch"]
-        for model, cell in plan.tunings.items()
-    }
+    summaries = {model: read_summary(folder, cell.name) for model, cell in plan.tunings.items()}
+    curves = {model: _finite_curves(summary) for model, summary in summaries.items()}
     write_json(out / f"{name}.json", {"scale": scale_name, "rows": rows, "by_epoch": curves})
     _draw(number, rows, curves, out / f"{name}.png")
     with open_beside(out / f"{name}.md") as file:
-        file.write(_markdown(number, scale_name, rows, plan, folder, inputs))
+        failed = _failed_seeds(summaries)
+        file.write(_markdown(number, scale_name, rows, failed, plan, folder, inputs))
     return out / f"{name}.md"
+
+
+def _finite_curves(summary: Mapping[str, Any]) -> list[list[float]]:
+    """Returns development scores by epoch and seed, without the seeds whose loss was not finite."""
+    kept = [not values["failed"] for values in summary["seeds"].values()]
+    return [list(itertools.compress(scores, kept)) for scores in summary["devel_by_epoch"]]
+
+
+def _failed_seeds(summaries: Mapping[str, Mapping]) -> list[str]:
+    return [
+        f"{model}, seed {seed}"
+        for model, summary in summaries.items()
+        for seed, values in summary["seeds"].items()
+        if values["failed"]
+    ]
 
 
 def _time(plan: KcPlan) -> dict[str, float]:
@@ -115,7 +130,7 @@ def _rows(number, plan, folder, seconds) -> list[dict[str, Any]]:
     rows = []
     for name, cell in plan.tunings.items():
         summary = read_summary(folder, cell.name)
-        by_epoch = [sum(scores) / len(scores) for scores in summary["devel_by_epoch"]]
+        by_epoch = [sum(scores) / len(scores) for scores in _finite_curves(summary)]
         rows.append(
             {"model": name}
             | {f"epoch {epoch}": f"{100 * score:.1f}" for epoch, score in enumerate(by_epoch, 1)}
@@ -151,7 +166,7 @@ def _first_number(text: str) -> float:
     return float(text.split()[0])
 
 
-def _markdown(number, scale_name, rows, plan, folder, inputs: KcInputs) -> str:
+def _markdown(number, scale_name, rows, failed, plan, folder, inputs: KcInputs) -> str:
     name = f"table-kcbert-{number}"
     lines = [f"# Table {number} of Distil-KcBERT: {TITLES[number]} ({scale_name})", ""]
     lines += [
@@ -163,6 +178,8 @@ def _markdown(number, scale_name, rows, plan, folder, inputs: KcInputs) -> str:
         "",
         f"![{TITLES[number]}]({name}.png)",
     ]
+    if failed:
+        lines += ["", f"Not in the means, since their loss was not finite: {'; '.join(failed)}."]
     if number == 6:
         published = [
             {"model": model, "accuracy": accuracy, "minutes in all": minutes}

@@ -77,7 +77,8 @@ def test_table_5_is_written_from_the_cells(tmp_path):
         (folder / f"{cell.name}.command.json").write_text(json.dumps(command(cell, folder)))
         accuracy = 0.5 + number / 100
         summary = {
-            "devel_by_epoch": [[accuracy - 0.1], [accuracy]],
+            "devel_by_epoch": [[accuracy - 0.1, 0.0], [accuracy, 0.0]],
+            "seeds": {"0": {"failed": False}, "1": {"failed": True}},
             "means": {"test/accuracy": {"mean": accuracy, "half": None}},
         }
         (folder / cell.name / cell.marker).write_text(json.dumps(summary))
@@ -87,6 +88,10 @@ def test_table_5_is_written_from_the_cells(tmp_path):
     )
     text = written.read_text(encoding="utf-8")
     assert "| 1 x 192" in text and "50.0" in text and "--config.model=CELLS/kcbert-6x3072" in text
+    assert "Not in the means, since their loss was not finite: 1 x 192, seed 1; " in text
+    figures = json.loads((tmp_path / "out" / "table-kcbert-5.json").read_text(encoding="utf-8"))
+    assert figures["by_epoch"]["1 x 192"] == [[pytest.approx(0.5)], [pytest.approx(0.6)]]
+    assert figures["rows"][0]["epoch 2"] == "60.0"
     assert (tmp_path / "out" / "table-kcbert-5.png").stat().st_size > 10_000
     (folder / plan.cells[-1].name / "summary.json").unlink()
     with pytest.raises(ValueError, match="sentiment/summary.json: got no such file"):
