@@ -94,8 +94,10 @@ def benchmark(plan: Plan, out: Path) -> dict[str, Any]:
         jobs = _Jobs(plan, programs)
         for part in PARTS:
             if part in plan.parts:
-                _MEASURES[part](plan, jobs, result)
-                benchmark_report.write_report(result, out)
+                try:
+                    _MEASURES[part](plan, jobs, result)
+                finally:  # a step that fails costs none that was measured before
+                    benchmark_report.write_report(result, out)
     if plan.torch_command:
         _measure_torch(plan, result, out)
         benchmark_report.write_report(result, out)
@@ -164,7 +166,7 @@ def _measure_steps(plan, jobs, result):
     steps = result["steps"] = {}
     for method in distill.METHODS:
         steps[method] = jobs.step(f"steps: {method}", method)
-    result |= {name: steps["edad"][name] for name in _HEAD}
+        result |= {name: steps[method][name] for name in _HEAD}
     result["two_stages_over_one_pass"] = two_stages_over_one_pass(steps)
 
 
@@ -205,6 +207,15 @@ def _measure_devices(plan, jobs, result):
         name = f"devices: {devices}, {batch_size} rows"
         return jobs.step(name, "edad", devices=devices, batch_size=batch_size, virtual=virtual)
 
+    def add(devices, batch_size, per):
+        try:
+            row = measure(devices, batch_size)
+        except ValueError as error:  # as a rule, more rows than this machine has memory for
+            last = str(error).splitlines()[-1]
+            result["notes"].append(f"devices: {devices}, {batch_size} rows are left out; {last}")
+        else:
+            scaling.append(_scaled(row, alone, per))
+
     alone = result.get("steps", {}).get("edad")
     if virtual or alone is None or alone["devices"] != 1:
         alone = measure(1, rows)
@@ -220,8 +231,8 @@ def _measure_devices(plan, jobs, result):
                 f"{plan.config.accumulate_steps} micro-batches; that row is left out"
             )
         else:
-            scaling.append(_scaled(measure(devices, rows), alone, "batch"))
-        scaling.append(_scaled(measure(devices, rows * devices), alone, "device"))
+            add(devices, rows, "batch")
+        add(devices, rows * devices, "device")
     if virtual:
         result["notes"].append(
             f"devices: {virtual} virtual ones share this machine's cores, so the figures show that "

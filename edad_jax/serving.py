@@ -19,31 +19,18 @@ import importlib.resources
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import HTMLResponse
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from pydantic import BaseModel, Field
 
 from edad_jax.export.runtime import Reader, as_json
+from edad_jax.serving_door import Door, Limits, refusal
 
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one server takes."""
-
-    body_bytes: int = 1_000_000
-    body_seconds: float = 10.0  # that a body may take to come
-    text_characters: int = 100_000
-    texts: int = 64  # of one request
-    waiting: int = 64  # requests at once; the next one is answered 429
-    batch_texts: int = 64  # that are read together
-    gather_seconds: float = 0.002  # how long a request waits for others
 
 
 class Question(BaseModel):
@@ -118,7 +105,7 @@ def create_app(models: Mapping[str, Any], limits: Limits | None = None) -> FastA
     # FastAPI's own pages of the interface load their scripts from elsewhere.
     app = FastAPI(title="edad-jax", lifespan=run_batchers, docs_url=None, redoc_url=None)
 
-    app.add_middleware(_Door, limits=limits, waiting=waiting)
+    app.add_middleware(Door, limits=limits, waiting=waiting)
 
     @app.middleware("http")
     async def count(request, call_next):
@@ -132,7 +119,7 @@ def create_app(models: Mapping[str, Any], limits: Limits | None = None) -> FastA
 
     @app.exception_handler(RequestValidationError)
     async def tell(request, error):
-        return _refusal(422, _what_is_wrong(error, request.headers.get("content-type")))
+        return refusal(422, _what_is_wrong(error, request.headers.get("content-type")))
 
     @app.post("/v1/predict", response_model=Answer, responses={"4XX": {"model": Refusal}})
     async def predict(request: Request) -> Answer:
@@ -274,79 +261,3 @@ class _Batcher:
                 break
             count += len(requests[-1][0])
         return requests
-
-
-class _Door:
-    """ASGI middleware: lets in as many requests as are read at once, with bodies small and quick.
-
-    A request counts from before its body is read until its answer begins, so that no more bodies
-    wait in memory than the server admits.
-    """
-
-    def __init__(self, app: Any, limits: Limits, waiting: Gauge):
-        self.app, self.limits, self.waiting = app, limits, waiting
-        self.under_way = 0
-
-    async def __call__(self, scope: dict, receive: Any, send: Any) -> None:
-        """Passes a request on, or refuses it."""
-        if scope["type"] != "http" or scope["method"] != "POST":  # no other body is ever read
-            await self.app(scope, receive, send)
-            return
-        if self.under_way >= self.limits.waiting:
-            detail = f"{self.under_way} requests are under way; try again"
-            await _refusal(429, detail, {"Retry-After": "1"})(scope, receive, send)
-            return
-        with contextlib.ExitStack() as place:
-            self._count(1)
-            place.callback(self._count, -1)
-
-            async def answer(message):
-                place.close()  # how long a client takes to read its answer is its own affair
-                await send(message)
-
-            refusal, replay = await self._hold_body(scope, receive)
-            await (refusal or self.app)(scope, replay, answer)
-
-    def _count(self, more):
-        self.under_way += more
-        self.waiting.set(self.under_way)
-
-    async def _hold_body(self, scope, receive):
-        """Returns (what refuses the body or None, a `receive` that gives it once more).
-
-        A small body is held whole, so that it is refused before any work.
-        """
-        limits = self.limits
-        too_large = _refusal(
-            413, f"got a body of more than {limits.body_bytes:,} bytes; send less at once"
-        )
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
-        if not declared.isdigit() or int(declared) > limits.body_bytes:
-            return too_large, receive
-        messages, size, more = [], 0, True
-        try:
-            async with asyncio.timeout(limits.body_seconds):
-                while more:
-                    message = await receive()
-                    messages.append(message)
-                    size += len(message.get("body", b""))
-                    more = message["type"] == "http.request" and message.get("more_body", False)
-                    if size > limits.body_bytes:
-                        return too_large, receive
-        except TimeoutError:
-            detail = (
-                f"got {size:,} bytes of a body in {limits.body_seconds:g} seconds, expected all "
-                "of it; send less at once"
-            )
-            return _refusal(408, detail, {"Connection": "close"}), receive
-        held = iter(messages)
-
-        async def replay():
-            message = next(held, None)
-            return message if message is not None else await receive()
-
-        return None, replay
-
-
-def _refusal(status: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    return JSONResponse({"detail": detail}, status, headers)

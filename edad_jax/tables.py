@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The paper's four tables: which runs each row needs, as commands. `published` has its figures.
 
-Rows share cells: EDAD with the linear schedule
-is in tables 2, 3 and 4, and is trained once.
+Rows share cells: EDAD with the linear schedule is in tables 2, 3 and 4, and is trained once.
 """
 
 import dataclasses

@@ -38,14 +38,16 @@ def main():
     try:
         import uvicorn
 
-        from edad_jax.serving import Limits, create_app
+        from edad_jax.serving import create_app
+        from edad_jax.serving_door import Limits
     except ModuleNotFoundError as error:
         raise ValueError(f"{error.name} is not installed; pip install -e '.[serve]'") from error
     from edad_jax.export.runtime import open_model
 
     models = {}
     for entry in MODELS.value:
-        name, _, folder = entry.rpartition("=")
+        # A folder's own name may have a "=" in it, as in lr=1e-4.
+        name, _, folder = ("", "", entry) if Path(entry).exists() else entry.rpartition("=")
         name = name or Path(folder).name
         if name in models:
             raise ValueError(f"--models: got {name} twice; give names, as in student=FOLDER")

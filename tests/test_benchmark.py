@@ -239,6 +239,38 @@ def test_parts_are_chosen_and_a_batch_that_does_not_split_is_told(jobs, tmp_path
         benchmark.benchmark(triple, tmp_path)
 
 
+def fail(monkeypatch, is_failing, message):
+    """Lets the processes fail whose job is_failing says; what they say is `message`."""
+    run_job = benchmark.run_job
+
+    def maybe(kind, job, environment):
+        if is_failing(job):
+            raise ValueError(f"step: measuring it failed{message}")
+        return run_job(kind, job, environment)
+
+    monkeypatch.setattr(benchmark, "run_job", maybe)
+
+
+def test_more_rows_than_the_memory_holds_are_a_note(jobs, tmp_path, monkeypatch):
+    ended = " (signal 9 ended it: was memory short?)"
+    fail(monkeypatch, lambda job: job["config"]["batch_size"] == 32, ended)
+    result = benchmark.benchmark(plan(parts=["devices"]), tmp_path)
+    assert [row["batch"][0] for row in result["scaling"]] == [8, 8, 16, 8]
+    assert (
+        result["notes"][0] == f"devices: 4, 32 rows are left out; step: measuring it failed{ended}"
+    )
+
+
+def test_a_step_that_fails_costs_none_that_was_measured(jobs, tmp_path, monkeypatch):
+    fail(monkeypatch, lambda job: job["method"] == "distillation", ":\nout of memory")
+    with pytest.raises(ValueError, match="out of memory"):
+        benchmark.benchmark(plan(parts=["steps"]), tmp_path)
+    assert set(json.loads((tmp_path / "benchmark.json").read_text())["steps"]) == {
+        "edad", "adaptation",
+    }  # fmt: skip
+    assert "| adaptation | 1.500" in (tmp_path / "benchmark.md").read_text()
+
+
 def test_with_one_device_the_step_is_not_measured_again(jobs, tmp_path):
     result = benchmark.benchmark(plan(parts=["steps", "devices"], virtual_devices=0), tmp_path)
     assert len(jobs) == 3 and [row["devices"] for row in result["scaling"]] == [1]

@@ -93,11 +93,12 @@ def test_models_that_cannot_be_served_are_told(exported, models, message):
     assert_dies(run_command("--models", models, script="serve.py"), message)
 
 
-def test_models_are_served_under_their_names(exported):
+def test_models_are_served_under_their_names(exported, tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    models = f"student={exported.folder},{exported.folder}"
+    (tmp_path / "lr=1e-4").symlink_to(exported.folder)
+    models = f"student={exported.folder},{exported.folder},{tmp_path}/lr=1e-4"
     words = command("--models", models, f"--port={port}", script="serve.py")
     with subprocess.Popen(words, env=environment(), cwd=ROOT) as server:
         try:
@@ -106,6 +107,7 @@ def test_models_are_served_under_their_names(exported):
             server.terminate()
     assert found["models"] == [
         {"name": "student", "kind": "tagger"}, {"name": "model-onnx", "kind": "tagger"},
+        {"name": "lr=1e-4", "kind": "tagger"},
     ]  # fmt: skip
 
 

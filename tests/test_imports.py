@@ -91,6 +91,7 @@ FLOORS = {
     "export.hub": 0,
     "export.random_models": 4,
     "compress": 8,
+    "serving_door": 0,
     "serving": 4,
     "export.card": 3,
     "export.huggingface": 4,

@@ -448,6 +448,22 @@ def test_results_are_written_chunk_by_chunk(tagger, monkeypatch):
     assert written.getvalue().count(b"\n") == 20
 
 
+@pytest.mark.parametrize("kind", ["tagging", "answering"])
+def test_a_line_is_answered_before_the_next_is_there(folders, kind):
+    line = f"{GENE}\n".encode() if kind == "tagging" else json_lines(PAIRS[0])
+    with as_command(folders[kind], "--each-line") as process:
+        limit = threading.Timer(60, process.kill)
+        limit.start()
+        try:
+            for _ in range(2):
+                process.stdin.write(line)
+                process.stdin.flush()
+                assert json.loads(process.stdout.readline())
+        finally:
+            limit.cancel()
+            process.kill()
+
+
 def test_a_reader_of_the_output_may_go_as_head_does(folders, tmp_path):
     path = tmp_path / "pairs.jsonl"
     path.write_bytes(json_lines(*PAIRS) * 2_000)  # more than a pipe holds

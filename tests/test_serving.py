@@ -20,7 +20,8 @@ import uvicorn
 
 from edad_jax.export import formats
 from edad_jax.export.runtime import Answer, Answers, Prediction, Reader, Span, Tagger, as_json
-from edad_jax.serving import Limits, create_app
+from edad_jax.serving import create_app
+from edad_jax.serving_door import Limits
 from tests.test_formats import save, tokenizer_dir  # noqa: F401, a fixture
 from tests.tiny_text import WORDS
 

@@ -14,6 +14,7 @@ as it was given.
 
 import abc
 import argparse
+import itertools
 import json
 import os
 import re
@@ -214,8 +215,9 @@ def _read_pairs(lines, problems):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Reads texts from standard input, one on each line, and writes a JSON line for each.
 
-    A Reader's lines are JSON themselves: {"question": ..., "context": ...}. What is written is
-    UTF-8, whatever the locale. Whoever reads it may stop at any time, as `head` does.
+    A Reader's lines are JSON themselves: {"question": ..., "context": ...}. Lines are read in
+    chunks; at a terminal, or with --each-line, one by one. What is written is UTF-8, whatever the
+    locale. Whoever reads it may stop at any time, as `head` does.
 
     Raises:
       SystemExit: the model cannot be opened, a Reader's line is not as above, or what is written
@@ -230,6 +232,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--max-length", type=int, default=0, help="pieces of a window; 0: 128")
     parser.add_argument("--overlap", type=int, help="pieces that windows share; a quarter of them")
     parser.add_argument("--threads", type=int, default=0, help="0: as many as there are cores")
+    parser.add_argument(
+        "--each-line",
+        action="store_true",
+        help="answer a line before the next is read, as for `tail -f`; always so at a terminal",
+    )
     options = parser.parse_args(arguments)
     try:
         model = open_model(
@@ -244,8 +251,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     progress, sizes = Progress(size_of(sys.stdin.buffer)), deque()
     texts, problems = read_lines(sys.stdin.buffer, sizes), []
     sys.stdout.reconfigure(encoding="utf-8", newline="\n")
+    items = _read_pairs(texts, problems) if isinstance(model, Reader) else texts
+    if options.each_line or sys.stdin.isatty():
+        results = itertools.chain.from_iterable(model([item]) for item in items)
+    else:
+        results = model(items)
     try:
-        for result in model(_read_pairs(texts, problems) if isinstance(model, Reader) else texts):
+        for result in results:
             sys.stdout.write(json.dumps(as_json(result), ensure_ascii=False) + "\n")
             progress.add(sizes.popleft())
             if len(sizes) < 2:  # a chunk is done: of the next one, its first line alone is read
