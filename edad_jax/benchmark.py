@@ -20,7 +20,7 @@ from edad_jax.benchmark_step import BERT_VOCABULARY, batch_shape, two_stages_ove
 from edad_jax.machine import describe_machine
 from edad_jax.savings import WHOLE, Phase, is_off
 
-PARTS = ("steps", "savings", "compile", "devices", "input", "checkpoint")
+PARTS = ("steps", "profile", "savings", "compile", "devices", "input", "checkpoint")
 DEVICE_COUNTS = (1, 2, 4)
 # Of an update that leaves out what config.savings allows, by alpha or at most updates.
 PHASES = (
@@ -55,9 +55,10 @@ def benchmark(plan: Plan, out: Path) -> dict[str, Any]:
       asked for: "steps": {method: see `benchmark_step.time_step`} and, where all three methods ran,
       "two_stages_over_one_pass"; "savings": a list of {"phase", "seconds", "model_gflop",
       "share_of_whole"}, the whole update first; "compile": {"cold", "warm"}: seconds; "scaling": a
-      list of {"devices", "batch", "per", "seconds", "tokens_per_second", "efficiency"}; "input" and
-      "checkpoint" (see `benchmark_data` and `benchmark_saving`); "torch" as the peer wrote it, and
-      "ours_over_torch": {mode: {method: ratio of tokens/s}}; "notes": what was left out, and why}
+      list of {"devices", "batch", "per", "seconds", "tokens_per_second", "efficiency"}; "profile",
+      "input" and "checkpoint" (see `benchmark_profile`, `benchmark_data` and `benchmark_saving`);
+      "torch" as the peer wrote it, and "ours_over_torch": {mode: {method: ratio of tokens/s}};
+      "notes": what was left out, and why}
 
     Raises:
       ValueError: a part that there is not, a configuration of another method or with savings, or
@@ -138,10 +139,10 @@ class _Jobs:
         with _Line(name):
             return run_job("step", arguments, environment)
 
-    def saving(self):
+    def edad(self, kind, name):
         arguments = self._fields | {"method": "edad", "repeats": self._plan.repeats}
-        with _Line("checkpoint: saves beside the EDAD step"):
-            return run_job("saving", arguments, self._environment)
+        with _Line(name):
+            return run_job(kind, arguments, self._environment)
 
     def input(self, **arguments):
         with _Line("input: batches from rows on disk"):
@@ -168,6 +169,11 @@ def _measure_steps(plan, jobs, result):
         steps[method] = jobs.step(f"steps: {method}", method)
         result |= {name: steps[method][name] for name in _HEAD}
     result["two_stages_over_one_pass"] = two_stages_over_one_pass(steps)
+
+
+def _measure_profile(plan, jobs, result):
+    result["profile"] = jobs.edad("profile", "profile: where the EDAD step's time goes")
+    result |= {name: result["profile"][name] for name in _HEAD}
 
 
 def _measure_savings(plan, jobs, result):
@@ -273,11 +279,12 @@ def _measure_input(plan, jobs, result):
 
 
 def _measure_checkpoint(plan, jobs, result):
-    result["checkpoint"] = jobs.saving()
+    result["checkpoint"] = jobs.edad("saving", "checkpoint: saves beside the EDAD step")
 
 
 _MEASURES = {
     "steps": _measure_steps,
+    "profile": _measure_profile,
     "savings": _measure_savings,
     "compile": _measure_compile,
     "devices": _measure_devices,

@@ -19,7 +19,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from edad_jax import benchmark_data, benchmark_saving, benchmark_step
+from edad_jax import benchmark_data, benchmark_profile, benchmark_saving, benchmark_step
 
 _LAST_WORDS = 2_000  # characters of a failed process that are shown
 
@@ -28,9 +28,10 @@ def run_job(kind: str, job: Mapping[str, Any], environment: Mapping[str, str]) -
     """Returns what a process measured.
 
     Args:
-      kind: "step", "saving" or "input".
-      job: arguments of `benchmark_step.time_step`, `benchmark_saving.time_saves` (with the fields
-        of a Case) or `benchmark_data.time_input`, as JSON values.
+      kind: "step", "profile", "saving" or "input".
+      job: arguments of `benchmark_step.time_step`, `benchmark_profile.time_operations`,
+        `benchmark_saving.time_saves` (these with the fields of a Case) or
+        `benchmark_data.time_input`, as JSON values.
       environment: variables to change.
 
     Raises:
@@ -70,6 +71,8 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     case = benchmark_step.Case(**fields | {"config": ConfigDict(fields["config"])})
     if kind == "saving":
         return benchmark_saving.time_saves(case, **job)
+    if kind == "profile":
+        return benchmark_profile.time_operations(case, **job)
     return benchmark_step.time_step(case, started=started, **job)
 
 

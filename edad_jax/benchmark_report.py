@@ -83,6 +83,44 @@ def _describe_steps(result):
     return [*lines, f"{repeats} updates each. Peak memory is that {whose}."]
 
 
+def _describe_profile(result):
+    profile = result["profile"]
+    shares: dict[str, dict[str, float]] = {}  # part -> column -> share; the longest part first
+    for row in profile["rows"]:
+        column = f"{row['net']} {row['direction']}" if row["net"] else "neither"
+        part = shares.setdefault(row["part"], {})
+        part[column] = part.get(column, 0.0) + row["share"]
+    columns = [
+        *(f"{net} {way}" for net in ("teacher", "student") for way in ("forward", "backward")),
+        "neither",
+    ]
+    ordered = sorted(shares.items(), key=lambda item: -sum(item[1].values()))
+    rows = [
+        {"part": part}
+        | {column: _percent(by_column.get(column)) for column in columns}
+        | {"all": _percent(sum(by_column.values()))}
+        for part, by_column in [*ordered, ("all", _sum_columns(shares.values()))]
+    ]
+    return [
+        markdown_table(rows, list(rows[0])), "",
+        f"Shares of the {_short(profile['operation_seconds'])} s that an update's operations take, "
+        "all threads or streams together, as the profiler saw them (an update then takes "
+        f"{_short(profile['seconds'])} s). What XLA fuses counts where its last operation belongs.",
+    ]  # fmt: skip
+
+
+def _sum_columns(parts):
+    total: dict[str, float] = {}
+    for by_column in parts:
+        for column, share in by_column.items():
+            total[column] = total.get(column, 0.0) + share
+    return total
+
+
+def _percent(share):
+    return None if share is None else f"{share:.1%}"
+
+
 def _describe_savings(result):
     rows = [
         {
@@ -183,6 +221,7 @@ def _describe_checkpoint(result):
 _SECTIONS = (
     ("steps", "Steps", _describe_steps),
     ("torch", "Against torch", _describe_torch),
+    ("profile", "Where the time goes", _describe_profile),
     ("savings", "Savings", _describe_savings),
     ("compile", "Compiling", _describe_compile),
     ("scaling", "Devices", _describe_scaling),

@@ -45,6 +45,7 @@ class Loop:
 
     def __init__(self, case: Case):
         """Makes weights and rows, and compiles the step."""
+        self._case = case
         config, (rows, length) = case.config, batch_shape(case.config)
         parallel = Parallel(config.parallel.engine, jax.devices()[: case.devices or None])
         parallel.check_batch_size(rows, config.accumulate_steps)
@@ -90,6 +91,20 @@ class Loop:
         jax.block_until_ready(self.state)
         return time.perf_counter() - start
 
+    def machine(self) -> dict[str, Any]:
+        """Returns the kind of device, how many are used, the type and the batch."""
+        config = self._case.config
+        return {
+            "device": jax.devices()[0].device_kind,
+            "devices": self.facts["devices"],
+            "dtype": resolve_precision(config.dtype).name,
+            "batch": batch_shape(config),
+        }
+
+    def program_text(self) -> str:
+        """Returns the compiled program."""
+        return self._step.as_text()
+
 
 def time_step(case: Case, *, repeats: int, peak_tflops: float | None, started: float) -> dict:
     """Returns time, throughput, FLOPs and memory of an update.
@@ -121,7 +136,8 @@ def time_step(case: Case, *, repeats: int, peak_tflops: float | None, started: f
     device, batch = jax.devices()[0], batch_shape(case.config)
     peak = peak_tflops or flops.peak_tflops(device.device_kind)
     tflops = loop.facts["model_gflop"] / median / 1e3
-    return loop.facts | _peak_memory(device) | {
+    facts = loop.facts | loop.machine() | _peak_memory(device)
+    return facts | {
         "seconds": median,
         "seconds_p10": float(np.percentile(seconds, 10)),
         "seconds_p90": float(np.percentile(seconds, 90)),
@@ -130,11 +146,8 @@ def time_step(case: Case, *, repeats: int, peak_tflops: float | None, started: f
         "tflops": tflops,
         "mfu": None if peak is None else tflops / (peak * loop.facts["devices"]),
         "first_step_seconds": first_step_seconds,
-        "device": device.device_kind,
         "devices_there": jax.device_count(),
-        "dtype": resolve_precision(case.config.dtype).name,
-        "batch": batch,
-    }  # fmt: skip
+    }
 
 
 def two_stages_over_one_pass(steps: Mapping[str, Mapping[str, Any]]) -> dict[str, float] | None:

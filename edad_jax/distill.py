@@ -57,8 +57,9 @@ def make_edad_step(nets: Nets, settings: StepSettings) -> Callable:
             )  # fmt: skip
         elif phase.imitates:
             teacher_output = encode(
-                nets.teacher, frozen["teacher"], batch, teacher_key, taps=teacher_taps
-            )
+                nets.teacher, frozen["teacher"], batch, teacher_key,
+                net="teacher", taps=teacher_taps,
+            )  # fmt: skip
         student = adapt(
             nets.student, params["student"], batch, counts, student_key,
             net="student", taps=student_taps, with_nsp=settings.with_nsp,
@@ -103,11 +104,13 @@ def make_distillation_step(nets: Nets, settings: StepSettings) -> Callable:
         del alpha
         teacher_key, student_key = jax.random.split(key)
         teacher_output = encode(
-            nets.teacher, frozen["teacher"], batch, teacher_key, taps=nets.teacher_taps
-        )
+            nets.teacher, frozen["teacher"], batch, teacher_key,
+            net="teacher", taps=nets.teacher_taps,
+        )  # fmt: skip
         student_output = encode(
-            nets.student, params["student"], batch, student_key, taps=nets.student_taps
-        )
+            nets.student, params["student"], batch, student_key,
+            net="student", taps=nets.student_taps,
+        )  # fmt: skip
         terms = _imitate(nets, params["student"], student_output, teacher_output, batch, counts)
         return total(terms), terms
 
@@ -137,6 +140,7 @@ def _imitate_in_phase(phase, *arguments):
     return phase.early_weight * total(early) + total(last), terms
 
 
+@jax.named_scope("imitation")
 def _imitate(nets, student_params, student_output, teacher_output, batch, counts, *, layers=_ALL):
     """Returns the two sums of L_TinyBERT: attention scores; embeddings and hidden states."""
     targets = jax.lax.stop_gradient(teacher_output)

@@ -62,13 +62,16 @@ def encode(
     batch: MaskedBatch,
     key: jax.Array | None,
     *,
+    net: str,
     taps: Sequence[int] = (),
 ) -> EncoderOutput:
-    """Returns the encoder's output; with a key, dropout is on."""
-    return model.apply(
-        {"params": params}, batch.ids_bt, batch.segments_bt, batch.mask_bt, taps=taps,
-        deterministic=key is None, method="encode", rngs={} if key is None else {"dropout": key},
-    )  # fmt: skip
+    """Returns the encoder's output; with a key, dropout is on. `net` is for profiles alone."""
+    with jax.named_scope(net):
+        return model.apply(
+            {"params": params}, batch.ids_bt, batch.segments_bt, batch.mask_bt, taps=taps,
+            deterministic=key is None, method="encode",
+            rngs={} if key is None else {"dropout": key},
+        )  # fmt: skip
 
 
 def adapt(
@@ -83,12 +86,13 @@ def adapt(
     with_nsp: bool = True,
 ) -> Adapted:
     """Returns what a net says of masked rows, and its L_MLM + L_NSP (BERT, section 3.1)."""
-    output, mlm_logits_bmv, nsp_logits_bc = model.apply(
-        {"params": params}, batch, taps=taps, deterministic=False, rngs={"dropout": key}
-    )
-    terms = {f"{net}/mlm": losses.mlm_loss(mlm_logits_bmv, batch).sum() / counts.masked}
-    if with_nsp and nsp_logits_bc is not None:
-        terms[f"{net}/nsp"] = losses.nsp_loss(nsp_logits_bc, batch).sum() / counts.examples
+    with jax.named_scope(net):  # by which a profile tells the nets apart
+        output, mlm_logits_bmv, nsp_logits_bc = model.apply(
+            {"params": params}, batch, taps=taps, deterministic=False, rngs={"dropout": key}
+        )
+        terms = {f"{net}/mlm": losses.mlm_loss(mlm_logits_bmv, batch).sum() / counts.masked}
+        if with_nsp and nsp_logits_bc is not None:
+            terms[f"{net}/nsp"] = losses.nsp_loss(nsp_logits_bc, batch).sum() / counts.examples
     return Adapted(output, mlm_logits_bmv, terms)
 
 
@@ -149,10 +153,11 @@ def make_step(
         params = dict(resting)
         opt_state = {net: skip_update(state.opt_state[net]) for net in resting}
         for net in trained_nets:
-            updates, opt_state[net] = settings.optimizers[net].update(
-                gradients[net], state.opt_state[net], state.params[net]
-            )
-            params[net] = optax.apply_updates(state.params[net], updates)
+            with jax.named_scope("optimizer"):
+                updates, opt_state[net] = settings.optimizers[net].update(
+                    gradients[net], state.opt_state[net], state.params[net]
+                )
+                params[net] = optax.apply_updates(state.params[net], updates)
             metrics[f"{net}/grad_norm"] = optax.tree.norm(gradients[net])
             metrics[f"{net}/learning_rate"] = settings.learning_rate[net](state.step)
         return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics

@@ -81,7 +81,7 @@ def make_triple_step(nets: Nets, settings: StepSettings) -> Callable:
     """Returns the step of a student that learns from a frozen teacher, which has no dropout."""
 
     def loss_fn(params, frozen, batch, counts, alpha, key):
-        teacher_output = encode(nets.teacher, frozen["teacher"], batch, None)
+        teacher_output = encode(nets.teacher, frozen["teacher"], batch, None, net="teacher")
         terms, shares = _triple_terms(
             nets, params["student"], frozen["teacher"], teacher_output, batch, counts, alpha, key,
             settings,
@@ -119,7 +119,7 @@ def _triple_terms(
 ):
     """Returns the three terms, divided by global counts, and the weight of each."""
     triple = settings.triple
-    student_output = encode(nets.student, student_params, batch, key)
+    student_output = encode(nets.student, student_params, batch, key, net="student")
     if triple.positions == "masked":
         positions_bm, weights_bm = batch.masked_positions_bm, batch.masked_weights_bm
         count = counts.masked

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edad_jax import benchmark, benchmark_data, benchmark_step
+from edad_jax import benchmark, benchmark_data, benchmark_profile, benchmark_step
 from edad_jax.benchmark import Plan, config_overrides
 from edad_jax.benchmark_job import measure, run_job
 from edad_jax.data.batches import Rows
@@ -74,6 +74,46 @@ def test_a_save_costs_what_it_holds_up_and_slows_down():
     assert row["share_of_a_minute"] == pytest.approx(lost / 60)
 
 
+def test_the_time_of_an_update_is_told_by_net_and_part():
+    profile = measure(case("edad", kind="profile", repeats=2))
+    assert sum(row["share"] for row in profile["rows"]) == pytest.approx(1)
+    assert (
+        0
+        < sum(row["seconds"] for row in profile["rows"])
+        == pytest.approx(profile["operation_seconds"])
+    )
+    found = {(row["part"], row["net"], row["direction"]) for row in profile["rows"]}
+    for net in ("teacher", "student"):
+        for direction in ("forward", "backward"):
+            for part in ("MLM head and loss", "attention", "feed-forward"):
+                assert (part, net, direction) in found
+    assert {("optimiser", "", ""), ("imitation", "", "backward")} <= found
+    named = sum(row["share"] for row in profile["rows"] if row["part"] != "other")
+    assert named > 0.6  # so small a program has much that belongs to nobody
+
+
+@pytest.mark.parametrize(
+    ("scope", "expected"),
+    [
+        ("f/jvp(teacher)/ExBert/b/layers_3/attention/query/dot", ("linear layers of attention",)),
+        ("f/jvp(teacher)/ExBert/b/layers_3/attention/reduce_max", ("attention",)),
+        ("f/jvp(teacher)/ExBert/b/layers_11/output/dot_general", ("feed-forward",)),
+        ("f/jvp(teacher)/ExBert/b/layers_11/output_norm/rsqrt", ("norms",)),
+        ("f/teacher/ExBert/b/layers_1/erfc", ("GELU, residuals, gate",)),
+        ("f/jvp(teacher)/ExBert/mlm/norm/rsqrt", ("MLM head and loss",)),
+        ("f/jvp(teacher)/ExBert/pooler/tanh", ("NSP head and loss",)),
+        ("f/teacher/ExBert/gather", ("embeddings and the rest",)),
+        ("f/transpose(jvp(student))/ExBert/mlm/dot", ("MLM head and loss", "student", "backward")),
+        ("f/transpose(jvp(imitation))/sub", ("imitation", "", "backward")),
+        ("f/optimizer/add", ("optimiser", "", "")),
+        ("", ("other", "", "")),
+    ],
+)  # fmt: skip
+def test_an_operation_belongs_where_its_scopes_say(scope, expected):
+    part, *where = expected
+    assert benchmark_profile.place(scope) == (part, *(where or ("teacher", "forward")))
+
+
 def test_random_rows_are_in_the_form_of_a_real_run(tmp_path, monkeypatch):
     monkeypatch.setattr(benchmark_data, "_SHARD", 30)
     written = benchmark_data.write_random_rows(tmp_path, 70, 16, 500)
@@ -123,6 +163,14 @@ def jobs(monkeypatch):
             return {
                 "state_gb": 1.0, "step_seconds": 2.0, "hold_up_seconds": 0.3,
                 "background_seconds": 4.0, "slower_seconds": 0.3, "share_of_a_minute": 0.01,
+            }  # fmt: skip
+        if kind == "profile":
+            head = {"device": "made up", "devices": 1, "dtype": "float32", "batch": [8, 32]}
+            row = {"part": "attention", "net": "teacher", "seconds": 0.5, "share": 0.25}
+            other = {"part": "optimiser", "net": "", "direction": "", "seconds": 1, "share": 0.5}
+            return head | {
+                "seconds": 2.1, "operation_seconds": 2.0,
+                "rows": [other, row | {"direction": "forward"}, row | {"direction": "backward"}],
             }  # fmt: skip
         is_virtual = "device_count=4" in environment.get("XLA_FLAGS", "")
         devices, rows = job["devices"] or 1, job["config"]["batch_size"]
@@ -191,9 +239,13 @@ def test_every_part_is_measured_once_and_reported(jobs, tmp_path, monkeypatch, f
         "Peak memory is that of a device.", "Every 60 s that is 1.0% of the time",
         "torch 2.0, cpu, batch 8 x 32 pieces, 2 threads", "first update done (s)",
         "4 virtual ones share this machine's cores",
-        "| the teacher does not run, the student does not imitate it",
+        "| the teacher does not run, the student does not imitate it", "Where the time goes",
+        "(an update then takes 2.100 s)",
     ):  # fmt: skip
         assert words in text
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
+    assert ["attention", "25.0%", "25.0%", "–", "–", "–", "50.0%"] in lines
+    assert ["all", "25.0%", "25.0%", "–", "–", "50.0%", "100.0%"] in lines
     titles = [axes.get_title(loc="left") for axes in figures[-1].axes]
     assert titles == ["Tokens a second", "One pass against two stages: 1.25 in time", "Devices"]
     assert "torch, plain: 64" in [text.get_text() for text in figures[-1].axes[0].texts]

@@ -103,6 +103,7 @@ FLOORS = {
     "benchmark_report": 3,
     "benchmark_step": 8,
     "benchmark_saving": 9,
+    "benchmark_profile": 9,
     "benchmark_job": 10,
     "benchmark": 11,
     "prepare": 8,
