@@ -278,7 +278,7 @@ def test_parts_are_chosen_and_a_batch_that_does_not_split_is_told(jobs, tmp_path
     ]  # fmt: skip
     assert "a batch of 6 does not split over 4 devices" in result["notes"][0]
     assert {kind for kind, *_ in jobs} == {"step"} and "steps" not in result
-    with pytest.raises(ValueError, match="got parts speed, expected some of steps, savings"):
+    with pytest.raises(ValueError, match="got parts speed, expected some of steps, profile"):
         benchmark.benchmark(plan(parts=["speed"]), tmp_path)
     auto = plan(config=tiny_config(Path("unused"), batch_size_per_device="auto"))
     with pytest.raises(ValueError, match="batch_size_per_device='auto', expected the whole batch"):
