@@ -86,7 +86,7 @@ def place(scope: str) -> tuple[str, str, str]:
     words = set(re.split(r"[/()]", scope))
     net = next((net for net in ("teacher", "student") if net in words), "")
     direction = "" if not {"jvp", "teacher"} & words else "forward"
-    if "transpose" in words:
+    if "transpose(" in scope:  # of a gradient; the operation of that name has no parenthesis
         direction = "backward"
     for part, marks in _PARTS:
         if words & marks:

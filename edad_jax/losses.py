@@ -37,12 +37,14 @@ def count_targets(batch: MaskedBatch) -> Counts:
     )
 
 
+@jax.named_scope("mlm_loss")  # by which a profile tells it from the net
 def mlm_loss(logits_bmv: jax.Array, batch: MaskedBatch) -> jax.Array:
     """Returns loss_b: cross-entropy summed over a row's masked slots. Mean: / masked."""
     loss_bm = optax.softmax_cross_entropy_with_integer_labels(logits_bmv, batch.masked_labels_bm)
     return (loss_bm * batch.masked_weights_bm).sum(axis=1)
 
 
+@jax.named_scope("nsp_loss")
 def nsp_loss(logits_bc: jax.Array, batch: MaskedBatch) -> jax.Array:
     """Returns loss_b: next-sentence cross-entropy; 0 for empty rows. Mean: / examples."""
     loss_b = optax.softmax_cross_entropy_with_integer_labels(logits_bc, batch.next_sentence_b)

@@ -99,6 +99,8 @@ def test_the_time_of_an_update_is_told_by_net_and_part():
         ("f/jvp(teacher)/ExBert/b/layers_3/attention/reduce_max", ("attention",)),
         ("f/jvp(teacher)/ExBert/b/layers_11/output/dot_general", ("feed-forward",)),
         ("f/jvp(teacher)/ExBert/b/layers_11/output_norm/rsqrt", ("norms",)),
+        ("f/jvp(teacher)/ExBert/b/layers_3/attention/transpose", ("attention",)),
+        ("f/jvp(teacher)/mlm_loss/reduce_max", ("MLM head and loss",)),
         ("f/teacher/ExBert/b/layers_1/erfc", ("GELU, residuals, gate",)),
         ("f/jvp(teacher)/ExBert/mlm/norm/rsqrt", ("MLM head and loss",)),
         ("f/jvp(teacher)/ExBert/pooler/tanh", ("NSP head and loss",)),
