@@ -6,7 +6,8 @@ back. By default glibc maps such blocks anew each time, in pages of 4 KiB: 1.8 m
 an update in configs/edad_small.py, and 6.8 to 7.8 s. In pages of 2 MiB it takes 6.0 s.
 
 From a heap that is never given back there is no fault after the first update, and it takes 4.9 s
-(two cores, same minutes, float32 with bfloat16 products). But blocks of different size do not find
+(two cores with AMX, same minutes, float32 with bfloat16 products; on a CPU with AVX512-BF16 alone
+no gain was seen). But blocks of different size do not find
 room in each other's place there: the quick start then has 8.5 GB instead of 3.7 GB at most. So only
 who has memory to spare asks for it: EDAD_JAX_KEEP_HEAP=1. (A high mmap_threshold is no help: glibc
 takes none above 32 MiB.)
@@ -30,7 +31,7 @@ def restart_with_large_pages() -> None:
     """Starts this program anew with malloc's settings, which glibc reads at the start only.
 
     Does nothing where they are set already (GLIBC_TUNABLES= switches this off) or where there
-    is no glibc. With EDAD_JAX_KEEP_HEAP=1 the heap is kept: faster, and twice the memory. To be
+    is no glibc. With EDAD_JAX_KEEP_HEAP=1 the heap is kept: twice the memory. To be
     called before anything else; the process keeps its number.
     """
     if TUNABLES in os.environ or platform.libc_ver()[0] != "glibc":

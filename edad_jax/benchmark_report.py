@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the benchmark of training came to, as JSON, as Markdown and as a picture."""
 
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -85,21 +86,21 @@ def _describe_steps(result):
 
 def _describe_profile(result):
     profile = result["profile"]
-    shares: dict[str, dict[str, float]] = {}  # part -> column -> share; the longest part first
-    for row in profile["rows"]:
-        column = f"{row['net']} {row['direction']}" if row["net"] else "neither"
-        part = shares.setdefault(row["part"], {})
-        part[column] = part.get(column, 0.0) + row["share"]
     columns = [
         *(f"{net} {way}" for net in ("teacher", "student") for way in ("forward", "backward")),
         "neither",
     ]
-    ordered = sorted(shares.items(), key=lambda item: -sum(item[1].values()))
+    shares = defaultdict(lambda: defaultdict(float))  # part -> column -> share
+    for row in profile["rows"]:
+        column = f"{row['net']} {row['direction']}" if row["net"] else "neither"
+        for part in (row["part"], "all"):
+            for each in (column, "all"):
+                shares[part][each] += row["share"]
+    whole = shares.pop("all")
+    ordered = sorted(shares.items(), key=lambda item: -item[1]["all"])
     rows = [
-        {"part": part}
-        | {column: _percent(by_column.get(column)) for column in columns}
-        | {"all": _percent(sum(by_column.values()))}
-        for part, by_column in [*ordered, ("all", _sum_columns(shares.values()))]
+        {"part": part} | {column: _percent(by_column.get(column)) for column in [*columns, "all"]}
+        for part, by_column in [*ordered, ("all", whole)]
     ]
     return [
         markdown_table(rows, list(rows[0])), "",
@@ -107,14 +108,6 @@ def _describe_profile(result):
         "all threads or streams together, as the profiler saw them (an update then takes "
         f"{_short(profile['seconds'])} s). What XLA fuses counts where its last operation belongs.",
     ]  # fmt: skip
-
-
-def _sum_columns(parts):
-    total: dict[str, float] = {}
-    for by_column in parts:
-        for column, share in by_column.items():
-            total[column] = total.get(column, 0.0) + share
-    return total
 
 
 def _percent(share):
