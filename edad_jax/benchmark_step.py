@@ -14,7 +14,7 @@ from edad_jax import distill, flops, state
 from edad_jax.build import Run, assemble_run
 from edad_jax.build_nets import Vocabulary, extension_config, resolve_precision
 from edad_jax.machine import peak_resident_bytes
-from edad_jax.models.bert import BertConfig
+from edad_jax.models.bert_config import BertConfig
 from edad_jax.models.exbert import ExBert, ExBertConfig
 from edad_jax.parallel import Parallel, program_bytes
 from edad_jax.savings import WHOLE, Phase

@@ -16,7 +16,7 @@ from edad_jax import inheritance, state
 from edad_jax.export import huggingface
 from edad_jax.machine import has_bfloat16_units
 from edad_jax.models import config_json, convert
-from edad_jax.models.bert import BertConfig
+from edad_jax.models.bert_config import BertConfig
 from edad_jax.models.checkpoint_files import load_checkpoint
 from edad_jax.models.exbert import ExBert, ExBertConfig, ExtensionConfig
 from edad_jax.nets import layer_map

@@ -198,6 +198,27 @@ def read_summary(cells_folder: Path, name: str) -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def finite_seeds(summary: Mapping) -> list[bool]:
+    """Returns for each seed of a fine-tuning cell's summary whether its loss stayed finite."""
+    return [not values["failed"] for values in summary["seeds"].values()]
+
+
+def tell_failed(summaries: Mapping[str, Mapping]) -> list[str]:
+    """Returns Markdown lines that name the seeds which are in no mean; none if there is none.
+
+    Args:
+      summaries: what a run is called -> its summary.
+    """
+    failed = [
+        f"{name}, seed {seed}"
+        for name, summary in summaries.items()
+        for seed, is_finite in zip(summary["seeds"], finite_seeds(summary), strict=True)
+        if not is_finite
+    ]
+    told = f"Not in the means, since their loss was not finite: {'; '.join(failed)}."
+    return ["", told] if failed else []
+
+
 def _command_file(cell, cells_folder):
     return cells_folder / f"{cell.name}.command.json"
 

@@ -18,6 +18,7 @@ from edad_jax.cells import (
     run_cells,
     show_command,
     show_commands,
+    tell_failed,
 )
 from edad_jax.machine import describe_machine, name_machine
 from edad_jax.markdown import markdown_table
@@ -323,15 +324,9 @@ def _markdown(
         ]
         lines += ["", f"## {title[0].upper()}{title[1:]}", ""]
         lines += [markdown_table(shown, list(shown[0]))]
-    failed = [
-        f"{row['name']}, {dataset}, seed {seed}"
-        for row in rows
-        for dataset, run in row["runs"].items()
-        for seed, values in run["seeds"].items()
-        if values["failed"]
-    ]
-    if failed:
-        lines += ["", f"Not in the means, since their loss was not finite: {'; '.join(failed)}."]
+    lines += tell_failed(
+        {f"{row['name']}, {dataset}": run for row in rows for dataset, run in row["runs"].items()}
+    )
     if any(row["f1"] for row in rows):
         lines += ["", f"![scores](table-{number}.png)"]
     papers = published_rows([row["name"] for row in rows])

@@ -9,7 +9,14 @@ from typing import Any
 import jax.numpy as jnp
 
 from edad_jax import figures
-from edad_jax.cells import check_command, read_summary, run_cells, show_commands
+from edad_jax.cells import (
+    check_command,
+    finite_seeds,
+    read_summary,
+    run_cells,
+    show_commands,
+    tell_failed,
+)
 from edad_jax.evaluate import measure_speed
 from edad_jax.export import formats
 from edad_jax.kcbert import (
@@ -82,24 +89,15 @@ def reproduce_kcbert(
     write_json(out / f"{name}.json", {"scale": scale_name, "rows": rows, "by_epoch": curves})
     _draw(number, rows, curves, out / f"{name}.png")
     with open_beside(out / f"{name}.md") as file:
-        failed = _failed_seeds(summaries)
+        failed = tell_failed(summaries)
         file.write(_markdown(number, scale_name, rows, failed, plan, folder, inputs))
     return out / f"{name}.md"
 
 
 def _finite_curves(summary: Mapping[str, Any]) -> list[list[float]]:
     """Returns development scores by epoch and seed, without the seeds whose loss was not finite."""
-    kept = [not values["failed"] for values in summary["seeds"].values()]
+    kept = finite_seeds(summary)
     return [list(itertools.compress(scores, kept)) for scores in summary["devel_by_epoch"]]
-
-
-def _failed_seeds(summaries: Mapping[str, Mapping]) -> list[str]:
-    return [
-        f"{model}, seed {seed}"
-        for model, summary in summaries.items()
-        for seed, values in summary["seeds"].items()
-        if values["failed"]
-    ]
 
 
 def _time(plan: KcPlan) -> dict[str, float]:
@@ -178,8 +176,7 @@ def _markdown(number, scale_name, rows, failed, plan, folder, inputs: KcInputs) 
         "",
         f"![{TITLES[number]}]({name}.png)",
     ]
-    if failed:
-        lines += ["", f"Not in the means, since their loss was not finite: {'; '.join(failed)}."]
+    lines += failed
     if number == 6:
         published = [
             {"model": model, "accuracy": accuracy, "minutes in all": minutes}

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from edad_jax import flops
-from edad_jax.models.bert import BertConfig
+from edad_jax.models.bert_config import BertConfig
 from edad_jax.models.exbert import ExBert, ExBertConfig, ExtensionConfig
 from edad_jax.savings import Phase
 from tests.tiny_models import tiny_exbert_config

@@ -15,6 +15,7 @@ FLOORS = {
     "models.product": 0,
     "models.execution": 0,
     "models.attention": 0,
+    "models.bert_config": 0,
     "models.bert": 1,
     "models.heads": 1,
     "models.exbert": 2,

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from edad_jax.models.bert import Bert, BertConfig
+from edad_jax.models.bert import Bert
+from edad_jax.models.bert_config import BertConfig
 from edad_jax.models.exbert import ExBert, ExBertConfig, ExtensionConfig
 from edad_jax.models.heads import WidthProjection
 from tests.tiny_models import random_params, tiny_batch, tiny_bert_config, tiny_exbert_config

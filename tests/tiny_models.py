@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from edad_jax.models.bert import BertConfig
+from edad_jax.models.bert_config import BertConfig
 from edad_jax.models.exbert import ExBert, ExBertConfig, ExtensionConfig
 from edad_jax.types import MaskedBatch
 

@@ -22,7 +22,7 @@ from tokenizers import Tokenizer
 from edad_jax.export.card import ModelCard, readme
 from edad_jax.export.task import KINDS, Task, read_task, write_task
 from edad_jax.folder import recover_folder, replaced_folder
-from edad_jax.models.bert import BertConfig
+from edad_jax.models.bert_config import BertConfig
 from edad_jax.models.checkpoint_files import load_checkpoint, local_folder
 from edad_jax.models.config_json import FAMILIES, bert_config, sizes_json
 from edad_jax.models.convert import (

@@ -12,7 +12,7 @@ import tokenizers
 
 from edad_jax.export import onnx
 from edad_jax.export.session import MODEL_FILE
-from edad_jax.models.bert import BertConfig
+from edad_jax.models.bert_config import BertConfig
 from edad_jax.models.exbert import ExBert, ExBertConfig, ExtensionConfig
 
 _BERT_BASE = {

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from edad_jax.models.bert import BertConfig
+from edad_jax.models.bert_config import BertConfig
 from edad_jax.models.checkpoint_files import Checkpoint, is_floating
 from edad_jax.models.config_json import family_of
 from edad_jax.models.exbert import ExBert, ExBertConfig

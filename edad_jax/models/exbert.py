@@ -25,15 +25,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from edad_jax.models.bert import (
-    Bert,
-    BertConfig,
-    Linear,
-    check_heads,
-    collect_taps,
-    embedding_table,
-    make_block,
-)
+from edad_jax.models.bert import Bert, Linear, collect_taps, embedding_table, make_block
+from edad_jax.models.bert_config import BertConfig, check_heads
 from edad_jax.models.execution import Execution
 from edad_jax.models.heads import MlmHead, NspHead, Pooler, gather_positions
 from edad_jax.types import EncoderOutput, MaskedBatch
