@@ -4,7 +4,8 @@
     layers         student layer m begins as teacher layer layers[m]; the blocks of a teacher that
                    shares its layers are all the same one
     embeddings     are copied; of a factorised teacher, a full student takes the product tables
-    heads          are copied, where both nets have them
+    heads          are copied, where both nets have them; the MLM head of a factorised teacher as
+                   the linear map nearest to it (`factorised`)
     feed-forward   where narrower: the units that weigh most, or none (random)
     width          where narrower: the coordinates with most energy (`narrowing`)
 
@@ -20,7 +21,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from edad_jax import narrowing
+from edad_jax import factorised, narrowing
 from edad_jax.models.exbert import ExBertConfig
 
 LAYER_RULES = ("uniform", "distilbert", "listed")
@@ -103,8 +104,7 @@ def inherit(
     """Returns the student's params with the teacher's in place of random ones.
 
     Random stay: the map to the teacher's width; extension blocks that have other heads than the
-    teacher's, or more numbers; positions and heads that the teacher has not; and the MLM head's
-    transform where the teacher's tables are factorised and the student's are not.
+    teacher's, or more numbers; positions and heads that the teacher has not.
 
     Args:
       params: of the student, random.
@@ -124,7 +124,7 @@ def inherit(
     if student.base.shares_layers:
         theirs["base"] = {name: theirs["base"][name] for name in ("embeddings", "layers_0")}
     if teacher.base.embedding_size and not student.base.embedding_size:
-        theirs = _with_full_tables(theirs)
+        theirs = factorised.full_tables(theirs)
     if teacher.base.type_vocab_size and not student.base.type_vocab_size:
         theirs["base"]["embeddings"] = _without_segments(theirs["base"]["embeddings"])
     kept = np.arange(teacher.base.hidden_size)
@@ -197,43 +197,6 @@ def _chosen(params, config, rules):
                 if source in params.get(part, {}):
                     tree[f"{kind}_{ours}"] = params[part][source]
     return chosen
-
-
-def _with_full_tables(params):
-    """Returns the parameters with tables of the model's width in place of narrow ones.
-
-    A factorised net maps norm(word + position + segment) to its width. Centring and the norm's
-    scale are linear, so they go into each table, and the map with them: the sum of the products is
-    what the map gives, times the deviation of the narrow sum, plus a constant, which goes into the
-    positions. The student's own norm divides by what deviation there is; its scale is that of the
-    teacher's output.
-    """
-    tables = params["base"]["embeddings"]
-    kernel_ed, bias_d = tables["projection"]["kernel"], tables["projection"]["bias"]
-    scale_e, shift_e = tables["norm"]["scale"], tables["norm"]["bias"]
-
-    def product(table_ve):
-        centred_ve = table_ve - table_ve.mean(axis=1, keepdims=True)
-        return (centred_ve * scale_e) @ kernel_ed
-
-    names = [name for name in ("word", "position", "token_type") if name in tables]
-    narrow = [tables[name]["embedding"] for name in names]
-    deviation = np.sqrt(sum(table.var(axis=1).mean() for table in narrow))
-    full = {name: {"embedding": product(tables[name]["embedding"])} for name in names}
-    full["position"]["embedding"] += deviation * (shift_e @ kernel_ed + bias_d)
-    size = np.sqrt(sum(full[name]["embedding"].var(axis=1).mean() for name in names)) / deviation
-    width = len(bias_d)
-    full["norm"] = {
-        "scale": np.full(width, size, np.float32),
-        "bias": np.zeros(width, np.float32),
-    }
-    params = params | {"base": params["base"] | {"embeddings": full}}
-    if "word" in params.get("extension", {}):
-        word = {"embedding": product(params["extension"]["word"]["embedding"])}
-        params["extension"] = params["extension"] | {"word": word}
-    if "mlm" in params:  # its transform ends in the narrow width, where no table is any more
-        params["mlm"] = {"bias": params["mlm"]["bias"]}
-    return params
 
 
 def _without_segments(tables):

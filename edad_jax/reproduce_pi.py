@@ -5,6 +5,7 @@ Each model is fine-tuned on SQuAD as a cell, unless it answers questions already
 (float32 and int8), and asked question by question by the runtime, without JAX or torch.
 """
 
+import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from tqdm import tqdm
 
 from edad_jax import figures
 from edad_jax.cells import Cell, check_command, run_cells, show_commands
+from edad_jax.data.tokenizer import cuts_alike, load_tokenizer
 from edad_jax.export import formats
 from edad_jax.export.task_scores import open_reader
 from edad_jax.markdown import markdown_table
@@ -25,6 +27,7 @@ from edad_jax.tasks.questions import Question, read_questions
 from edad_jax.tasks.splits import choose
 from edad_jax.workdir import open_beside, write_json
 
+LOG = logging.getLogger(__name__)
 TITLE = "Questions on a small machine: EM, F1 and inference time"
 # Exact match, F1, seconds for the development set on a Raspberry Pi 5 (the paper's Table 2).
 PUBLISHED = {"BERT-base": (54.93, 72.36, 13_220), "DistilBERT": (52.79, 70.44, 6_506)}
@@ -52,6 +55,7 @@ class PiPlan(NamedTuple):
 
     cells: list[Cell]
     models: dict[str, str]
+    left_out: tuple[str, ...] = ()  # models that cannot have soft labels
 
 
 def plan_pi(
@@ -70,7 +74,8 @@ def plan_pi(
       folder: where the cells are.
       tune: more flags for every fine-tuning.
       soft_labels_of: one of the models; the others are also fine-tuned with its soft labels
-        (DistilBERT's second step, section 3), as models of their own. "": none.
+        (DistilBERT's second step, section 3), as models of their own, but for those that cut
+        texts into other pieces: soft labels are of pieces. "": none.
       scoring: of the answers that each epoch is judged by.
 
     Raises:
@@ -83,7 +88,7 @@ def plan_pi(
             f"--soft_labels_of={soft_labels_of}: expected one of --models, {', '.join(models)}"
         )
     way = () if scoring == "squad" else (f"--config.scoring={scoring}",)
-    cells, places = [], {}
+    cells, places, left_out = [], {}, []
     for name, model in models.items():
         config = read_json(local_folder(model, option="--models=NAME=FOLDER") / "config.json")
         if (config.get("architectures") or [""])[0].endswith("ForQuestionAnswering"):
@@ -97,11 +102,21 @@ def plan_pi(
         places[name] = f"{folder}/squad-{name}/model"
     for cell in list(cells) if soft_labels_of else ():
         name = cell.name.removeprefix("squad-")
-        if name != soft_labels_of:
-            words = (*cell.words, f"--config.teacher={places[soft_labels_of]}")
-            cells.append(Cell(f"{cell.name}-soft", words, "--workdir", "summary.json"))
-            places[f"{name}, soft labels of {soft_labels_of}"] = f"{folder}/{cell.name}-soft/model"
-    return PiPlan(cells, places)
+        if name == soft_labels_of:
+            continue
+        if not _cut_alike(models[name], models[soft_labels_of]):
+            LOG.warning("%s has other pieces than %s: no soft labels.", name, soft_labels_of)
+            left_out.append(name)
+            continue
+        words = (*cell.words, f"--config.teacher={places[soft_labels_of]}")
+        cells.append(Cell(f"{cell.name}-soft", words, "--workdir", "summary.json"))
+        places[f"{name}, soft labels of {soft_labels_of}"] = f"{folder}/{cell.name}-soft/model"
+    return PiPlan(cells, places, tuple(left_out))
+
+
+def _cut_alike(*models: str) -> bool:
+    option = "--models=NAME=FOLDER"
+    return cuts_alike(*(load_tokenizer(model, option=option) for model in models))
 
 
 def reproduce_pi(
@@ -225,6 +240,8 @@ def _markdown(rows, count, scoring, plan, folder, places) -> str:
         "below its F1, where published scorers find 7 to 8: it reads answers out in another way.",
         "", markdown_table(published, list(published[0])),
     ]  # fmt: skip
+    if plan.left_out:
+        lines += ["", f"Without soft labels, for it has other pieces: {', '.join(plan.left_out)}."]
     if plan.cells:
         commands = show_commands(plan.cells, folder, {str(folder): "CELLS", **places})
         lines += ["", "## Every command", "", *commands]

@@ -64,6 +64,7 @@ FLOORS = {
     "step": 4,
     "narrowing": 3,
     "inheritance": 4,
+    "factorised": 3,
     "distill": 5,
     "triple": 5,
     "minilm": 5,

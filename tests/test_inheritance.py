@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from edad_jax import inheritance, narrowing
+from edad_jax import factorised, inheritance, narrowing
 from edad_jax.inheritance import Rules
 from edad_jax.models.exbert import ExBert, ExBertConfig
 from tests.tiny_models import (
@@ -247,6 +247,44 @@ def test_a_full_student_of_a_factorised_teacher_begins_with_the_product_table():
     sizes = [np.linalg.norm(x, axis=1).mean() for x in centred]
     assert 0.8 < sizes[1] / sizes[0] < 1.25
     np.testing.assert_array_equal(ours["mlm"]["bias"], theirs["mlm"]["bias"])
+
+
+@pytest.mark.parametrize(("bias", "least"), [(0.0, 0.8), (9.0, 0.9)])
+def test_a_full_student_predicts_what_its_factorised_teacher_does(bias, least):
+    """The larger the bias of the teacher's transform, the nearer its gelu is to a line."""
+    teacher = plain(num_hidden_layers=2, vocab_size=500, **ALBERT)
+    student = plain(num_hidden_layers=2, vocab_size=500)
+    theirs, ours = begin(student, teacher)
+    hidden_btd = 0.3 + 0.8 * np.random.default_rng(2).standard_normal((4, 25, 24))
+    norm = theirs["base"]["layers_0"]["output_norm"]
+    norm |= {"scale": np.full(24, 0.8, np.float32), "bias": np.full(24, 0.3, np.float32)}
+    theirs["mlm"]["transform"]["bias"] += np.float32(bias)
+    theirs, ours = begin(student, teacher, theirs)
+
+    def logits(config, params):
+        positions_bm = np.tile(np.arange(25), (4, 1))
+        net = ExBert(config, jnp.float32)
+        options = {"method": "mlm_logits"}
+        logits_bmv = net.apply({"params": params}, hidden_btd, positions_bm, **options)
+        return np.asarray(logits_bmv).reshape(100, -1)
+
+    wanted, got = logits(teacher, theirs), logits(student, ours)
+    random = logits(student, ours | {"mlm": random_params(student)["mlm"]})
+    near, far = (
+        np.mean([np.corrcoef(*pair)[0, 1] for pair in zip(wanted, other, strict=True)])
+        for other in (got, random)
+    )
+    assert near > least > 0.4 > far
+    assert 0.7 < got.std() / wanted.std() < 1.4
+
+
+@pytest.mark.parametrize(("mean", "deviation"), [(0.0, 1.0), (-1.5, 0.4), (2.0, 3.0)])
+def test_the_line_of_a_gelu_is_that_of_least_squares(mean, deviation):
+    x = mean + deviation * np.random.default_rng(0).standard_normal(400_000)
+    y = np.asarray(jax.nn.gelu(x, approximate=False))
+    slope, value = factorised._fit_gelu(np.array([mean]), np.array([deviation**2]))
+    np.testing.assert_allclose(slope[0], np.polyfit(x, y, 1)[0], atol=0.01)
+    np.testing.assert_allclose(value[0], y.mean(), atol=0.01)
 
 
 def test_a_student_without_segments_reads_as_its_teacher_reads_segment_a():

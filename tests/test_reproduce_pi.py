@@ -40,6 +40,14 @@ def test_students_are_tuned_with_and_without_soft_labels(tmp_path):
         plan_pi(models, "/squad", "/cells", soft_labels_of="huge")
 
 
+def test_a_student_with_other_pieces_has_no_soft_labels(tmp_path, caplog):
+    models = {name: str(write_teacher(tmp_path / name)) for name in ("big", "small", "other")}
+    write_tokenizer(tmp_path / "other", lower=False)
+    plan = plan_pi(models, "/squad", "/cells", soft_labels_of="big")
+    assert [cell.name for cell in plan.cells][3:] == ["squad-small-soft"]
+    assert plan.left_out == ("other",) and "other has other pieces than big" in caplog.text
+
+
 def test_every_model_is_scored_and_timed_in_both_kinds_of_numbers(tmp_path):
     tokenizer = write_tokenizer(tmp_path / "tokenizer")
     model = str(save(tmp_path / "model", tokenizer, "answering"))

@@ -117,6 +117,13 @@ def pieces_in_order(backend: Tokenizer) -> list[str]:
     return sorted(pieces, key=pieces.__getitem__)
 
 
+def cuts_alike(first: PreTrainedTokenizerFast, second: PreTrainedTokenizerFast) -> bool:
+    """Returns whether two tokenizers of the BERT kind have the same pieces and read texts alike."""
+    backends = [each.backend_tokenizer for each in (first, second)]
+    said = [json.loads(backend.to_str())["normalizer"] for backend in backends]
+    return said[0] == said[1] and pieces_in_order(backends[0]) == pieces_in_order(backends[1])
+
+
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, vocabulary: list[str], out: Path) -> None:
     """Writes a tokenizer with another vocabulary, and checks it before it takes its place.
 
