@@ -8,6 +8,7 @@
 Each student is distilled by the triple loss and fine-tuned on three-class sentiment, both as cells.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,6 +43,7 @@ PUBLISHED_MODELS = {
     "ALBERT": (89.2, 10.0),
 }
 ITEMS = 5_000  # news items that the thesis's times are for
+LENGTHS = (64, 256)  # pieces of the rows that are timed: of a headline, of a news item
 TEACHER = "teacher"
 
 
@@ -160,25 +162,39 @@ def plan_kcbert(
     return KcPlan([*cells, *tunings.values()], models, tunings)
 
 
-def time_row(name: str, seconds: float, first: float, parameters: int) -> dict[str, Any]:
+def time_row(
+    name: str, seconds: Mapping[int, float], first: Mapping[int, float], parameters: int
+) -> dict[str, Any]:
     """Returns a row of table 4, with the thesis's figures beside.
 
     Args:
       name: of the model.
-      seconds: that it takes for ITEMS rows.
-      first: that the smallest student takes.
+      seconds: that it takes for ITEMS rows, by their length.
+      first: that the smallest student takes, likewise.
       parameters: of the model.
     """
     published = {student_name(*sizes): figures for sizes, figures in PUBLISHED.items()}.get(name)
-    return {
-        "model": name,
-        "parameters": parameters,
-        f"seconds for {ITEMS:,}": round(seconds, 1),
-        "times the first": round(seconds / first, 2),
+    row = {"model": name, "parameters": parameters}
+    for length in seconds:
+        row[f"{length} pieces: s"] = round(seconds[length], 1)
+        row[f"{length} pieces: times the first"] = round(seconds[length] / first[length], 2)
+    return row | {
         "thesis: parameters": published and published[0],
-        "thesis: seconds": published and published[1],
+        "thesis: s": published and published[1],
         "thesis: times its first": published and round(published[1] / PUBLISHED[1, 192][1], 2),
     }
+
+
+def out_of_order(seconds: Mapping[str, float]) -> list[tuple[str, str]]:
+    """Returns the pairs (slower, faster) of students whose order the thesis has the other way.
+
+    Args:
+      seconds: by name of the student; other models are left out.
+    """
+    by_thesis = sorted(PUBLISHED, key=lambda sizes: PUBLISHED[sizes][1])
+    names = [name for name in (student_name(*sizes) for sizes in by_thesis) if name in seconds]
+    pairs = itertools.combinations(names, 2)
+    return [(before, after) for before, after in pairs if seconds[before] > seconds[after]]
 
 
 def accuracy_row(name: str, summary: Mapping[str, Any], seconds: float) -> dict[str, Any]:

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
-
 from edad_jax import figures
+from edad_jax.build_nets import resolve_precision
 from edad_jax.cells import (
     check_command,
     finite_seeds,
@@ -21,6 +20,7 @@ from edad_jax.evaluate import measure_speed
 from edad_jax.export import formats
 from edad_jax.kcbert import (
     ITEMS,
+    LENGTHS,
     PUBLISHED_MODELS,
     TEACHER,
     TITLES,
@@ -28,6 +28,7 @@ from edad_jax.kcbert import (
     KcPlan,
     KcScale,
     accuracy_row,
+    out_of_order,
     plan_kcbert,
     student_name,
     time_row,
@@ -35,8 +36,6 @@ from edad_jax.kcbert import (
 from edad_jax.markdown import markdown_table
 from edad_jax.models.exbert import ExBert
 from edad_jax.workdir import open_beside, write_json
-
-_LENGTH = 64  # pieces of the rows that are timed
 
 
 def reproduce_kcbert(
@@ -50,13 +49,14 @@ def reproduce_kcbert(
     out: Path,
     train: Sequence[str] = (),
     tune: Sequence[str] = (),
+    lengths: Sequence[int] = LENGTHS,
     jobs: int = 1,
     only_report: bool = False,
 ) -> Path:
     """Returns the table's file, after running what had not been run.
 
     Writes out/table-kcbert-N.md, .json and .png. Prediction is timed here, all models in turn on
-    the same rows of 64 pieces, without classifier.
+    the same rows, without classifier, in the precision that config.dtype="auto" stands for.
 
     Args:
       number: of the table, 4 to 6.
@@ -68,6 +68,7 @@ def reproduce_kcbert(
       out: where the table goes.
       train: more flags for every distillation.
       tune: more flags for every fine-tuning.
+      lengths: of the rows that are timed, in pieces; table 6 has the first.
       jobs: cells at once.
       only_report: write down what there is, and run nothing.
 
@@ -80,17 +81,17 @@ def reproduce_kcbert(
         run_cells(plan.cells, folder, root, jobs)
     for cell in plan.cells:
         check_command(cell, folder)
-    seconds = {} if number == 5 else _time(plan)
+    seconds = {} if number == 5 else _time(plan, lengths if number == 4 else lengths[:1])
     rows = _rows(number, plan, folder, seconds)
     out.mkdir(parents=True, exist_ok=True)
     name = f"table-kcbert-{number}"
     summaries = {model: read_summary(folder, cell.name) for model, cell in plan.tunings.items()}
     curves = {model: _finite_curves(summary) for model, summary in summaries.items()}
     write_json(out / f"{name}.json", {"scale": scale_name, "rows": rows, "by_epoch": curves})
-    _draw(number, rows, curves, out / f"{name}.png")
+    _draw(number, rows, curves, seconds, out / f"{name}.png")
     with open_beside(out / f"{name}.md") as file:
-        failed = tell_failed(summaries)
-        file.write(_markdown(number, scale_name, rows, failed, plan, folder, inputs))
+        notes = [*_tell_order(seconds), *tell_failed(summaries)]
+        file.write(_markdown(number, scale_name, rows, notes, plan, folder, inputs))
     return out / f"{name}.md"
 
 
@@ -100,14 +101,30 @@ def _finite_curves(summary: Mapping[str, Any]) -> list[list[float]]:
     return [list(itertools.compress(scores, kept)) for scores in summary["devel_by_epoch"]]
 
 
-def _time(plan: KcPlan) -> dict[str, float]:
-    """Returns the seconds that each model takes for ITEMS rows."""
+def _time(plan: KcPlan, lengths: Sequence[int]) -> dict[int, dict[str, float]]:
+    """Returns for each length the seconds that each model takes for ITEMS rows."""
+    precision = resolve_precision("auto")
     nets = {}
     for name, source in plan.models.items():
         model = formats.load(source)
-        nets[name] = (ExBert(model.config, jnp.float32), model.params)
-    speeds = measure_speed(nets, length=_LENGTH)
-    return {name: ITEMS / speed for name, speed in speeds.items()}
+        nets[name] = (ExBert(model.config, *precision), model.params)
+    seconds = {}
+    for length in lengths:
+        speeds = measure_speed(nets, length=length)
+        seconds[length] = {name: ITEMS / speed for name, speed in speeds.items()}
+    return seconds
+
+
+def _tell_order(seconds: Mapping[int, Mapping[str, float]]) -> list[str]:
+    """Returns lines of markdown: whether the students' times are in the thesis's order."""
+    lines = []
+    for length, by_name in seconds.items():
+        wrong = "; ".join(f"{slow} is slower than {fast}" for slow, fast in out_of_order(by_name))
+        found = (
+            f"in the thesis's order, but for these: {wrong}" if wrong else "in the thesis's order"
+        )
+        lines += ["", f"Rows of {length} pieces: the students' times are {found}."]
+    return lines
 
 
 def _rows(number, plan, folder, seconds) -> list[dict[str, Any]]:
@@ -118,11 +135,13 @@ def _rows(number, plan, folder, seconds) -> list[dict[str, Any]]:
                 summary = read_summary(folder, Path(source).parent.name)
                 counts[name] = summary["nets"]["student"]["parameters"]
                 counts[TEACHER] = summary["nets"]["teacher"]["parameters"]
-        first = seconds[student_name(1, 192)]
-        return [time_row(name, seconds[name], first, counts[name]) for name in plan.models]
+        by_name = {name: {n: times[name] for n, times in seconds.items()} for name in plan.models}
+        first = by_name[student_name(1, 192)]
+        return [time_row(name, by_name[name], first, counts[name]) for name in plan.models]
     if number == 6:
+        (times,) = seconds.values()
         return [
-            accuracy_row(name, read_summary(folder, cell.name), seconds[name])
+            accuracy_row(name, read_summary(folder, cell.name), times[name])
             for name, cell in plan.tunings.items()
         ]
     rows = []
@@ -137,7 +156,9 @@ def _rows(number, plan, folder, seconds) -> list[dict[str, Any]]:
     return rows
 
 
-def _draw(number: int, rows: Sequence[Mapping], curves: Mapping, path: Path) -> None:
+def _draw(
+    number: int, rows: Sequence[Mapping], curves: Mapping, seconds: Mapping, path: Path
+) -> None:
     if number == 5:
         means = {
             name: [[sum(scores) / len(scores) for scores in by_epoch]]
@@ -146,37 +167,39 @@ def _draw(number: int, rows: Sequence[Mapping], curves: Mapping, path: Path) -> 
         epochs = range(1, 1 + max(len(each[0]) for each in means.values()))
         figures.plot_seeds(path, epochs, means, ylabel="accuracy, development set")
         return
-    cost = f"seconds for {ITEMS:,}" if number == 4 else f"prediction of {ITEMS:,} (s)"
+    length, times = next(iter(seconds.items()))
     points = [
         {
             "name": row["model"],
             "score": row["parameters"] / 1e6 if number == 4 else _first_number(row["accuracy"]),
             "half": None,
-            "cost": row[cost],
+            "cost": times[row["model"]],
         }
         for row in rows
     ]
     score = "parameters (millions)" if number == 4 else "accuracy (%), test split"
-    figures.plot_costs(path, points, TITLES[number], f"prediction of {ITEMS:,} rows (s)", score)
+    cost = f"prediction of {ITEMS:,} rows of {length} pieces (s)"
+    figures.plot_costs(path, points, TITLES[number], cost, score)
 
 
 def _first_number(text: str) -> float:
     return float(text.split()[0])
 
 
-def _markdown(number, scale_name, rows, failed, plan, folder, inputs: KcInputs) -> str:
+def _markdown(number, scale_name, rows, notes, plan, folder, inputs: KcInputs) -> str:
     name = f"table-kcbert-{number}"
     lines = [f"# Table {number} of Distil-KcBERT: {TITLES[number]} ({scale_name})", ""]
     lines += [
         "Students are called layers x feed-forward width; all are 768 wide and begin with layers "
-        f"of the teacher, a {Path(inputs.teacher).name}. Prediction is timed in float32 on rows of "
-        f"{_LENGTH} pieces, eight at a time, all models in turn; accuracy is in percent.",
+        f"of the teacher, {Path(inputs.teacher).name}. Prediction of {ITEMS:,} rows is timed with "
+        f"products in {resolve_precision('auto').products.name}, eight rows at a time, all models "
+        "in turn; accuracy is in percent.",
         "",
         markdown_table(rows, list(rows[0])),
         "",
         f"![{TITLES[number]}]({name}.png)",
     ]
-    lines += failed
+    lines += notes
     if number == 6:
         published = [
             {"model": model, "accuracy": accuracy, "minutes in all": minutes}

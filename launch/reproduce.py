@@ -39,6 +39,11 @@ NER = flags.DEFINE_string(
     "reads the last, if given.",
 )
 SENTIMENT = flags.DEFINE_string("sentiment", "", "Tables kcbert-5 and -6: labelled Korean texts.")
+LENGTHS = flags.DEFINE_list(
+    "lengths",
+    ["64", "256"],
+    "Tables kcbert-4 and -6: pieces of the rows that are timed; table 6 has the first.",
+)
 MODELS = flags.DEFINE_list(
     "models", [], "Tables kcbert-6 and pi-2: models, NAME=FOLDER_OR_HUB_ID, comma-separated."
 )
@@ -139,10 +144,23 @@ def _main_kcbert():
         **_places(),
         train=TRAIN.value,
         tune=TUNE.value,
+        lengths=_lengths(config["max_position_embeddings"]),
         jobs=JOBS.value,
         only_report=ONLY_REPORT.value,
     )
     print(written.read_text(encoding="utf-8"))
+
+
+def _lengths(longest):
+    """Returns the lengths of --lengths; checked, since they are read when hours have passed."""
+    if not LENGTHS.value or not all(
+        each.isdecimal() and 0 < int(each) <= longest for each in LENGTHS.value
+    ):
+        raise ValueError(
+            f"got --lengths={','.join(LENGTHS.value)}, expected numbers from 1 to {longest}, the "
+            "teacher's positions, comma-separated"
+        )
+    return [int(each) for each in LENGTHS.value]
 
 
 def _main_pi():

@@ -13,10 +13,10 @@ from configs import distilkcbert, edad
 from edad_jax import build, build_nets, kcbert
 from edad_jax.cells import command
 from edad_jax.data.tokenizer import load_tokenizer
-from edad_jax.reproduce_kcbert import reproduce_kcbert
+from edad_jax.reproduce_kcbert import _tell_order, reproduce_kcbert
 from edad_jax.tasks.rows import classification_rows
 from tests.test_launch import assert_dies
-from tests.tiny_run import run_command
+from tests.tiny_run import run_command, write_teacher
 from tests.tiny_text import write_tokenizer
 
 INPUTS = kcbert.KcInputs("/m/kcbert", "/d/*.txt", "/d/s.csv", 300, {"multilingual": "/m/multi"})
@@ -101,10 +101,11 @@ def test_table_5_is_written_from_the_cells(tmp_path):
 
 
 def test_rows_of_tables_4_and_6_stand_beside_the_thesiss():
-    row = kcbert.time_row("3 x 768", 30.0, 12.0, 34_533_936)
+    row = kcbert.time_row("3 x 768", {64: 30.0, 256: 99.0}, {64: 12.0, 256: 33.0}, 34_533_936)
     assert row["thesis: parameters"] == row["parameters"]
-    assert row["times the first"] == 2.5 and row["thesis: times its first"] == 2.58
-    assert kcbert.time_row("teacher", 30.0, 12.0, 1)["thesis: seconds"] is None
+    assert row["64 pieces: times the first"] == 2.5 and row["256 pieces: times the first"] == 3.0
+    assert row["thesis: times its first"] == 2.58
+    assert kcbert.time_row("teacher", {64: 30.0}, {64: 12.0}, 1)["thesis: s"] is None
     summary = {
         "time_cost": {"train/seconds": 60.0},
         "seeds": {"0": {}, "1": {}},
@@ -117,12 +118,28 @@ def test_rows_of_tables_4_and_6_stand_beside_the_thesiss():
     assert row["accuracy"] == "80.00 ± 1.00" and row["in all (s)"] == 42.0
 
 
+def test_students_whose_order_by_time_is_not_the_thesiss_are_named():
+    seconds = {kcbert.student_name(*sizes): s for sizes, (_, s) in kcbert.PUBLISHED.items()}
+    assert kcbert.out_of_order(seconds | {"teacher": 0.0}) == []
+    wrong = seconds | {"3 x 3072": 600.0}
+    assert kcbert.out_of_order(wrong) == [("3 x 3072", "6 x 192")]
+    (_, line) = _tell_order({64: wrong})
+    assert "64 pieces" in line and "but for these: 3 x 3072 is slower than 6 x 192." in line
+
+
 def test_missing_inputs_of_a_table_are_named():
     common = ("--teacher", "/none", "--corpus", "/none/*.txt")
     done = run_command("--table", "kcbert-5", *common, script="reproduce.py")
     assert_dies(done, "--sentiment is empty, expected labelled texts for table kcbert-5")
     done = run_command("--table", "2", *common, script="reproduce.py")
     assert_dies(done, "--ner is empty, expected the folder of the three data sets for table 2")
+
+
+def test_lengths_that_the_teacher_cannot_read_are_named_at_once(tmp_path):
+    teacher = write_teacher(tmp_path)  # 40 positions
+    common = ("--table", "kcbert-4", f"--teacher={teacher}", "--corpus=/none/*.txt")
+    done = run_command(*common, "--lengths=16,64", script="reproduce.py")
+    assert_dies(done, "got --lengths=16,64, expected numbers from 1 to 40")
 
 
 def test_hangul_in_parts_is_the_same_text(tmp_path):
