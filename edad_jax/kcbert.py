@@ -150,6 +150,7 @@ def plan_kcbert(
             models[student_name(layers, feed_forward)] = f"{folder}/{name}/student"
     tunings = {}
     if number != 4:
+        labelled = Path(inputs.sentiment).name.split(".")[0]
         for name, model in models.items():
             if name == TEACHER and number == 5:
                 continue
@@ -158,7 +159,7 @@ def plan_kcbert(
                 "launch/finetune.py", "--config=configs/sentiment.py", f"--config.model={model}",
                 f"--config.data={inputs.sentiment}", *scale.tune, *tune,
             )  # fmt: skip
-            tunings[name] = Cell(f"{place}.sentiment", words, "--workdir", "summary.json")
+            tunings[name] = Cell(f"{place}.{labelled}", words, "--workdir", "summary.json")
     return KcPlan([*cells, *tunings.values()], models, tunings)
 
 

@@ -30,6 +30,11 @@ def test_every_student_is_trained_once_and_each_model_tuned_alike():
     flags = {tuple(w for w in cell.words if "model=" not in w) for cell in plan.tunings.values()}
     assert len(flags) == 1
     assert "--config.model=/m/multi" in plan.tunings["multilingual"].words
+    other = kcbert.plan_kcbert(
+        6, kcbert.KC_SCALES["small"], INPUTS._replace(sentiment="/d/nsmc"), "/cells"
+    )
+    assert other.cells[:10] == plan.cells[:10]  # the same students, for other labelled texts
+    assert not {cell.name for cell in other.cells[10:]} & set(names)
     same = kcbert.plan_kcbert(4, kcbert.KC_SCALES["small"], INPUTS, "/cells")
     assert same.cells == plan.cells[:10] and not same.tunings
     assert len(kcbert.plan_kcbert(5, kcbert.KC_SCALES["small"], INPUTS, "/cells").tunings) == 9
@@ -94,7 +99,7 @@ def test_table_5_is_written_from_the_cells(tmp_path):
     assert figures["rows"][0]["epoch 2"] == "60.0"
     assert (tmp_path / "out" / "table-kcbert-5.png").stat().st_size > 10_000
     (folder / plan.cells[-1].name / "summary.json").unlink()
-    with pytest.raises(ValueError, match="sentiment/summary.json: got no such file"):
+    with pytest.raises(ValueError, match="kcbert-6x3072.s/summary.json: got no such file"):
         reproduce_kcbert(
             5, "small", kcbert.KC_SCALES["small"], INPUTS, only_report=True, **arguments
         )
