@@ -22,7 +22,9 @@ from edad_jax.command import run_command
 
 RATINGS = flags.DEFINE_string("ratings", None, "Raw ratings: .tsv, compressed or not.")
 OUT = flags.DEFINE_string("out", None, "Folder for train.tsv, devel.tsv and test.tsv.")
+ENCODING = flags.DEFINE_string("encoding", "utf-8", "Of the ratings; Korean's old one is cp949.")
 CLASSES = flags.DEFINE_enum("classes", "2", ["2", "3"], "With or without what lies between.")
+_FILES = ("train.tsv", "devel.tsv", "test.tsv")
 _COLUMNS = ("review_id", "movie_id", "rating", "review")
 
 
@@ -32,8 +34,14 @@ def main():
     from edad_jax.tasks.records import table_records
     from edad_jax.tasks.splits import read_text
 
-    path, report = Path(RATINGS.value).expanduser(), ReadReport()
-    lines = read_text(path, "utf-8", report)
+    path, out = Path(RATINGS.value).expanduser(), Path(OUT.value).expanduser()
+    if out.exists() and (not out.is_dir() or {each.name for each in out.iterdir()} - {*_FILES}):
+        raise ValueError(f"{out} has other files than {', '.join(_FILES)}; choose another --out")
+    report = ReadReport()
+    try:
+        lines = read_text(path, ENCODING.value, report)
+    except ValueError as error:
+        raise ValueError(str(error).replace("--config.encoding", "--encoding")) from error
     rows, names = table_records(lines, path.name, "all", "\t", True, report)
     missing = [name for name in _COLUMNS if name not in names]
     if missing:
@@ -51,9 +59,10 @@ def main():
             report.add_document(row["review"])
             split = _split(row["movie_id"])
             reviews[split][label].append((_hash(row["review_id"]), row["review"].strip()))
-    with replaced_folder(OUT.value) as folder:
-        for split in ("train", "devel", "test"):
-            count = _write(folder / f"{split}.tsv", reviews[split])
+    with replaced_folder(out) as folder:
+        for name in _FILES:
+            split = name.removesuffix(".tsv")
+            count = _write(folder / name, reviews[split])
             print(f"{split}: {sum(count.values()):,} reviews, {dict(sorted(count.items()))}")
     print(report.summary())
 

@@ -11,7 +11,7 @@ import pytest
 from scipy.special import log_softmax, softmax
 
 from edad_jax.data.tokenizer import load_tokenizer
-from edad_jax.export import formats, huggingface, runtime
+from edad_jax.export import answers, formats, huggingface, runtime, windows
 from edad_jax.finetune import finetune
 from edad_jax.metrics import read_metrics
 from edad_jax.models.exbert import ExBert
@@ -120,6 +120,18 @@ def test_an_answer_is_no_longer_than_allowed_and_no_piece_of_the_question(tokeni
         for longest in (4, 3)
     ]
     assert found[0] == "the cell was brain" and found[1] != found[0]
+
+
+def test_where_no_likely_pair_is_an_answer_a_less_likely_one_is_given():
+    """The likeliest starts lie at the end, the likeliest ends at the beginning."""
+    starts, ends_p = np.arange(60.0), np.arange(2, 122, 2)
+    context = windows.Pieces(np.arange(60), ends_p - 2, ends_p, np.ones(60, bool))
+    for considered in (1, 20):
+        options = {"considered": considered, "longest_answer": 30, "most": 1}
+        judged = [(windows.Window(0, 0, 60, 0, 60), starts, -starts)]
+        (best,) = answers.find_answers(iter(judged), context, **options)
+        assert best.score == 0.0 and 0 < best.end - best.start <= 60
+    assert answers.find_answers([], context, **options) == []
 
 
 def test_batches_have_segments_two_slots_and_room_for_a_teacher(tokenizer):

@@ -54,3 +54,14 @@ def test_too_few_films_and_other_columns_are_named(tmp_path):
     flags = (f"--ratings={tmp_path}/ratings.tsv", f"--out={tmp_path}/out")
     done = run_command(*flags, script="../benchmarks/film_ratings.py")
     assert_dies(done, "got the columns id, document, label")
+
+
+def test_nothing_else_is_replaced_and_another_encoding_is_named(tmp_path):
+    flags = (f"--ratings={tmp_path}/ratings.tsv", f"--out={tmp_path}")
+    (tmp_path / "ratings.tsv").write_text(f"{HEADER}\n1\t2\t3\t나빠요\n", encoding="cp949")
+    done = run_command(*flags, script="../benchmarks/film_ratings.py")
+    assert_dies(done, "has other files than train.tsv", "choose another --out")
+    assert (tmp_path / "ratings.tsv").exists()
+    done = run_command(flags[0], f"--out={tmp_path}/out", script="../benchmarks/film_ratings.py")
+    assert_dies(done, "--encoding=cp949")
+    assert "config.encoding" not in done.stderr

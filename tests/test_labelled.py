@@ -4,6 +4,7 @@
 import csv
 import gzip
 import json
+import unicodedata
 from collections import Counter
 
 import datasets
@@ -120,6 +121,7 @@ def test_a_bad_row_of_a_table_is_skipped_and_counted(tmp_path, row, reason):
         ('{"text": 3, "label": "yes"}', "its text is not a string"),
         ('{"text": "word"}', "no label"),
         ('{"text": "word", "label": null}', "no label"),
+        ('{"text": "word", "label": NaN}', "no label"),
         ('{"text": "word", "label": ["yes"]}', "its label is not"),
     ],
 )
@@ -144,6 +146,19 @@ def test_numbers_and_words_are_labels(tmp_path):
     )
     splits, _ = read_labelled(write(tmp_path, content, suffix=".jsonl"))
     assert [each.label for each in splits["train"]] == ["0", "1", "x"]
+
+
+def test_a_label_of_hangul_in_parts_is_the_same_class(tmp_path):
+    whole, parts = (unicodedata.normalize(form, "부정") for form in ("NFC", "NFD"))
+    content = as_csv([("a", whole), ("b", parts), ("c", "긍정")])
+    splits, _ = read_labelled(write(tmp_path, content))
+    assert [each.label for each in splits["train"]] == [whole, whole, "긍정"]
+
+
+def test_a_long_report_is_a_text(tmp_path):
+    report = "word " * 100_000  # Python's csv alone stops at 131,072 characters
+    splits, found = read_labelled(write(tmp_path, as_csv([(report, "no"), *ROWS])))
+    assert len(splits["train"][0].text) == len(report) and not found.problems
 
 
 def test_quotes_in_a_tsv_are_letters_where_they_quote_nothing(tmp_path):

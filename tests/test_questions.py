@@ -3,6 +3,7 @@
 
 import gzip
 import json
+import unicodedata
 from pathlib import Path
 
 import datasets
@@ -109,7 +110,7 @@ def test_one_file_is_split_in_three_by_context_where_it_has_one_document(tmp_pat
 
 
 def test_an_offset_that_does_not_match_is_repaired_by_the_nearest_occurrence(tmp_path):
-    near = (("the cat", 44), ("cat", 31), ("dog", -3), ("dog", None), ("dog", "15"))
+    near = (("the cat", 44), ("cat", 31), ("dog", -3), ("dog", 14.0), ("dog", "16"))
     (question,), report = read_train(tmp_path, entry(answers=near))
     assert [answer.start for answer in question.answers] == [42, 33, 15, 15, 15]
     assert report.problems == {"answer is not at its offset: nearest occurrence taken": 5}
@@ -281,3 +282,28 @@ def test_groups_are_whole_and_no_share_is_empty(sizes, shares, expected):
         assert sorted(place for part in parts for place in part) == list(range(len(groups)))
         names = [{groups[place] for place in part} for part in parts]
         assert sum(map(len, names)) == len(sizes)
+
+
+@pytest.mark.parametrize("start", [33, 33.0, "33", [33]])
+def test_offsets_may_be_numbers_of_any_kind(tmp_path, start):
+    answers = {"text": "cat", "answer_start": start}  # not in a list, as exports of tables have it
+    (question,), report = read_train(tmp_path, entry() | {"answers": answers})
+    assert question.answers == (GoldAnswer("cat", 33),) and not report.problems
+
+
+@pytest.mark.parametrize("start", [None, "here", True, float("nan"), []])
+def test_an_answer_without_an_offset_is_its_first_occurrence(tmp_path, start):
+    answers = {"text": ["cat"], "answer_start": [start]}
+    (question,), report = read_train(tmp_path, entry() | {"answers": answers})
+    assert question.answers == (GoldAnswer("cat", 4),)
+    assert report.problems == {"answer has no offset: first occurrence taken": 1}
+
+
+def test_an_answer_in_the_other_form_of_hangul_is_found(tmp_path):
+    """A Mac writes syllables in parts (NFD), and the answers come from elsewhere."""
+    context = unicodedata.normalize("NFD", "고양이가 앉았다. 개가 달렸다.")
+    asked = entry(answers=(("개가", 10),))
+    (question,), _ = read_train(tmp_path, asked, context=context)
+    (answer,) = question.answers
+    assert answer.start == context.index(answer.text) > 0
+    assert unicodedata.normalize("NFC", answer.text) == "개가"

@@ -54,9 +54,10 @@ def find_answers(
     longest_answer: int,
     most: int,
 ) -> list[Candidate]:
-    """Returns what may be the answer, likeliest first.
+    """Returns what may be the answer, likeliest first; nothing only where there are no pieces.
 
-    Where windows overlap, a part of the context counts once, by its better score.
+    Where windows overlap, a part of the context counts once, by its better score. Where no pair of
+    the likeliest starts and ends is an answer, all are tried (BERT's code says "empty" then).
 
     Args:
       judged: windows, each with the logits of starts and of ends [pieces] within it.
@@ -65,6 +66,7 @@ def find_answers(
       longest_answer: pieces of an answer at most.
       most: how many to return at most.
     """
+    judged = list(judged)
     found = []  # of each window: scores, first characters, characters after the last
     for window, starts, ends in judged:
         firsts, lasts = (np.argsort(-each)[:considered] for each in (starts, ends))
@@ -81,6 +83,11 @@ def find_answers(
     if not found:
         return []
     scores, starts, ends = (np.concatenate(column) for column in zip(*found, strict=True))
+    longest = max(len(logits) for _, logits, _ in judged)
+    if not len(scores) and considered < longest:
+        return find_answers(
+            judged, context, considered=longest, longest_answer=longest_answer, most=most
+        )
     best: dict[tuple[int, int], float] = {}
     for index in np.lexsort((ends, starts, scores))[::-1]:
         best.setdefault((int(starts[index]), int(ends[index])), float(scores[index]))

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import csv
+import math
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -185,7 +187,11 @@ def _finish_row(
     text: object, label: object, here: str, split: str, report: ReadReport
 ) -> Iterator[LabelledText]:
     """Yields the example if it has a text and a label; counts it as skipped otherwise."""
-    label = str(label).strip() if isinstance(label, str | int | float) else label
+    if isinstance(label, float) and not math.isfinite(label):
+        label = None  # how tables of numbers say that there is none
+    if isinstance(label, str | int | float):
+        # Hangul in parts (NFD) looks like the same in whole syllables, and would be another class.
+        label = unicodedata.normalize("NFC", str(label)).strip()
     if text is None or (isinstance(text, str) and not text.strip()):
         skip_record("row skipped: no text", here, "", split, report)
     elif not isinstance(text, str):

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -185,7 +187,11 @@ def _load_json(path: Path, encoding: str) -> Any:
 def _answers_of(given: Any) -> list[tuple[Any, Any]]:
     """Returns (text, start) of answers as the files and as the data sets have them."""
     if isinstance(given, dict):  # a data set's: {"text": [...], "answer_start": [...]}
-        return list(zip(given.get("text") or (), given.get("answer_start") or (), strict=False))
+        texts, starts = given.get("text"), given.get("answer_start")
+        if isinstance(texts, str) or texts is None:  # or one answer that is not in a list
+            texts = [texts]
+        starts = list(starts) if isinstance(starts, list | tuple) else [starts]
+        return list(itertools.zip_longest(texts, starts[: len(texts)]))
     given = given if isinstance(given, list) else []
     return [(one.get("text"), one.get("answer_start")) for one in given if isinstance(one, dict)]
 
@@ -240,15 +246,31 @@ def _finish(
 
 def _locate(text: str, start: Any, context: str, here: str, report: ReadReport) -> GoldAnswer:
     """Returns the answer at its offset, else at its occurrence nearest to that."""
-    if isinstance(start, int) and start >= 0 and context.startswith(text, start):
+    start = _offset(start)
+    if start is not None and start >= 0 and context.startswith(text, start):
         return GoldAnswer(text, start)
+    # Hangul may be written in whole syllables or in parts: the context's way is taken.
+    for form in ("NFC", "NFD"):
+        if text not in context and unicodedata.normalize(form, text) in context:
+            text = unicodedata.normalize(form, text)
     places = [match.start() for match in re.finditer(f"(?={re.escape(text)})", context)]
     if not places:
         report.add_problem("answer is not in the context", here, text[:40])
         return GoldAnswer(text, None)
-    report.add_problem("answer is not at its offset: nearest occurrence taken", here, text[:40])
-    near = start if isinstance(start, int) else 0
-    return GoldAnswer(text, min(places, key=lambda place: abs(place - near)))
+    if start is None:
+        report.add_problem("answer has no offset: first occurrence taken", here, text[:40])
+        return GoldAnswer(text, places[0])
+    if start not in places:
+        report.add_problem("answer is not at its offset: nearest occurrence taken", here, text[:40])
+    return GoldAnswer(text, min(places, key=lambda place: abs(place - start)))
+
+
+def _offset(given: Any) -> int | None:
+    """Returns an offset that may be given as 46, 46.0 or "46"; None for anything else."""
+    if isinstance(given, str) and given.strip().isdecimal():
+        return int(given)
+    is_number = isinstance(given, int | float) and not isinstance(given, bool)
+    return int(given) if is_number and given == given // 1 else None
 
 
 def _whole_unicode(text: str, here: str, report: ReadReport) -> str:

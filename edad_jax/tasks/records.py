@@ -7,7 +7,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from edad_jax.data.reading import ReadReport
+from edad_jax.data.reading import MAX_RECORD_BYTES, ReadReport
+
+csv.field_size_limit(MAX_RECORD_BYTES)  # Python's own is 128 kB, less than a long report
 
 
 def json_records(
