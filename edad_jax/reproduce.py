@@ -20,6 +20,7 @@ from edad_jax.cells import (
     show_commands,
     tell_failed,
 )
+from edad_jax.kept_table import keep_other, read_table
 from edad_jax.machine import describe_machine, name_machine
 from edad_jax.markdown import markdown_table
 from edad_jax.models.checkpoint_files import local_folder, read_json
@@ -113,8 +114,13 @@ def reproduce(
         "cells": _read_training(training, cells_folder, places),
     }
     out.mkdir(parents=True, exist_ok=True)
-    _keep_other(out, table)
-    write_json(out / f"table-{number}.json", table)
+    name = f"table-{number}"
+    before, now = (
+        {row["name"] for row in each["rows"]} for each in (read_table(out, name) or table, table)
+    )
+    told = {key: table[key] for key in ("scale", "teacher")}
+    keep_other(out, name, told, replaces=not now < before)
+    write_json(out / f"{name}.json", table)
     _draw(number, scale, rows, out / f"table-{number}.png")
     text = _markdown(table, cells, cells_folder, places)
     with open_beside(out / f"table-{number}.md") as file:
@@ -237,31 +243,6 @@ def _read_training(
 
 def _read(path: Path) -> dict | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-
-
-def _keep_other(out: Path, table: Mapping) -> None:
-    """Renames what is there to table-N-SCALE-TEACHER.*, unless the new table stands for it.
-
-    A table from before teachers were written down becomes table-N-SCALE.*.
-    """
-    name = f"table-{table['table']}"
-    there = _read(out / f"{name}.json")
-    if there is None:
-        return
-    is_same = all(there.get(key) == table[key] for key in ("scale", "teacher"))
-    before, now = ({row["name"] for row in each["rows"]} for each in (there, table))
-    if is_same and not now < before:
-        return
-    kept = "-".join(filter(None, (name, there["scale"], there.get("teacher"))))
-    for suffix in ("md", "png", "json"):
-        path = out / f"{name}.{suffix}"
-        if path.exists():
-            path.rename(out / f"{kept}.{suffix}")
-    markdown = out / f"{kept}.md"
-    if markdown.exists():
-        text = markdown.read_text(encoding="utf-8")
-        with open_beside(markdown) as file:
-            file.write(text.replace(f"]({name}.png)", f"]({kept}.png)"))
 
 
 def _draw(number: int, scale: Scale, rows: Sequence[Mapping], path: Path) -> None:

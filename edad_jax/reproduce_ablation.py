@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from edad_jax import figures
 from edad_jax.cells import Cell, check_command, read_summary, run_cells, show_commands
+from edad_jax.kept_table import keep_other
 from edad_jax.markdown import markdown_table
 from edad_jax.models.checkpoint_files import local_folder, read_json
 from edad_jax.tasks.outcome import show_interval
@@ -214,7 +215,9 @@ def reproduce_ablation(
         check_command(cell, folder)
     rows = [_row(name, plan, folder) for name in TERMS]
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / f"{NAME}.json", {"scale": scale_name, "rows": rows})
+    told = {"scale": scale_name, "teacher": Path(teacher).name}
+    keep_other(out, NAME, told)
+    write_json(out / f"{NAME}.json", told | {"rows": rows})
     metric = "f1" if ner else "heldout/student_mlm_accuracy"
     points = [
         {

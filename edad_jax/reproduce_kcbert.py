@@ -33,6 +33,7 @@ from edad_jax.kcbert import (
     student_name,
     time_row,
 )
+from edad_jax.kept_table import keep_other
 from edad_jax.markdown import markdown_table
 from edad_jax.models.exbert import ExBert
 from edad_jax.workdir import open_beside, write_json
@@ -87,7 +88,11 @@ def reproduce_kcbert(
     name = f"table-kcbert-{number}"
     summaries = {model: read_summary(folder, cell.name) for model, cell in plan.tunings.items()}
     curves = {model: _finite_curves(summary) for model, summary in summaries.items()}
-    write_json(out / f"{name}.json", {"scale": scale_name, "rows": rows, "by_epoch": curves})
+    told = {"scale": scale_name, "teacher": Path(inputs.teacher).name}
+    if number != 4:
+        told["data"] = Path(inputs.sentiment).name
+    keep_other(out, name, told)
+    write_json(out / f"{name}.json", told | {"rows": rows, "by_epoch": curves})
     _draw(number, rows, curves, seconds, out / f"{name}.png")
     with open_beside(out / f"{name}.md") as file:
         notes = [*_tell_order(seconds), *tell_failed(summaries)]

@@ -20,6 +20,7 @@ from edad_jax.cells import Cell, check_command, run_cells, show_commands
 from edad_jax.data.tokenizer import cuts_alike, load_tokenizer
 from edad_jax.export import formats
 from edad_jax.export.task_scores import open_reader
+from edad_jax.kept_table import keep_other
 from edad_jax.markdown import markdown_table
 from edad_jax.models.checkpoint_files import local_folder, read_json
 from edad_jax.tasks.answer_scores import answer_scores
@@ -123,6 +124,7 @@ def reproduce_pi(
     models: Mapping[str, str],
     squad: str,
     *,
+    scale_name: str,
     root: Path,
     workdir: Path,
     out: Path,
@@ -140,6 +142,7 @@ def reproduce_pi(
     Args:
       models: name -> folder or hub id.
       squad: data as launch/finetune.py takes it for questions; its test split is asked.
+      scale_name: one of PI_SCALES, for the title.
       root: folder of the project.
       workdir: where the cells and the exported models are.
       out: where the table goes.
@@ -157,12 +160,13 @@ def reproduce_pi(
     """
     folder = workdir / "pi" / "cells"
     plan = plan_pi(models, squad, str(folder), tune, soft_labels_of, scoring)
-    splits, _ = read_questions(squad)
-    asked = choose(splits["test"], questions, np.random.default_rng(0))
     if not only_report:
         run_cells(plan.cells, folder, root, jobs)
     for cell in plan.cells:
         check_command(cell, folder)
+    settings = _settings(plan, folder)
+    splits, _ = read_questions(squad, **settings.data)
+    asked = choose(splits["test"], questions, np.random.default_rng(0))
     rows = []
     for name, place in plan.models.items():
         for format_name, numbers in FORMATS.items():
@@ -170,10 +174,13 @@ def reproduce_pi(
             exported = formats.export(formats.load(place), format_name, folder.parent / file_name)
             rows.append(
                 {"model": name, "numbers": numbers}
-                | _ask(exported, asked, scoring, threads, progress)
+                | _ask(exported, asked, scoring, threads, settings.search, progress)
             )
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / f"{NAME}.json", {"scoring": scoring, "rows": rows, "published": PUBLISHED})
+    told = {"scale": scale_name, "data": Path(squad).name, "models": "-".join(models)}
+    keep_other(out, NAME, told)
+    found = {"scoring": scoring, "questions": len(asked), "rows": rows, "published": PUBLISHED}
+    write_json(out / f"{NAME}.json", told | found)
     points = [
         {"name": f"{row['model']} {row['numbers']}", "score": 100 * row["f1"], "half": None,
          "cost": 1_000 * row["seconds"] / len(asked)}
@@ -182,15 +189,49 @@ def reproduce_pi(
     figures.plot_costs(out / f"{NAME}.png", points, TITLE, "a question (ms)", "F1 (%)")
     with open_beside(out / f"{NAME}.md") as file:
         places = {squad: "SQUAD"} | _named(models)
-        file.write(_markdown(rows, len(asked), scoring, plan, folder, places))
+        chosen = len(asked) < len(splits["test"])
+        text = _markdown(scale_name, rows, asked, chosen, scoring, plan, folder, places)
+        file.write(text)
     return out / f"{NAME}.md"
 
 
+class _Settings(NamedTuple):
+    """How the models were tuned, and so how they are asked."""
+
+    data: dict[str, Any]  # of read_questions: another seed would ask what was trained on
+    search: dict[str, Any]  # of open_reader: the windows that the models know
+
+
+def _settings(plan: PiPlan, folder: Path) -> _Settings:
+    """Returns the settings of the cells, which are the same for all; of none: the defaults."""
+    if not plan.cells:
+        return _Settings({}, {})
+    config = read_json(folder / plan.cells[0].name / "config.json")
+    return _Settings(
+        {
+            "encoding": config["encoding"],
+            "seed": config["split_seed"],
+            "dataset_config": config["dataset_config"],
+        },
+        {
+            "max_length": config["max_length"],
+            "overlap": config["overlap"],
+            "longest_question": config["max_query"],
+            "longest_answer": config["longest_answer"],
+        },
+    )
+
+
 def _ask(
-    exported: Path, asked: Sequence[Question], scoring: str, threads: int, progress: bool
+    exported: Path,
+    asked: Sequence[Question],
+    scoring: str,
+    threads: int,
+    search: Mapping[str, Any],
+    progress: bool,
 ) -> dict[str, Any]:
     """Returns the scores of an exported model, and the seconds that it took, one by one."""
-    reader = open_reader(exported, threads=threads)
+    reader = open_reader(exported, threads=threads, **search)
     next(reader([(asked[0].question, asked[0].context)]))
     answers, start = [], time.perf_counter()
     for question in tqdm(asked, desc=exported.name, unit="question", disable=not progress):
@@ -203,6 +244,7 @@ def _ask(
         "f1": scores["f1"],
         "seconds": seconds,
         "file_mb": (exported / "model.onnx").stat().st_size / 1e6,
+        "window": reader.max_length,
     }
 
 
@@ -210,8 +252,9 @@ def _named(models):
     return {path: name.upper() for name, path in models.items()}
 
 
-def _markdown(rows, count, scoring, plan, folder, places) -> str:
-    first = rows[0]["seconds"]
+def _markdown(scale_name, rows, asked, chosen, scoring, plan, folder, places) -> str:
+    first, count = rows[0]["seconds"], len(asked)
+    windows = " or ".join(map(str, sorted({row["window"] for row in rows})))
     shown = [
         {
             "model": row["model"],
@@ -230,10 +273,10 @@ def _markdown(rows, count, scoring, plan, folder, places) -> str:
         for name, (em, f1, seconds) in PUBLISHED.items()
     ]
     lines = [
-        f"# {TITLE}", "",
-        f"{count:,} questions of the test split (drawn at random), one at a time, windows of at "
-        f"most 384 pieces, on {os.cpu_count()} cores, by onnxruntime. Answers are scored in "
-        f"{_SCORED_BY[scoring]}'s way.", "",
+        f"# {TITLE} ({scale_name})", "",
+        f"{count:,} questions of the test split ({'drawn at random' if chosen else 'all'}), one at "
+        f"a time, windows of at most {windows} pieces, on {os.cpu_count()} cores, by onnxruntime. "
+        f"Answers are scored in {_SCORED_BY[scoring]}'s way.", "",
         markdown_table(shown, list(shown[0])), "", f"![{TITLE}]({NAME}.png)", "",
         "## The paper's figures", "",
         "10,570 questions on a Raspberry Pi 5, TensorFlow, float32. Its exact match lies 17 points "

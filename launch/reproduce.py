@@ -49,7 +49,10 @@ MODELS = flags.DEFINE_list(
 )
 SQUAD = flags.DEFINE_string("squad", "", "Table pi-2: questions, as configs/squad.py takes them.")
 QUESTIONS = flags.DEFINE_integer(
-    "questions", 0, "Table pi-2: how many to ask, drawn at random; 0: all."
+    "questions",
+    None,
+    "Table pi-2: how many to ask, drawn at random; 0: all. Small scale: 500, paper: all.",
+    lower_bound=0,
 )
 SCORING = flags.DEFINE_enum(
     "scoring", "squad", ["squad", "korquad"], "Table pi-2: whose way to score answers."
@@ -125,9 +128,10 @@ def _main_kcbert():
     from edad_jax.models.checkpoint_files import local_folder, read_json
     from edad_jax.reproduce_kcbert import reproduce_kcbert
 
-    number = int(TABLE.value.removeprefix("kcbert-"))
+    number, sentiment = int(TABLE.value.removeprefix("kcbert-")), ""
     if number != 4:
         _require(SENTIMENT, "labelled texts")
+        sentiment = _data(SENTIMENT)
     teacher = _path(TEACHER.value)
     config = read_json(local_folder(teacher, option="--teacher=FOLDER") / "config.json")
     written = reproduce_kcbert(
@@ -137,7 +141,7 @@ def _main_kcbert():
         KcInputs(
             teacher=teacher,
             corpus=_corpus(),
-            sentiment=_absolute(SENTIMENT.value) if SENTIMENT.value else "",
+            sentiment=sentiment,
             positions=config["max_position_embeddings"],
             others=_named_models(),
         ),
@@ -167,11 +171,13 @@ def _main_pi():
     from edad_jax.reproduce_pi import PI_SCALES, reproduce_pi
 
     _require(SQUAD, "questions and their contexts")
+    questions = {"small": 500, "paper": 0}[SCALE.value]
     written = reproduce_pi(
         _named_models(),
-        _path(SQUAD.value),
+        _data(SQUAD),
+        scale_name=SCALE.value,
         **_places(),
-        questions=QUESTIONS.value,
+        questions=questions if QUESTIONS.value is None else QUESTIONS.value,
         scoring=SCORING.value,
         tune=(*PI_SCALES[SCALE.value], *TUNE.value),
         soft_labels_of=SOFT_LABELS_OF.value,
@@ -228,9 +234,20 @@ def _named_models():
     return {name: _path(path) for name, path in (each.split("=", 1) for each in MODELS.value)}
 
 
-def _path(model):
-    """Returns a folder's absolute path, since the cells run elsewhere; a hub id stays."""
-    return _absolute(model) if os.path.isdir(os.path.expanduser(model)) else model
+def _path(name):
+    """Returns the absolute path of what is there, since the cells run elsewhere; a hub id stays."""
+    return _absolute(name) if os.path.exists(os.path.expanduser(name)) else name
+
+
+def _data(flag):
+    """Returns the path or hub id of labelled data; a path at which nothing is fails at once."""
+    from edad_jax.tasks.splits import is_dataset
+
+    try:
+        is_dataset(flag.value)
+    except ValueError as error:
+        raise ValueError(str(error).replace("--config.data", f"--{flag.name}")) from error
+    return _path(flag.value)
 
 
 def _absolute(path):

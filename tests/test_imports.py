@@ -54,6 +54,7 @@ FLOORS = {
     "report": 1,
     "batch_size": 2,
     "markdown": 0,
+    "kept_table": 2,
     "machine": 0,
     "figures": 2,
     "comparison": 3,

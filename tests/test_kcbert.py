@@ -98,6 +98,14 @@ def test_table_5_is_written_from_the_cells(tmp_path):
     assert figures["by_epoch"]["1 x 192"] == [[pytest.approx(0.5)], [pytest.approx(0.6)]]
     assert figures["rows"][0]["epoch 2"] == "60.0"
     assert (tmp_path / "out" / "table-kcbert-5.png").stat().st_size > 10_000
+    other = INPUTS._replace(teacher="/m/other")
+    for cell in kcbert.plan_kcbert(5, kcbert.KC_SCALES["small"], other, str(folder)).cells:
+        (folder / f"{cell.name}.command.json").write_text(json.dumps(command(cell, folder)))
+    reproduce_kcbert(5, "small", kcbert.KC_SCALES["small"], other, only_report=True, **arguments)
+    kept = {"table-kcbert-5", "table-kcbert-5-small-kcbert-s.csv"}
+    assert {path.name.removesuffix(".md") for path in (tmp_path / "out").glob("*.md")} == kept
+    for cell in plan.cells:
+        (folder / f"{cell.name}.command.json").write_text(json.dumps(command(cell, folder)))
     (folder / plan.cells[-1].name / "summary.json").unlink()
     with pytest.raises(ValueError, match="kcbert-6x3072.s/summary.json: got no such file"):
         reproduce_kcbert(
@@ -136,6 +144,8 @@ def test_missing_inputs_of_a_table_are_named():
     common = ("--teacher", "/none", "--corpus", "/none/*.txt")
     done = run_command("--table", "kcbert-5", *common, script="reproduce.py")
     assert_dies(done, "--sentiment is empty, expected labelled texts for table kcbert-5")
+    done = run_command("--table=kcbert-5", *common, "--sentiment=/none.csv", script="reproduce.py")
+    assert_dies(done, "/none.csv: got no such file or folder; give another --sentiment")
     done = run_command("--table", "2", *common, script="reproduce.py")
     assert_dies(done, "--ner is empty, expected the folder of the three data sets for table 2")
 

@@ -6,8 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from configs import squad
 from edad_jax import reproduce_pi as reproduce_pi_module
-from edad_jax.reproduce_pi import plan_pi, reproduce_pi
+from edad_jax.export import formats
+from edad_jax.export.task_scores import open_reader
+from edad_jax.reproduce_pi import _settings, plan_pi, reproduce_pi
 from tests.test_formats import save
 from tests.test_launch import assert_dies
 from tests.tiny_run import run_command, write_teacher
@@ -51,18 +54,49 @@ def test_a_student_with_other_pieces_has_no_soft_labels(tmp_path, caplog):
 def test_every_model_is_scored_and_timed_in_both_kinds_of_numbers(tmp_path):
     tokenizer = write_tokenizer(tmp_path / "tokenizer")
     model = str(save(tmp_path / "model", tokenizer, "answering"))
-    squad = write_questions(tmp_path / "squad.json")
+    questions = write_questions(tmp_path / "squad.json")
     written = reproduce_pi(
-        {"tiny": model}, str(squad), root=tmp_path, workdir=tmp_path / "work",
-        out=tmp_path / "out", questions=4, progress=False,
+        {"tiny": model}, str(questions), scale_name="small", root=tmp_path,
+        workdir=tmp_path / "work", out=tmp_path / "out", questions=4, progress=False,
     )  # fmt: skip
     found = json.loads((tmp_path / "out" / "table-pi-2.json").read_text())
     assert [row["numbers"] for row in found["rows"]] == ["float32", "int8"]
     for row in found["rows"]:
         assert 0 <= row["exact_match"] <= row["f1"] <= 1 and row["seconds"] > 0
     text = written.read_text(encoding="utf-8")
-    assert "4 questions of the test split (drawn at random)" in text and "| BERT-base" in text
+    assert (
+        "4 questions of the test split (all), one at a time, windows of at most 20" in text
+        and "| BERT-base" in text
+    )
     assert (tmp_path / "out" / "table-pi-2.png").stat().st_size > 5_000
+
+
+def test_models_are_asked_as_they_were_tuned(tmp_path):
+    """Another seed of the split would ask questions that a model was trained on."""
+    plain = str(write_teacher(tmp_path / "plain"))
+    plan = plan_pi({"b": plain}, "/squad", str(tmp_path))
+    (tmp_path / "squad-b").mkdir()
+    config = {
+        "encoding": "cp949", "split_seed": 3, "dataset_config": "", "max_length": 16,
+        "overlap": 4, "max_query": 12, "longest_answer": 5,
+    }  # fmt: skip
+    assert set(config) < set(squad.get_config())
+    (tmp_path / "squad-b" / "config.json").write_text(json.dumps(config))
+    settings = _settings(plan, tmp_path)
+    assert settings.data == {"encoding": "cp949", "seed": 3, "dataset_config": ""}
+    tokenizer = write_tokenizer(tmp_path / "tokenizer")
+    model = formats.load(str(save(tmp_path / "model", tokenizer, "answering")))
+    reader = open_reader(formats.export(model, "onnx", tmp_path / "onnx"), **settings.search)
+    assert (reader.max_length, reader.longest_question, reader.longest_answer) == (16, 12, 5)
+
+
+class Told(list):
+    """A reader that answers what it was told."""
+
+    max_length = 20
+
+    def __call__(self, pairs):
+        return iter([list(self)] * len(pairs))
 
 
 def test_korquads_scoring_selects_epochs_and_counts_answers(tmp_path, monkeypatch):
@@ -75,9 +109,10 @@ def test_korquads_scoring_selects_epochs_and_counts_answers(tmp_path, monkeypatc
     monkeypatch.setattr(
         reproduce_pi_module,
         "open_reader",
-        lambda *_, **__: lambda pairs: iter([answer] * len(pairs)),
+        lambda *_, **__: Told(answer),
     )
     places = {"root": tmp_path, "workdir": tmp_path / "work", "out": tmp_path / "out"}
+    places["scale_name"] = "small"
     written = reproduce_pi(
         {"tiny": model}, str(write_questions(tmp_path / "squad.json")), **places,
         questions=4, scoring="korquad", progress=False,

@@ -67,16 +67,26 @@ def scores_of_both(
     return {name: (before[name], after[name]) for name in before}
 
 
-def open_reader(folder: str | Path, *, threads: int = 0) -> runtime.Reader:
-    """Returns an exported model with the windows of configs/squad.py, as far as it has positions.
+def open_reader(
+    folder: str | Path,
+    *,
+    threads: int = 0,
+    max_length: int = 384,
+    overlap: int = 128,
+    **search: Any,
+) -> runtime.Reader:
+    """Returns an exported model with the windows of configs/squad.py, or others.
 
     Args:
       folder: where it is.
       threads: of onnxruntime; 0: as many as there are cores.
+      max_length: pieces of a window; no more than the model has positions.
+      overlap: of windows; no more than a third of one.
+      search: more options of the Reader.
     """
-    longest = min(384, read_json(Path(folder) / "config.json")["max_position_embeddings"])
-    overlap = min(128, longest // 3)
-    return runtime.Reader(folder, threads=threads, max_length=longest, overlap=overlap)
+    longest = min(max_length, read_json(Path(folder) / "config.json")["max_position_embeddings"])
+    overlap = min(overlap, longest // 3)
+    return runtime.Reader(folder, threads=threads, max_length=longest, overlap=overlap, **search)
 
 
 def scored_split(splits: Mapping[str, Sequence[Any]]) -> Sequence[Any]:
