@@ -7,6 +7,10 @@ r"""MiniLM: a student learns the relations of its teacher's last layer (MiniLMv2
 
 The teacher is one that has been adapted, with the rows that it learned from.
 
+Of the student's last block only queries, keys and values learn: fine-tune the student before its
+last hidden states are used, or let it begin with its teacher's layers
+(--config.student.init=teacher, where their sizes allow it).
+
 The student may have any width and any number of heads: here MiniLM's 6 x 384. The published
 MiniLMv2 takes 400,000 updates of 256 rows at 6e-4 and 48 relation heads; not run at that size by
 us.

@@ -6,6 +6,10 @@
 The text is unmasked and the teacher frozen. Student and teacher need neither the same number of
 heads nor the same width, nor a map between them, and no layer but the last is imitated.
 
+No other part of the student's last block is reached than its queries, keys and values: what makes
+of them the last hidden states stays as it began, and learns only when the student is fine-tuned.
+So it is in the published method too.
+
 Of an exBERT the original block's queries, keys and values are compared: MiniLM knows no extension.
 """
 

@@ -10,12 +10,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from edad_jax import figures
 from edad_jax.cells import Cell, check_command, read_summary, run_cells, show_commands
 from edad_jax.kept_table import keep_other
 from edad_jax.markdown import markdown_table
 from edad_jax.models.checkpoint_files import local_folder, read_json
-from edad_jax.tasks.outcome import show_interval
+from edad_jax.tasks.outcome import show_difference, show_interval
 from edad_jax.tasks.scores import mean_interval
 from edad_jax.workdir import open_beside, write_json
 
@@ -29,8 +31,10 @@ TERMS = {
     "without soft targets": ("mlm", "cosine"),
     "MLM alone": ("mlm",),
 }
+PLAIN = "MLM alone"
 SHARES = {"soft": 0.625, "mlm": 0.25, "cosine": 0.125}
 DATASET = "NCBI-disease"
+LOSS = "heldout/student_mlm_loss"
 SCORES = {
     "heldout/student_mlm_accuracy": "held-out MLM accuracy (%)",
     "heldout/agreement": "agreement with the teacher (%)",
@@ -214,6 +218,7 @@ def reproduce_ablation(
     for cell in plan.cells:
         check_command(cell, folder)
     rows = [_row(name, plan, folder) for name in TERMS]
+    _add_differences(rows)
     out.mkdir(parents=True, exist_ok=True)
     told = {"scale": scale_name, "teacher": Path(teacher).name}
     keep_other(out, NAME, told)
@@ -235,18 +240,26 @@ def reproduce_ablation(
 
 def _row(name: str, plan: AblationPlan, folder: Path) -> dict[str, Any]:
     ends = [read_summary(folder, cell.name)["heldout"]["end"] for cell in plan.trainings[name]]
-    row = {"name": name}
-    for metric in SCORES:
-        if metric in ends[0]:
-            row[metric] = mean_interval([end[metric] for end in ends])._asdict()
+    values = {
+        metric: [end[metric] for end in ends] for metric in (LOSS, *SCORES) if metric in ends[0]
+    }
     if plan.tunings[name]:
-        scores = [
+        values["f1"] = [
             next(iter(read_summary(folder, cell.name)["seeds"].values()))["test"]["f1"]
             for cell in plan.tunings[name]
         ]
-        row["f1"] = mean_interval(scores)._asdict()
-    losses = [end["heldout/student_mlm_loss"] for end in ends]
-    return row | {"heldout/student_mlm_loss": mean_interval(losses)._asdict()}
+    row = {metric: mean_interval(seeds)._asdict() for metric, seeds in values.items()}
+    return {"name": name, "seeds": values} | row
+
+
+def _add_differences(rows: Sequence[dict[str, Any]]) -> None:
+    """Adds to each row what it has over plain MLM, seed by seed: start and masks are the same."""
+    plain = next(row for row in rows if row["name"] == PLAIN)
+    for row in rows:
+        row["against_plain"] = {
+            metric: mean_interval(np.subtract(seeds, plain["seeds"][metric]))._asdict()
+            for metric, seeds in row["seeds"].items()
+        }
 
 
 def _markdown(scale_name, rows, plan, folder, inputs) -> str:
@@ -254,12 +267,25 @@ def _markdown(scale_name, rows, plan, folder, inputs) -> str:
         {
             "loss": row["name"],
             "weights (soft, MLM, cosine)": _weights(TERMS[row["name"]]),
-            "held-out MLM loss (nats)": "{mean:.3f} ± {half:.3f}".format(
-                **row["heldout/student_mlm_loss"]
-            ),
+            "held-out MLM loss (nats)": "{mean:.3f} ± {half:.3f}".format(**row[LOSS]),
         }
         | {title: show_interval(row[metric]) for metric, title in SCORES.items() if metric in row}
         for row in rows
+    ]
+    differences = [
+        {
+            "loss": row["name"],
+            "held-out MLM loss (nats)": "{mean:+.3f} ± {half:.3f}".format(
+                **row["against_plain"][LOSS]
+            ),
+        }
+        | {
+            title: show_difference(row["against_plain"][metric])
+            for metric, title in SCORES.items()
+            if metric in row
+        }
+        for row in rows
+        if row["name"] != PLAIN
     ]
     places = dict(zip((*inputs, str(folder)), ("TEACHER", "CORPUS", "NER", "CELLS"), strict=True))
     return "\n".join(
@@ -271,6 +297,10 @@ def _markdown(scale_name, rows, plan, folder, inputs) -> str:
             f"begin with layers of the teacher, a {Path(inputs[0]).name}.",
             "",
             markdown_table(shown, list(shown[0])),
+            "",
+            f"Differences from {PLAIN}, seed by seed (start, rows and masks are the same):",
+            "",
+            markdown_table(differences, list(differences[0])),
             "",
             f"![{TITLE}]({NAME}.png)",
             "",

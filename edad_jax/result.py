@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from edad_jax import evaluate, report, state, triple
+from edad_jax import evaluate, minilm, report, state, triple
 from edad_jax.build import Run
 from edad_jax.export.huggingface import ModelCard, save_model
 from edad_jax.markdown import markdown_table
@@ -96,25 +96,28 @@ def _card(config, net, summary):
             "teacher checkpoint": Path(config.teacher.checkpoint).name,
         },
         settings=settings,
-        measured=_untrained_heads(config, net)
+        measured=_untrained(config, net)
         | figures
         | {"steps": summary["steps"]}
         | summary["nets"][net],
     )
 
 
-def _untrained_heads(config, net):
-    """Returns a word for the card where heads of the exported student never had a loss."""
-    learned = set()
+def _untrained(config, net):
+    """Returns words for the card: what of the exported student never had a loss."""
+    if net != "student":
+        return {}
+    learned, told = set(), {}
     if config.method == "edad" and config.alpha != "only_distillation":
         learned = {"MLM", "NSP"} if config.rows.mode == "pairs" else {"MLM"}
     elif config.method in triple.METHODS and (config.triple.soft or config.triple.mlm):
         learned = {"MLM"}
+    elif config.method in minilm.METHODS:
+        told["last block"] = "trained in its queries, keys and values only; fine-tune before use"
     there = ("MLM", "NSP") if config.student.has_pooler else ("MLM",)
-    untrained = [head for head in there if head not in learned]
-    if net != "student" or not untrained:
-        return {}
-    return {"heads": f"untrained, no loss of this run reached them: {', '.join(untrained)}"}
+    if untrained := [head for head in there if head not in learned]:
+        told["heads"] = f"untrained, no loss of this run reached them: {', '.join(untrained)}"
+    return told
 
 
 def _result_text(workdir, summary, picture):

@@ -118,6 +118,9 @@ def test_the_table_is_written_from_the_cells(teacher, tmp_path):
     text = written.read_text(encoding="utf-8")
     # Cells 2, 7 and 12 are those of all three terms, five numbers apart: 20.7 ± t * 0.5 / sqrt(3).
     assert "20.70 ± 1.24" in text and "42.20 ± 1.24" in text
+    # Each seed's MLM alone is four cells after all three: the difference has no spread.
+    (line,) = [line for line in text.splitlines() if "-0.40 ± 0.00" in line and "all three" in line]
+    assert "+0.000 ± 0.000" in line
     assert "| MLM alone" in text and "--config.model=CELLS/triple-mlm-2/student" in text
     assert (tmp_path / "out" / "table-triple.png").stat().st_size > 10_000
     (folder / plan.cells[-1].name / "summary.json").unlink()

@@ -146,3 +146,8 @@ def show_interval(interval: Mapping) -> str:
     """Returns the mean and half the 95% interval in percent, as 91.23 ± 0.45."""
     half = interval["half"]
     return percent(interval["mean"]) + ("" if half is None else f" ± {100 * half:.2f}")
+
+
+def show_difference(interval: Mapping) -> str:
+    """Returns a mean difference and half its 95% interval in points, as +1.23 ± 0.45."""
+    return f"{100 * interval['mean']:+.2f} ± {100 * interval['half']:.2f}"
