@@ -9,7 +9,7 @@ from edad_jax import figures
 from edad_jax.export import formats
 from edad_jax.export.pruning import prune_extension, prune_vocabulary
 from edad_jax.export.runtime import Tagger
-from edad_jax.export.task_scores import scored_split, tagger_scores
+from edad_jax.export.task_scores import reading_of_run, scored_split, tagger_scores
 from edad_jax.markdown import markdown_table
 from edad_jax.tasks.tagged import read_tagged
 from edad_jax.turns import Candidate, time_in_turn
@@ -66,7 +66,7 @@ def compress(
     """
     if model.task is None or model.task.kind != "tagging":
         raise ValueError(f"{model.source} is no tagger; expected one, to score what is left of it")
-    splits, _ = read_tagged(data)
+    splits, _ = read_tagged(data, **reading_of_run(model.source))
     test = scored_split(splits)
     texts = [" ".join(sentence.words) for sentence in splits["train"]]
     rows, candidates = [], []

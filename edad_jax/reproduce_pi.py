@@ -19,7 +19,7 @@ from edad_jax import figures
 from edad_jax.cells import Cell, check_command, run_cells, show_commands
 from edad_jax.data.tokenizer import cuts_alike, load_tokenizer
 from edad_jax.export import formats
-from edad_jax.export.task_scores import open_reader
+from edad_jax.export.task_scores import open_reader, reading_of_run
 from edad_jax.kept_table import keep_other
 from edad_jax.markdown import markdown_table
 from edad_jax.models.checkpoint_files import local_folder, read_json
@@ -206,13 +206,10 @@ def _settings(plan: PiPlan, folder: Path) -> _Settings:
     """Returns the settings of the cells, which are the same for all; of none: the defaults."""
     if not plan.cells:
         return _Settings({}, {})
-    config = read_json(folder / plan.cells[0].name / "config.json")
+    run = folder / plan.cells[0].name
+    config = read_json(run / "config.json")
     return _Settings(
-        {
-            "encoding": config["encoding"],
-            "seed": config["split_seed"],
-            "dataset_config": config["dataset_config"],
-        },
+        reading_of_run(run / "model"),
         {
             "max_length": config["max_length"],
             "overlap": config["overlap"],

@@ -9,6 +9,7 @@ import pytest
 
 from edad_jax.export import formats, task_scores
 from edad_jax.export.task_scores import scores_of_both
+from edad_jax.tasks.labelled import read_labelled
 from tests.test_formats import LABELS, save
 from tests.tiny_tasks import write_questions
 from tests.tiny_text import write_tokenizer
@@ -58,6 +59,25 @@ def test_a_classifier_scores_the_same_on_the_rows_asked_for(tmp_path, export):
     assert before == 0.25  # 8:1:1 by class leaves two texts of each of the four
     before, _ = scores_of_both(model, folder, str(data), rows=1, **columns)["accuracy"]
     assert before in (0.0, 1.0)
+
+
+def test_data_are_split_as_in_the_run_that_trained_the_model(tmp_path, export, monkeypatch):
+    model, folder = export("classification")
+    data = tmp_path / "texts.csv"
+    rows = [f"w{number},{LABELS[number % 4]}" for number in range(80)]
+    data.write_text("text,label\n" + "\n".join(rows) + "\n", encoding="cp949")
+    config = {"split_seed": 5, "encoding": "cp949", "dataset_config": ""}
+    (tmp_path / "config.json").write_text(json.dumps(config))  # beside the model's folder
+    asked = []
+    kind = task_scores._TASKS["classification"]
+    score = kind._replace(score=lambda _, texts: asked.append([each.text for each in texts]) or {})
+    monkeypatch.setitem(task_scores._TASKS, "classification", score)
+    scores_of_both(model, folder, str(data))
+    (test, same) = asked
+    splits, _ = read_labelled(str(data), seed=5)
+    others, _ = read_labelled(str(data), seed=0)
+    assert test == same == [each.text for each in splits["test"]]
+    assert test != [each.text for each in others["test"]]
 
 
 def test_a_reader_scores_the_same(tmp_path, export):

@@ -30,7 +30,8 @@ def scores_of_both(
 ) -> dict[str, tuple[float, float]]:
     """Returns score -> (by Flax, by the exported ONNX model), on the test split.
 
-    Both read the same windows, so that they differ by the net alone.
+    Both read the same windows, so that they differ by the net alone. The data are split as in the
+    run that trained the model, where that is at hand.
 
     Args:
       model: the trained one.
@@ -58,13 +59,29 @@ def scores_of_both(
         )
     columns = {"text_key": text_key, "label_key": label_key} if task.has_columns else {}
     way = {"scoring": scoring} if task.has_scorings else {}
-    splits, _ = task.read(data, **columns)
+    splits, _ = task.read(data, **columns, **reading_of_run(model.source))
     examples = choose(scored_split(splits), rows, np.random.default_rng(0))
     open_model = open_reader if model.task.kind == "answering" else runtime.open_model
     exported, trained = open_model(folder), open_model(folder)
     trained.session = _FlaxSession(model)
     before, after = (task.score(each, examples, **way) for each in (trained, exported))
     return {name: (before[name], after[name]) for name in before}
+
+
+def reading_of_run(model: str | Path) -> dict[str, Any]:
+    """Returns how the run that trained a model read its data: seed of the split, encoding, ....
+
+    With another seed, examples of the training split would be among those that are scored.
+
+    Args:
+      model: WORKDIR/model of launch/finetune.py; of any other folder or hub id nothing is known.
+    """
+    path = Path(model).expanduser().absolute().parent / "config.json"
+    config = read_json(path) if path.is_file() else {}
+    if "split_seed" not in config:
+        return {}
+    names = {"seed": "split_seed", "encoding": "encoding", "dataset_config": "dataset_config"}
+    return {ours: config[theirs] for ours, theirs in names.items() if theirs in config}
 
 
 def open_reader(
