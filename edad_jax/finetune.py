@@ -214,6 +214,8 @@ def _train(config, workdir, prepared, net, params, predict, over):
                     if is_new:
                         jax.block_until_ready(losses)
                         watch.restart()
+                    # One step ahead of the device, no more: the bar would run away, and stop.
+                    jax.block_until_ready(losses[-2:-1])
                     bar.update()
                 losses = np.stack([np.concatenate(each) for each in jax.device_get(losses)])
                 costs = watch.read()
