@@ -7,9 +7,9 @@ student of D numbers per word (a DistilBERT) has neither map:
     tables   vector times map, so that word + position + segment gives what the map gave
     head     of the net's own head the best linear map that ends in D numbers, before the tables
 
-No text is needed. Measured with albert-kor-base on Korean news, twelve layers kept: hidden states
-have a cosine of 0.99 with the teacher's, and 93% of its first guesses are the same (with a random
-head: none; 83% and 68% with three layers and one).
+No text is needed. With albert-kor-base and all twelve layers hidden states have a cosine of 0.99
+with the teacher's; its first guess is the student's too at 93% of the unmasked pieces and 17% of
+the masked ones, before any training (at none with a random head).
 """
 
 from collections.abc import Mapping
