@@ -108,6 +108,7 @@ def plot_seeds(
       ValueError: if there is nothing to draw, or a seed has not a score for each epoch.
     """
     figure, axes = _single_axes(7.5, 4.6, "")
+    many = len(scores) > 4  # then the legend says once what its figures are
     for (name, seeds), colour in zip(scores.items(), colours(len(scores)), strict=True):
         if not len(seeds) or any(len(seed) != len(epochs) for seed in seeds):
             raise ValueError(
@@ -118,14 +119,18 @@ def plot_seeds(
         for seed in values:
             axes.plot(epochs, seed, linewidth=0.9, alpha=0.45, color=colour)
         mean = values.mean(axis=0)
-        label = f"{name}: {mean[-1]:.3f} after the last epoch, mean of {_seed_count(len(seeds))}"
+        said = f"after the last epoch, mean of {_seed_count(len(seeds))}"
+        label = f"{name}: {mean[-1]:.3f}" + ("" if many else f" {said}")
         axes.plot(epochs, mean, "o-", linewidth=2.4, markersize=4, color=colour, label=label)
     if not axes.lines:
         raise ValueError("got no scores to draw, expected some")
     axes.set_xlabel("epoch")
     axes.set_ylabel(ylabel)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=12, integer=True))
-    figure.legend(loc="outside upper left", frameon=False, fontsize=9.5)
+    figure.legend(
+        loc="outside upper left", frameon=False, fontsize=9.5, ncols=3 if many else 1,
+        title=said if many else None, title_fontsize=9.5, alignment="left",
+    )  # fmt: skip
     return save_figure(figure, path)
 
 
