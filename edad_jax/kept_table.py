@@ -29,7 +29,7 @@ def keep_other(out: Path, name: str, told: Mapping[str, str], *, replaces: bool 
     there = read_table(out, name)
     if there is None or (replaces and all(there.get(key) == told[key] for key in told)):
         return
-    kept = "-".join([name, *(there[key] for key in told if there.get(key))])
+    kept = "-".join([name, *([there[key] for key in told if there.get(key)] or ["before"])])
     for suffix in SUFFIXES:
         path = out / f"{name}.{suffix}"
         if path.exists():
