@@ -23,6 +23,7 @@ from edad_jax.data.pairs import make_rows
 from edad_jax.data.reading import ReadReport
 from edad_jax.data.tokenizer import load_tokenizer
 from edad_jax.data.vocabulary import cut_added_words, extend_vocabulary
+from edad_jax.machine import core_count
 from edad_jax.workdir import run_stage
 
 LOG = logging.getLogger(__name__)
@@ -257,13 +258,6 @@ def _learn_vocabulary(config, base, out):
     return dataclasses.asdict(learned)
 
 
-def _cores():
-    """Returns how many cores this process may use; macOS does not say, so all of them there."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def _first_megabytes(documents: Iterator[str], megabytes: float) -> Iterator[str]:
     """Yields documents until they hold so many million characters."""
     left = megabytes * 1e6
@@ -286,7 +280,7 @@ def _make_rows(config, vocabulary_dir, out):
         duplicates=config.rows.duplicates,
         heldout_fraction=config.heldout.fraction,
         seed=config.seed,
-        workers=config.rows.workers or _cores(),
+        workers=config.rows.workers or core_count(),
         progress=config.progress,
         report=report,
     )

@@ -6,7 +6,6 @@ Each model is fine-tuned on SQuAD as a cell, unless it answers questions already
 """
 
 import logging
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from edad_jax.data.tokenizer import cuts_alike, load_tokenizer
 from edad_jax.export import formats
 from edad_jax.export.task_scores import open_reader, reading_of_run
 from edad_jax.kept_table import keep_other
+from edad_jax.machine import core_count
 from edad_jax.markdown import markdown_table
 from edad_jax.models.checkpoint_files import local_folder, read_json
 from edad_jax.tasks.answer_scores import answer_scores
@@ -272,7 +272,7 @@ def _markdown(scale_name, rows, asked, chosen, scoring, plan, folder, places) ->
     lines = [
         f"# {TITLE} ({scale_name})", "",
         f"{count:,} questions of the test split ({'drawn at random' if chosen else 'all'}), one at "
-        f"a time, windows of at most {windows} pieces, on {os.cpu_count()} cores, by onnxruntime. "
+        f"a time, windows of at most {windows} pieces, on {core_count()} cores, by onnxruntime. "
         f"Answers are scored in {_SCORED_BY[scoring]}'s way.", "",
         markdown_table(shown, list(shown[0])), "", f"![{TITLE}]({NAME}.png)", "",
         "## The paper's figures", "",
