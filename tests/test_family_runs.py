@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from edad_jax import build, build_nets
-from edad_jax.export import check, formats, huggingface
+from edad_jax.export import check, formats, huggingface, runtime
 from edad_jax.export.graph import INPUTS
 from edad_jax.finetune import finetune
 from edad_jax.metrics import read_metrics
@@ -114,6 +114,9 @@ def test_a_distilbert_learns_to_classify_and_is_exported(taught, tmp_path):
     for format_name, limit in (("onnx", 2e-5), ("hf", 0.0)):
         out = formats.export(model, format_name, tmp_path / format_name)
         assert check.largest_difference(model, format_name, out, **COMPARE) <= limit
+    classifier = runtime.open_model(tmp_path / "onnx")  # its config.json has DistilBERT's words
+    (found,) = classifier(["the cell binds"])
+    assert found.label in classifier.labels
 
 
 def test_an_albert_learns_to_tag_and_is_exported(taught, tmp_path):
