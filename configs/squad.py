@@ -14,12 +14,13 @@ needs a larger learning rate and more epochs. From a teacher fine-tuned by the s
 and temperature 2, which are the defaults here.
 
 Measured, at a small scale only (docs/results.md, section 9): a BERT-base reaches F1 60 from 1,200
-questions (7e-5, batches of 8, three epochs). And all-MiniLM-L6-v2 (6 x 384), one epoch over 1,800 training
-questions whose contexts have 600 characters at most, --config.max_length=192 --config.overlap=64
---config.epochs=1 --config.batch_size=16 --config.optimizer.learning_rate=1.5e-4
---config.dtype=mixed, seed 0: F1 31.3 and exact match 20.2 on 500 questions drawn from the 10,570
-of SQuAD's dev set; 350 s of CPU time for training, on two cores that other work shared. The ONNX
-file gives 499 of the same 500 answers (float32 against mixed), onnx-int8 404 of them and F1 30.4.
+questions (7e-5, batches of 8, three epochs). And all-MiniLM-L6-v2 (6 x 384), one epoch over 1,800
+training questions whose contexts have 600 characters at most, --config.max_length=192
+--config.overlap=64 --config.epochs=1 --config.batch_size=16
+--config.optimizer.learning_rate=1.5e-4 --config.dtype=mixed, seed 0: F1 31.3 and exact match 20.2
+on 500 questions drawn from the 10,570 of SQuAD's dev set; 350 s of CPU time for training, on two
+cores that other work shared. The ONNX file gives 499 of the same 500 answers (float32 against
+mixed), onnx-int8 404 of them and F1 30.4.
 """
 
 from ml_collections import ConfigDict
