@@ -23,7 +23,7 @@ from edad_jax.tasks.question_rows import best_answers, question_rows, teach_posi
 from edad_jax.tasks.questions import GoldAnswer, Question, read_questions
 from edad_jax.tasks.rows import IMPOSSIBLE, NO_LABEL
 from tests.tiny_models import random_params, tiny_exbert_config
-from tests.tiny_run import write_teacher
+from tests.tiny_run import run_command, write_teacher
 from tests.tiny_tasks import tiny_tuning, write_questions
 from tests.tiny_text import write_tokenizer
 
@@ -132,6 +132,24 @@ def test_where_no_likely_pair_is_an_answer_a_less_likely_one_is_given():
         (best,) = answers.find_answers(iter(judged), context, **options)
         assert best.score == 0.0 and 0 < best.end - best.start <= 60
     assert answers.find_answers([], context, **options) == []
+
+
+def test_the_bound_of_a_tokenizer_is_what_its_pieces_allow(tmp_path):
+    """One answer of four ends within a piece: "cell" of "cells"."""
+    folder = write_tokenizer(tmp_path / "tokenizer")
+    paragraph = {"context": "the cells bind", "qas": []}
+    for number, text in enumerate(("cells", "cell", "cells bind", "bind")):
+        answer = {"text": text, "answer_start": paragraph["context"].index(text)}
+        paragraph["qas"].append({"id": str(number), "question": "what?", "answers": [answer]})
+    articles = [{"title": title, "paragraphs": [paragraph]} for title in "abc"]
+    for split in ("train", "dev"):
+        (tmp_path / f"{split}.json").write_text(json.dumps({"data": articles}))
+    done = run_command(
+        f"--data={tmp_path}", f"--tokenizer={folder}", "--only_test",
+        script="../benchmarks/answer_bounds.py",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "12 questions: exact match 75.00%, F1 75.00%" in done.stdout
 
 
 def test_batches_have_segments_two_slots_and_room_for_a_teacher(tokenizer):

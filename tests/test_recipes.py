@@ -69,6 +69,8 @@ def test_a_run_by_relations_ends_with_a_student(inputs, tmp_path):
     last = [line for line in read_metrics(tmp_path / "run" / "metrics.jsonl") if "loss" in line][-1]
     assert {"distill/query", "distill/key", "distill/value"} <= set(last)
     assert (tmp_path / "run" / "student" / "model.safetensors").is_file()
+    card = (tmp_path / "run" / "student" / "README.md").read_text(encoding="utf-8")
+    assert "trained in its queries, keys and values only" in card
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,7 @@ def export(
         )
     values = huggingface.config_json(model.params, model.config, folder, model.task)
     values.pop("auto_map", None)  # this folder has no torch code
+    values["hidden_size"] = model.config.base.hidden_size  # the runtime's word; DistilBERT says dim
     with replaced_folder(out) as beside:
         huggingface.copy_tokenizer(folder, beside)
         tokenizer = beside / "tokenizer.json"

@@ -116,8 +116,6 @@ def read_config(directory: Path) -> dict[str, Any]:
     path = directory / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(config, dict) and "dim" in config:  # DistilBERT's word for it
-            config.setdefault("hidden_size", config["dim"])
         missing = {"vocab_size", "hidden_size", "max_position_embeddings"} - set(config)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: {error}; export the model again") from error
