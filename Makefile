@@ -14,7 +14,7 @@ help:
 	@echo "make quickstart   train a small science encoder here and now, without data, GPU or hub"
 	@echo "                  (minutes on a laptop; leaves $(WORKDIR)/student and training.png)"
 	@echo "make test         run the tests (CPU, no network)"
-	@echo "make lint         check style with ruff"
+	@echo "make lint         check style and format with ruff"
 	@echo "make install      only install: .venv with the versions of constraints.txt"
 	@echo "make clean        remove .venv and caches; runs/ stays"
 	@echo
@@ -43,6 +43,7 @@ test: .venv/.installed
 
 lint: .venv/.installed
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache dist *.egg-info

@@ -25,8 +25,8 @@ _SURE = 50.0  # logit of a right start or end, where all others have 0
 def main():
     from edad_jax.data.tokenizer import load_tokenizer
     from edad_jax.tasks.answer_scores import answer_scores
+    from edad_jax.tasks.data.questions import read_questions
     from edad_jax.tasks.question_rows import best_answers, question_rows
-    from edad_jax.tasks.questions import read_questions
 
     config = squad.get_config()
     splits, report = read_questions(DATA.value)

@@ -29,10 +29,10 @@ _COLUMNS = ("review_id", "movie_id", "rating", "review")
 
 
 def main():
-    from edad_jax.data.reading import ReadReport
-    from edad_jax.folder import replaced_folder
-    from edad_jax.tasks.records import table_records
-    from edad_jax.tasks.splits import read_text
+    from edad_jax.data.text.reading import ReadReport
+    from edad_jax.files import replaced_folder
+    from edad_jax.tasks.data.records import table_records
+    from edad_jax.tasks.data.splits import read_text
 
     path, out = Path(RATINGS.value).expanduser(), Path(OUT.value).expanduser()
     if out.exists() and (not out.is_dir() or {each.name for each in out.iterdir()} - {*_FILES}):

@@ -27,10 +27,10 @@ _LINES = 1_000  # given to the tokenizer at once
 
 def main():
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    from edad_jax.data.corpus import read_documents
-    from edad_jax.data.files import list_files
     from edad_jax.data.pairs import make_rows
-    from edad_jax.data.reading import ReadReport
+    from edad_jax.data.text.corpus import read_documents
+    from edad_jax.data.text.files import list_files
+    from edad_jax.data.text.reading import ReadReport
     from edad_jax.data.tokenizer import load_tokenizer
 
     room = [int(1e6 * MEGABYTES.value)]
@@ -59,9 +59,14 @@ def main():
     def rows():
         with tempfile.TemporaryDirectory() as out:
             make_rows(
-                documents, TOKENIZER.value, out, heldout_fraction=0.0, seed=0, workers=0,
+                documents,
+                TOKENIZER.value,
+                out,
+                heldout_fraction=0.0,
+                seed=0,
+                workers=0,
                 progress=False,
-            )  # fmt: skip
+            )
 
     seconds = {"bare tokenizer": [], "rows on disk": []}
     for _ in range(TURNS.value):

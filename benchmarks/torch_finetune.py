@@ -20,7 +20,7 @@ from transformers import AutoModelForTokenClassification, get_scheduler
 from edad_jax.command import run_command
 from edad_jax.data.tokenizer import load_tokenizer
 from edad_jax.tasks import rows as task_rows
-from edad_jax.tasks.outcome import show_interval
+from edad_jax.tasks.result import show_interval
 from edad_jax.tasks.rows import name_labels
 from edad_jax.tasks.scores import mean_interval
 from edad_jax.tasks.setup import prepare_examples, run_seeds
@@ -58,10 +58,14 @@ def _one_seed(config, prepared, seed):
         p for name, p in model.named_parameters() if not ("LayerNorm" in name or "bias" in name)
     ]
     optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": settings.weight_decay},
-         {"params": plain, "weight_decay": 0.0}],
-        lr=settings.learning_rate, betas=(settings.b1, settings.b2), eps=settings.eps,
-    )  # fmt: skip
+        [
+            {"params": decayed, "weight_decay": settings.weight_decay},
+            {"params": plain, "weight_decay": 0.0},
+        ],
+        lr=settings.learning_rate,
+        betas=(settings.b1, settings.b2),
+        eps=settings.eps,
+    )
     rows = prepared.rows["train"]
     steps = config.epochs * -(-len(rows) // config.batch_size)
     warm = round(settings.warmup_share * steps)

@@ -18,8 +18,7 @@ from torch import nn
 from torch.nn import functional
 
 from edad_jax.models.bert import PADDING_SCORE
-from edad_jax.models.bert_config import BertConfig
-from edad_jax.models.exbert import ExBertConfig
+from edad_jax.models.config import BertConfig, ExBertConfig
 from edad_jax.models.names import LEAVES
 from edad_jax.types import EncoderOutput, MaskedBatch
 

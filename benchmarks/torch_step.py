@@ -44,13 +44,13 @@ def main():
     import jax
 
     jax.config.update("jax_platforms", "cpu")  # it only draws parameters; the device is torch's
-    from edad_jax import distill
-    from edad_jax.markdown import markdown_table
-    from edad_jax.workdir import write_json
+    from edad_jax.distillation import edad
+    from edad_jax.files import write_json
+    from edad_jax.report.tables import markdown_table
 
     config = CONFIG.value
     _check_names("modes", MODE_NAMES.value, MODES)
-    _check_names("methods", METHODS.value, distill.METHODS)
+    _check_names("methods", METHODS.value, edad.METHODS)
     if config.accumulate_steps != 1:
         raise ValueError(
             f"got config.accumulate_steps={config.accumulate_steps}, expected 1: the torch peer "
@@ -130,7 +130,7 @@ def _prepare(config, mode, method, device):
     """Returns the update, its batch, and alpha and learning rates of every update."""
     import jax
 
-    from edad_jax.benchmark_step import random_rows, random_run
+    from benchmarks.step import random_rows, random_run
     from edad_jax.data import masking
 
     run = random_run(config, method, [int(size) for size in TEACHER.value])

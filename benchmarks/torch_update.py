@@ -24,7 +24,7 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.torch_nets import load_net
-from edad_jax.nets import Nets
+from edad_jax.distillation.nets import Nets
 from edad_jax.types import MaskedBatch
 
 IGNORED = -100

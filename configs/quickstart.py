@@ -32,8 +32,15 @@ def get_config() -> ConfigDict:
     config.teacher.attention_probs_dropout_prob = 0.0
 
     config.corpus.packages = (
-        "numpy", "scipy", "pandas", "sklearn", "matplotlib", "jax", "flax", "optax",
-    )  # fmt: skip
+        "numpy",
+        "scipy",
+        "pandas",
+        "sklearn",
+        "matplotlib",
+        "jax",
+        "flax",
+        "optax",
+    )
     config.vocabulary.size = 2_000
     config.rows.max_length = 64
     config.heldout.fraction = 0.03

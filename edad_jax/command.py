@@ -2,13 +2,13 @@
 """What the scripts of launch/ share: flags, logging, and errors without a trace."""
 
 import logging
+import os
+import platform
 import sys
 from collections.abc import Callable, Sequence
 
 from absl import app, flags
 from absl import logging as absl_logging
-
-from edad_jax.allocator import restart_with_large_pages
 
 _NO_PRODUCT = "Unsupported element type for DotThunk"  # XLA:CPU's words, jax 0.10
 
@@ -58,3 +58,33 @@ def _parse_flags(arguments):
         if not error.args or not isinstance(error.args[0], KeyError):
             raise
         sys.exit(f"The configuration has no key {error.args[0].args[0]}")
+
+
+TUNABLES = "GLIBC_TUNABLES"
+
+
+KEEP_HEAP = "EDAD_JAX_KEEP_HEAP"
+
+
+_LARGE_PAGES = ("glibc.malloc.hugetlb=1",)  # ask for transparent huge pages
+
+
+_KEPT_HEAP = (
+    "glibc.malloc.mmap_max=0",  # all from the heap
+    "glibc.malloc.arena_max=1",  # only the first arena has such a heap
+    f"glibc.malloc.trim_threshold={1 << 36}",  # bytes that may lie idle at its end
+)
+
+
+def restart_with_large_pages() -> None:
+    """Starts this program anew with malloc's settings, which glibc reads at the start only.
+
+    Does nothing where they are set already (GLIBC_TUNABLES= switches this off) or where there
+    is no glibc. With EDAD_JAX_KEEP_HEAP=1 the heap is kept: twice the memory. To be
+    called before anything else; the process keeps its number.
+    """
+    if TUNABLES in os.environ or platform.libc_ver()[0] != "glibc":
+        return
+    keeps_heap = os.environ.get(KEEP_HEAP, "") not in ("", "0")
+    os.environ[TUNABLES] = ":".join(_LARGE_PAGES + (_KEPT_HEAP if keeps_heap else ()))
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -14,9 +14,12 @@ def describe_machine(cores: int = 0) -> dict[str, str | int]:
       cores: what the measured work was given; 0: all that this process may use.
     """
     return {
-        "machine": platform.machine(), "processor": _processor(), "cores": cores or core_count(),
-        "system": platform.platform(), "python": platform.python_version(),
-    }  # fmt: skip
+        "machine": platform.machine(),
+        "processor": _processor(),
+        "cores": cores or core_count(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+    }
 
 
 def name_machine(machine: Mapping[str, str | int]) -> str:

@@ -17,6 +17,8 @@ This file imports no jax, so that the processes that prepare text stay small.
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -74,3 +76,22 @@ class EncoderOutput(NamedTuple):
     embedding_btd: Array  # the embedding layer's output: TinyBERT's layer 0
     hidden_btd: tuple[Array, ...]  # outputs of the tapped layers, in the order of the taps
     scores_bhts: tuple[Array, ...]  # their raw attention scores (scaled, before mask and softmax)
+
+
+@dataclasses.dataclass(frozen=True)
+class Vocabulary:
+    """What the nets must know of the tokenizer."""
+
+    base_size: int
+    size: int  # with the added words
+    mask_id: int
+    cls_id: int
+    sep_id: int
+    added_pieces: Sequence[tuple[int, ...]] = ()  # the base pieces that each added word is made of
+    token_counts: np.ndarray | None = None  # int64 [size]; where masking asks for them
+    unk_id: int | None = None  # what masking with token_counts leaves alone
+
+    @property
+    def added_size(self) -> int:
+        """Returns the number of added words."""
+        return self.size - self.base_size

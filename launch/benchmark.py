@@ -54,7 +54,7 @@ OUT = flags.DEFINE_string("out", "runs/benchmark", "Folder for the figures.")
 
 
 def main():
-    from edad_jax.benchmark import Plan, benchmark
+    from benchmarks.training import Plan, benchmark
 
     out = Path(OUT.value).expanduser()
     plan = Plan(
@@ -74,16 +74,20 @@ def main():
 
 def _torch_command():
     """Returns the peer's command, with the same configuration; --out is still to be added."""
-    from edad_jax.benchmark import config_overrides
+    from benchmarks.training import config_overrides
 
     return [
-        sys.executable, str(PEER),
-        "--config", config_flags.get_config_filename(flags.FLAGS["config"]),
-        f"--teacher={','.join(TEACHER.value)}", f"--modes={','.join(TORCH.value)}",
-        "--methods=edad,adaptation,distillation", f"--repeats={REPEATS.value}",
+        sys.executable,
+        str(PEER),
+        "--config",
+        config_flags.get_config_filename(flags.FLAGS["config"]),
+        f"--teacher={','.join(TEACHER.value)}",
+        f"--modes={','.join(TORCH.value)}",
+        "--methods=edad,adaptation,distillation",
+        f"--repeats={REPEATS.value}",
         f"--compile={str(TORCH_COMPILE.value).lower()}",
         *config_overrides(sys.argv[1:]),
-    ]  # fmt: skip
+    ]
 
 
 if __name__ == "__main__":

@@ -39,9 +39,9 @@ OUT = flags.DEFINE_string("out", "runs/edge", "Folder for edge.json, edge.md and
 
 
 def main():
-    from edad_jax.benchmark_edge import benchmark_edge
-    from edad_jax.export.timing import TORCH_SIZES
-    from edad_jax.turns import Candidate
+    from benchmarks.edge import benchmark_edge
+    from benchmarks.timing import TORCH_SIZES
+    from benchmarks.turns import Candidate
 
     if not MODELS.value and not TORCH.value and not ONNX.value:
         raise ValueError("got no model, expected --models=FOLDER,... or --torch=bert-base,...")
@@ -87,8 +87,8 @@ def _write_random(folder):
     """Returns the candidates of --onnx, written into a folder."""
     if not ONNX.value:
         return []
-    from edad_jax.export.random_models import SIZES, write_random
-    from edad_jax.turns import Candidate
+    from benchmarks.random_models import SIZES, write_random
+    from benchmarks.turns import Candidate
 
     written = []
     for name in ONNX.value:

@@ -21,7 +21,7 @@ SECONDS = flags.DEFINE_float("seconds", 2.0, "How long to time each.", lower_bou
 
 
 def main():
-    from edad_jax.compress import compress, variants
+    from benchmarks.compress import compress, variants
     from edad_jax.export import formats
 
     model = formats.load(MODEL.value)

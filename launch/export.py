@@ -16,6 +16,7 @@ from pathlib import Path
 from absl import flags
 
 from edad_jax.command import run_command
+from edad_jax.tasks import exported
 
 MODEL = flags.DEFINE_string("model", None, "Folder or hub id of the trained model.")
 FORMAT = flags.DEFINE_enum("format", None, ["hf", "onnx", "onnx-int8", "stablehlo"], "What for.")
@@ -53,8 +54,10 @@ PRIVATE = flags.DEFINE_bool("private", False, "--push_to_hub: for its owner alon
 
 def main():
     for flag, known in (
-        (CALIBRATE, ["onnx-int8"]), (REDUCE_RANGE, ["onnx-int8"]), (DATA, ["onnx", "onnx-int8"]),
-    ):  # fmt: skip
+        (CALIBRATE, ["onnx-int8"]),
+        (REDUCE_RANGE, ["onnx-int8"]),
+        (DATA, ["onnx", "onnx-int8"]),
+    ):
         if flag.value and FORMAT.value not in known:
             expected = " or ".join(known)
             raise ValueError(f"--{flag.name} is for --format={expected}, got {FORMAT.value}")
@@ -79,7 +82,7 @@ def main():
         from edad_jax.export import calibration
 
         calibration.check_reads_texts(model)
-        texts = calibration.read_texts(CALIBRATE.value, CALIBRATION_ROWS.value)
+        texts = exported.read_texts(CALIBRATE.value, CALIBRATION_ROWS.value)
         ranges = calibration.measure_ranges(model, texts)
     out = formats.export(model, FORMAT.value, out, reduce_range=REDUCE_RANGE.value, ranges=ranges)
     sizes = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
@@ -91,7 +94,7 @@ def main():
         difference = check.largest_difference(model, FORMAT.value, out, rows=ROWS.value)
         print(f"largest difference from Flax on {ROWS.value:,} random rows: {difference:.2e}")
     if DATA.value:
-        from edad_jax.export.task_scores import scores_of_both
+        from edad_jax.tasks.exported import scores_of_both
 
         scores = scores_of_both(
             model,

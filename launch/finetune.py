@@ -17,10 +17,12 @@ from ml_collections import config_flags
 from edad_jax.command import run_command
 
 CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Configuration: configs/ner.py tags words, configs/classify.py labels texts, "
+    "config",
+    None,
+    "Configuration: configs/ner.py tags words, configs/classify.py labels texts, "
     "configs/squad.py answers questions.",
     lock_config=True,
-)  # fmt: skip
+)
 WORKDIR = flags.DEFINE_string(
     "workdir",
     None,
@@ -30,7 +32,7 @@ WORKDIR = flags.DEFINE_string(
 
 
 def main():
-    from edad_jax.finetune import default_workdir, finetune
+    from edad_jax.tasks.finetune import default_workdir, finetune
 
     workdir = WORKDIR.value
     if not workdir:

@@ -16,14 +16,16 @@ from ml_collections import config_flags
 from edad_jax.command import run_command
 
 CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Configuration; corpus, vocabulary, rows, heldout and seed count here.",
+    "config",
+    None,
+    "Configuration; corpus, vocabulary, rows, heldout and seed count here.",
     lock_config=True,
-)  # fmt: skip
+)
 OUT = flags.DEFINE_string("out", None, "Folder for vocabulary/ and rows/; made if missing.")
 
 
 def main():
-    from edad_jax.prepare import prepare
+    from edad_jax.data.prepare import prepare
 
     prepared = prepare(CONFIG.value, OUT.value)
     print(

@@ -23,7 +23,7 @@ OUT = flags.DEFINE_string(
 
 
 def main(workdirs):
-    from edad_jax import comparison
+    from edad_jax.report import comparison
 
     picture = comparison.plot_runs(OUT.value, workdirs)
     table = comparison.runs_table(workdirs)

@@ -94,8 +94,8 @@ def main():
     if TABLE.value == "triple":
         _main_triple()
         return
-    from edad_jax.reproduce import read_sizes, reproduce
-    from edad_jax.tables import SCALES, Inputs
+    from reproduction.edad import SCALES, Inputs
+    from reproduction.reproduce import read_sizes, reproduce
 
     _require(NER, "the folder of the three data sets")
     table = int(TABLE.value)
@@ -124,16 +124,16 @@ def main():
 
 
 def _main_kcbert():
-    from edad_jax.kcbert import KC_SCALES, KcInputs
-    from edad_jax.models.checkpoint_files import local_folder, read_json
-    from edad_jax.reproduce_kcbert import reproduce_kcbert
+    from edad_jax.models.hf_files import local_folder, read_model_json
+    from reproduction.kcbert import KC_SCALES, KcInputs
+    from reproduction.reproduce_kcbert import reproduce_kcbert
 
     number, sentiment = int(TABLE.value.removeprefix("kcbert-")), ""
     if number != 4:
         _require(SENTIMENT, "labelled texts")
         sentiment = _data(SENTIMENT)
     teacher = _path(TEACHER.value)
-    config = read_json(local_folder(teacher, option="--teacher=FOLDER") / "config.json")
+    config = read_model_json(local_folder(teacher, option="--teacher=FOLDER") / "config.json")
     written = reproduce_kcbert(
         number,
         SCALE.value,
@@ -168,7 +168,7 @@ def _lengths(longest):
 
 
 def _main_pi():
-    from edad_jax.reproduce_pi import PI_SCALES, reproduce_pi
+    from reproduction.raspberry_pi import PI_SCALES, reproduce_pi
 
     _require(SQUAD, "questions and their contexts")
     questions = {"small": 500, "paper": 0}[SCALE.value]
@@ -188,7 +188,7 @@ def _main_pi():
 
 
 def _main_triple():
-    from edad_jax.reproduce_ablation import ABLATION_SCALES, reproduce_ablation
+    from reproduction.triple_loss import ABLATION_SCALES, reproduce_ablation
 
     written = reproduce_ablation(
         SCALE.value,
@@ -241,7 +241,7 @@ def _path(name):
 
 def _data(flag):
     """Returns the path or hub id of labelled data; a path at which nothing is fails at once."""
-    from edad_jax.tasks.splits import is_dataset
+    from edad_jax.tasks.data.splits import is_dataset
 
     try:
         is_dataset(flag.value)

@@ -38,11 +38,11 @@ def main():
     try:
         import uvicorn
 
-        from edad_jax.serving import create_app
-        from edad_jax.serving_door import Limits
+        from edad_jax.runtime.limits import Limits
+        from edad_jax.runtime.server import create_app
     except ModuleNotFoundError as error:
         raise ValueError(f"{error.name} is not installed; pip install -e '.[serve]'") from error
-    from edad_jax.export.runtime import open_model
+    from edad_jax.runtime.models import open_model
 
     models = {}
     for entry in MODELS.value:
@@ -55,9 +55,12 @@ def main():
             folder, threads=THREADS.value, max_length=MAX_LENGTH.value, overlap=OVERLAP.value
         )
     limits = Limits(
-        body_bytes=BODY.value, body_seconds=BODY_SECONDS.value, text_characters=TEXT.value,
-        texts=TEXTS.value, waiting=WAITING.value,
-    )  # fmt: skip
+        body_bytes=BODY.value,
+        body_seconds=BODY_SECONDS.value,
+        text_characters=TEXT.value,
+        texts=TEXTS.value,
+        waiting=WAITING.value,
+    )
     uvicorn.run(create_app(models, limits), host=HOST.value, port=PORT.value, log_level="warning")
 
 

@@ -15,16 +15,18 @@ from ml_collections import config_flags
 from edad_jax.command import run_command
 
 CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Configuration: configs/edad.py is the paper, configs/quickstart.py needs "
-    "no data.", lock_config=True,
-)  # fmt: skip
+    "config",
+    None,
+    "Configuration: configs/edad.py is the paper, configs/quickstart.py needs no data.",
+    lock_config=True,
+)
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder for everything this run makes; given again, the run is resumed."
 )
 
 
 def main():
-    from edad_jax.train import train
+    from edad_jax.distillation.train import train
 
     train(CONFIG.value, WORKDIR.value)
 

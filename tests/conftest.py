@@ -73,7 +73,7 @@ class FinishedRun(NamedTuple):
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
     """Returns the run of `tiny_run.tiny_config` with nothing changed."""
-    from edad_jax.train import train
+    from edad_jax.distillation.train import train
     from tests import tiny_run
 
     inputs = tiny_run.make_inputs(tmp_path_factory.mktemp("finished"))

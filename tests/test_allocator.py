@@ -21,8 +21,11 @@ def settings(**changes):
     environment = {key: value for key, value in os.environ.items() if key != "GLIBC_TUNABLES"}
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT],
-        capture_output=True, text=True, check=True, env=environment | changes,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment | changes,
+    )
     return done.stdout.strip()
 
 

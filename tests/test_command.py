@@ -23,8 +23,11 @@ run_command(main, required=[])
 def run(message):
     return subprocess.run(
         [sys.executable, "-c", SCRIPT.format(message=message)],
-        capture_output=True, text=True, check=False, env=environment(GLIBC_TUNABLES=""),
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment(GLIBC_TUNABLES=""),
+    )
 
 
 def test_a_product_that_xla_has_not_names_the_option():

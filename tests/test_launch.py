@@ -27,9 +27,12 @@ def assert_dies(done, *words):
 def test_help_teaches_the_command():
     done = run_command("--help")
     for word in (
-        "python launch/train.py --config configs/edad.py \\\n", "--workdir", "--config.KEY=VALUE",
-        "configs/quickstart.py", "after a kill",
-    ):  # fmt: skip
+        "python launch/train.py --config configs/edad.py \\\n",
+        "--workdir",
+        "--config.KEY=VALUE",
+        "configs/quickstart.py",
+        "after a kill",
+    ):
         assert word in done.stdout
     assert done.stderr == ""
 

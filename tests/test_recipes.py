@@ -5,17 +5,20 @@ import json
 
 import pytest
 
-from edad_jax import train as train_module
-from edad_jax.metrics import read_metrics
-from edad_jax.train import train
+from edad_jax.distillation import train as train_module
+from edad_jax.distillation.train import train
+from edad_jax.training.metrics import read_metrics
 from tests.tiny_run import make_inputs, tiny_config
 
 PLAIN = {"vocabulary__size": 0, "teacher__extension__hidden_size": 0}
 DISTILBERT = PLAIN | {
-    "student__type_vocab_size": 0, "student__has_pooler": False,
-    "student__extension__hidden_size": 0, "rows__mode": "single", "rows__buckets": (16, 24),
+    "student__type_vocab_size": 0,
+    "student__has_pooler": False,
+    "student__extension__hidden_size": 0,
+    "rows__mode": "single",
+    "rows__buckets": (16, 24),
     "masking__smoothing": 0.7,
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +65,13 @@ def test_a_teacher_that_grows_words_teaches_by_the_triple_loss_as_it_learns(inpu
 
 def test_a_run_by_relations_ends_with_a_student(inputs, tmp_path):
     config = tiny_config(
-        inputs, method="minilm", max_steps=2, minilm__relation_heads=6,
-        student__extension__hidden_size=0, **PLAIN,
-    )  # fmt: skip
+        inputs,
+        method="minilm",
+        max_steps=2,
+        minilm__relation_heads=6,
+        student__extension__hidden_size=0,
+        **PLAIN,
+    )
     train(config, str(tmp_path / "run"))
     last = [line for line in read_metrics(tmp_path / "run" / "metrics.jsonl") if "loss" in line][-1]
     assert {"distill/query", "distill/key", "distill/value"} <= set(last)

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from edad_jax.models.bert_config import BertConfig
-from edad_jax.models.exbert import ExBert, ExBertConfig, ExtensionConfig
+from edad_jax.models.config import BertConfig, ExBertConfig, ExtensionConfig
+from edad_jax.models.exbert import ExBert
 from edad_jax.types import MaskedBatch
 
 GOLDEN = Path(__file__).parent / "golden"

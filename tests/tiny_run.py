@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from configs import edad
 from edad_jax.models import convert
-from edad_jax.models.exbert import ExBertConfig
+from edad_jax.models.config import ExBertConfig
 from tests.tiny_models import random_params, tiny_bert_config
 from tests.tiny_text import make_documents, write_tokenizer
 
@@ -105,7 +105,7 @@ def make_inputs(folder: Path) -> Path:
 
 def call_before_step(monkeypatch, number, action):
     """Has the training loop call action() before it takes the batch of step `number`."""
-    from edad_jax import train as train_module
+    from edad_jax.distillation import train as train_module
 
     make = train_module.make_batch_at
 
@@ -165,6 +165,10 @@ def run_command(
 ) -> subprocess.CompletedProcess:
     """Returns what the real command left: exit status and text; it has five minutes."""
     return subprocess.run(
-        command(*arguments, script=script), env=environment(**settings), cwd=ROOT, text=True,
-        capture_output=True, timeout=300,
-    )  # fmt: skip
+        command(*arguments, script=script),
+        env=environment(**settings),
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        timeout=300,
+    )

@@ -8,13 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from edad_jax import methods, optimizer, schedules, state
 from edad_jax.data.masking import MaskingConfig
+from edad_jax.distillation import methods
+from edad_jax.distillation.nets import Nets
+from edad_jax.distillation.step import StepSettings
+from edad_jax.models import init
 from edad_jax.models.exbert import ExBert
 from edad_jax.models.heads import WidthProjection
-from edad_jax.nets import Nets
-from edad_jax.parallel import Parallel
-from edad_jax.step import StepSettings
+from edad_jax.training import optimizer, schedules, state
+from edad_jax.training.parallel import Parallel
 from edad_jax.types import Batch
 from tests.tiny_models import tiny_exbert_config
 
@@ -37,10 +39,10 @@ def tiny_nets(*, teacher_layers=2, student_layers=1, student_extension=True, **c
 def tiny_params(nets: Nets) -> tuple[dict, dict]:
     """Returns (params of both nets, frozen part of the teacher)."""
     teacher, frozen = state.freeze(
-        state.init_params(nets.teacher, (0,), gate_bias=0.0), ("base", "pooler")
+        init.init_params(nets.teacher, (0,), gate_bias=0.0), ("base", "pooler")
     )
-    student = state.init_params(nets.student, (1,), gate_bias=0.0)
-    student["projection"] = state.init_projection(nets.projection, (2,))
+    student = init.init_params(nets.student, (1,), gate_bias=0.0)
+    student["projection"] = init.init_projection(nets.projection, (2,))
     return {"teacher": teacher, "student": student}, {"teacher": frozen}
 
 
@@ -50,9 +52,15 @@ def tiny_settings(
     """Returns step settings with one BertAdam per net."""
     rate = optax.constant_schedule(1e-2)
     make = lambda: optimizer.make_optimizer(  # noqa: E731
-        "bert_adam", learning_rate=rate, b1=0.9, b2=0.999, eps=1e-3, weight_decay=0.01,
-        clip_norm=1.0, clip_by=clip_by,
-    )  # fmt: skip
+        "bert_adam",
+        learning_rate=rate,
+        b1=0.9,
+        b2=0.999,
+        eps=1e-3,
+        weight_decay=0.01,
+        clip_norm=1.0,
+        clip_by=clip_by,
+    )
     return StepSettings(
         masking=MaskingConfig(nets.teacher.config.vocab_size, MASK, (CLS, SEP), 0.15, 4, 0),
         alpha=schedules.alpha(alpha, total_steps=total_steps) if isinstance(alpha, str) else alpha,
@@ -92,9 +100,17 @@ def run_steps(nets, settings, *, steps=2, **choices):
 
 
 def run_phases(
-    nets, settings, phases, *, method="edad", engine="pmap", devices=1, rows=8, params=None,
+    nets,
+    settings,
+    phases,
+    *,
+    method="edad",
+    engine="pmap",
+    devices=1,
+    rows=8,
+    params=None,
     same_rows=False,
-):  # fmt: skip
+):
     """Returns [(state, metrics, frozen)] after each step; a phase is a step."""
     parallel = Parallel(engine, jax.devices()[:devices])
     initial, frozen = tiny_params(nets)
@@ -106,10 +122,11 @@ def run_phases(
     step_of = {
         phase: parallel.compile(
             methods.MAKERS[method](nets, dataclasses.replace(settings, phase=phase)),
-            replicated_arguments=2, donate=True,
+            replicated_arguments=2,
+            donate=True,
         )
         for phase in phases
-    }  # fmt: skip
+    }
     train_state, frozen = parallel.replicate(train_state), parallel.replicate(frozen)
     after = []
     for number, phase in enumerate(phases):

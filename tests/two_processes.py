@@ -12,9 +12,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from edad_jax import distill, state
-from edad_jax.parallel import Parallel, start_processes
-from edad_jax.train import train
+from edad_jax.distillation import edad
+from edad_jax.distillation.train import train
+from edad_jax.training import state
+from edad_jax.training.parallel import Parallel, start_processes
 from tests.tiny_run import tiny_config
 from tests.tiny_steps import NO_DROPOUT, tiny_nets, tiny_params, tiny_rows, tiny_settings
 
@@ -31,7 +32,7 @@ def run_steps(out: Path) -> None:
     train_state = parallel.replicate(state.begin(params, settings.optimizers))
     frozen = parallel.replicate(frozen)
     step = parallel.compile(
-        distill.make_edad_step(nets, settings), replicated_arguments=2, donate=True
+        edad.make_edad_step(nets, settings), replicated_arguments=2, donate=True
     )
     mine = ROWS // jax.process_count()
     part = slice(jax.process_index() * mine, (jax.process_index() + 1) * mine)
@@ -52,9 +53,7 @@ def name_leaves(tree: Any) -> dict[str, np.ndarray]:
 def main() -> None:
     """Does what the arguments ask for."""
     what, coordinator, count, index, out, *folders = sys.argv[1:]
-    where = {
-        "coordinator": coordinator, "process_count": int(count), "process_index": int(index)
-    }  # fmt: skip
+    where = {"coordinator": coordinator, "process_count": int(count), "process_index": int(index)}
     if what == "steps":
         start_processes(**where)
         run_steps(Path(out))

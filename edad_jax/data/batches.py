@@ -22,14 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edad_jax.data.rows import (
-    FORMAT_VERSION,
-    MANIFEST,
-    file_checksum,
-    read_json,
-    row_type,
-    shard_path,
-)
+from edad_jax.data.rows import FORMAT_VERSION, MANIFEST, row_type, shard_path
+from edad_jax.files import file_checksum, read_json_or_none
 from edad_jax.types import Batch
 
 POOL = 64  # batches whose rows are sorted by length together, where there are buckets
@@ -50,7 +44,7 @@ class Rows:
     def __init__(self, folder: str | Path) -> None:
         """Opens the set; compares sizes, not checksums (`verify` does)."""
         self.folder = Path(folder)
-        self.manifest = read_json(self.folder / MANIFEST)
+        self.manifest = read_json_or_none(self.folder / MANIFEST)
         if self.manifest is None:
             raise ValueError(
                 f"{self.folder} is not a finished row set: got no readable {MANIFEST}; "

@@ -13,10 +13,11 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from edad_jax import files
 from edad_jax.data import rows as rows_on_disk
-from edad_jax.data.reading import ReadReport
 from edad_jax.data.segments import Specials
 from edad_jax.data.shards import Shard, finish_set
+from edad_jax.data.text.reading import ReadReport
 from edad_jax.data.tokenizer import load_tokenizer
 from edad_jax.data.workers import Chunk, Recipe, map_chunks
 
@@ -124,7 +125,7 @@ def make_rows(
             f"got no rows from {counter.documents:,} documents: they are too short for pairs of "
             "sentences; give longer documents"
         )
-    rows_on_disk.write_json(out / rows_on_disk.MANIFEST, manifest)
+    files.write_json(out / rows_on_disk.MANIFEST, manifest)
     return manifest
 
 
@@ -146,9 +147,9 @@ def _check(
 def _claim_folder(out: Path, settings: dict) -> None:
     """Writes the settings into the folder, or compares them with those that are there."""
     path = out / "settings.json"
-    there = rows_on_disk.read_json(path)
+    there = files.read_json_or_none(path)
     if there is None:
-        rows_on_disk.write_json(path, settings)
+        files.write_json(path, settings)
     elif there != settings:
         wrong = [key for key in sorted({*there, *settings}) if there.get(key) != settings.get(key)]
         found = ", ".join(f"{key}: got {settings.get(key)}, has {there.get(key)}" for key in wrong)

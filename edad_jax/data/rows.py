@@ -10,9 +10,6 @@ under its own name is whole.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -42,44 +39,6 @@ def shard_path(folder: Path, number: int) -> Path:
     return folder / f"rows-{number:05d}.npy"
 
 
-def write_file(path: Path, content: bytes | memoryview) -> None:
-    """Writes a whole file beside its place, syncs and renames it.
-
-    Raises:
-      OSError: the disk is full, or may not be written; says what is safe and what to do. What
-        was under this name before is untouched.
-    """
-    beside = path.with_name(f"{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(beside, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except OSError as error:
-        beside.unlink(missing_ok=True) if os.access(path.parent, os.W_OK) else None
-        raise OSError(
-            error.errno,
-            f"cannot write {path}: {os.strerror(error.errno or 0)}; the files finished before it "
-            "are whole and are used again: make room or give a folder that may be written, and "
-            "run the same command",
-        ) from error
-
-
-def write_json(path: Path, value: dict) -> None:
-    """Writes a JSON file beside its place and renames it."""
-    write_file(path, json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n")
-
-
-def read_json(path: Path) -> dict | None:
-    """Returns what a JSON file holds; None where it is missing or not JSON."""
-    try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-
-
 def npy_bytes(rows: np.ndarray) -> memoryview:
     """Returns the rows as the content of a .npy file."""
     from io import BytesIO
@@ -87,9 +46,3 @@ def npy_bytes(rows: np.ndarray) -> memoryview:
     buffer = BytesIO()
     np.lib.format.write_array(buffer, rows, allow_pickle=False)
     return buffer.getbuffer()
-
-
-def file_checksum(path: Path) -> str:
-    """Returns the sha256 of a file, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from edad_jax.data.pieces import PieceTable, split_words
-from edad_jax.data.sentences import split_sentences
+from edad_jax.data.text.sentences import split_sentences
 
 SHORTEST_SINGLE = 9  # pieces; DistilBERT drops sequences of 11 or fewer, [CLS] and [SEP] included
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edad_jax import files
 from edad_jax.data import rows as rows_on_disk
 from edad_jax.data.workers import ChunkRows
 
@@ -30,7 +31,7 @@ class Shard:
         """
         self._path, self._number = rows_on_disk.shard_path(folder, number), number
         self._counts_path = self._path.with_suffix(".json")
-        self._old = rows_on_disk.read_json(self._counts_path)
+        self._old = files.read_json_or_none(self._counts_path)
         self.there: dict[str, tuple[dict, np.ndarray]] = {}
         self._chunks: list[dict] = []
         self._parts: list[np.ndarray] = []
@@ -44,7 +45,7 @@ class Shard:
 
     def _is_whole(self) -> bool:
         try:
-            return rows_on_disk.file_checksum(self._path) == self._old["sha256"]
+            return files.file_checksum(self._path) == self._old["sha256"]
         except (OSError, KeyError):
             return False
 
@@ -78,8 +79,8 @@ class Shard:
             "sha256": hashlib.sha256(content).hexdigest(),
             "chunks": self._chunks,
         }
-        rows_on_disk.write_file(self._path, content)
-        rows_on_disk.write_json(self._counts_path, counts)
+        files.write_file(self._path, content)
+        files.write_json(self._counts_path, counts)
         self._parts, self.there = [], {}
         return counts
 
@@ -98,5 +99,5 @@ def finish_set(folder: Path, settings: dict, shards: list[dict]) -> dict:
         {key: shard[key] for key in ("number", "rows", "bytes", "sha256")} for shard in shards
     ]
     manifest = settings | totals | {"shards": listed}
-    rows_on_disk.write_json(folder / rows_on_disk.MANIFEST, manifest)
+    files.write_json(folder / rows_on_disk.MANIFEST, manifest)
     return totals

@@ -8,8 +8,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edad_jax.data.hub import is_hub_reachable
-from edad_jax.folder import replaced_folder
+from edad_jax.data.text.hub import is_hub_reachable
+from edad_jax.files import replaced_folder
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

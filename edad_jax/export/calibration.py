@@ -6,7 +6,6 @@ With it the range is that of the calibration texts; what lies beyond is cut off.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -15,8 +14,6 @@ from edad_jax.data.tokenizer import load_tokenizer
 from edad_jax.export.formats import Model
 from edad_jax.export.graph import INPUTS
 from edad_jax.export.onnx import build_onnx
-from edad_jax.tasks.splits import choose
-from edad_jax.tasks.tagged import read_tagged
 
 LONGEST = 128  # pieces of a calibration row
 
@@ -68,20 +65,3 @@ def measure_ranges(
     return {
         layer: (min(found[f"{layer}.smallest"]), max(found[f"{layer}.largest"])) for layer in layers
     }
-
-
-def read_texts(source: str, rows: int, *, seed: int = 0) -> list[str]:
-    """Returns some texts of a .txt file (one on each line), or of tagged data's training split.
-
-    Raises:
-      ValueError: nothing there, or the data cannot be read.
-    """
-    path = Path(source).expanduser()
-    if path.suffix == ".txt":
-        if not path.is_file():
-            raise ValueError(f"{path} is no file; expected texts, one on each line")
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-        texts = [line for line in lines if line.strip()]
-    else:
-        texts = [" ".join(sentence.words) for sentence in read_tagged(source)[0]["train"]]
-    return choose(texts, rows, np.random.default_rng(seed))

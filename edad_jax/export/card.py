@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from edad_jax.export.task import KINDS, Kind, Task
-from edad_jax.models.exbert import ExBertConfig
+from edad_jax.models.config import ExBertConfig
+from edad_jax.models.task import KINDS, Kind, Task
 
 _PRETRAINED = Kind("ForMaskedLM", "fill-mask", ())
 

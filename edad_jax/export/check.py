@@ -11,8 +11,9 @@ import numpy as np
 import onnxruntime
 from tqdm import tqdm
 
-from edad_jax.export import formats, runtime
+from edad_jax.export import formats
 from edad_jax.export.graph import INPUTS
+from edad_jax.runtime import models
 
 # Rows are padded to these for Flax: each is compiled, and half of random rows are beyond 256.
 LENGTHS = (8, 32, 64, 128, 192, 256, 384, 512)
@@ -94,7 +95,7 @@ def _open(model: formats.Model, format_name: str, folder: Path) -> Callable[...,
         program = jax.export.deserialize(bytearray((folder / formats.STABLEHLO_FILE).read_bytes()))
         return lambda *inputs: program.call(*map(jnp.asarray, inputs))
     session = onnxruntime.InferenceSession(
-        str(folder / runtime.MODEL_FILE), providers=["CPUExecutionProvider"]
+        str(folder / models.MODEL_FILE), providers=["CPUExecutionProvider"]
     )
     names = formats.output_names(model)
 

@@ -11,13 +11,16 @@ import jax
 import jax.numpy as jnp
 
 from edad_jax.data.tokenizer import load_tokenizer
-from edad_jax.export import huggingface, onnx, runtime
+from edad_jax.export import huggingface, onnx
 from edad_jax.export.card import ModelCard
-from edad_jax.export.task import KINDS, Task
-from edad_jax.folder import replaced_folder
-from edad_jax.models.checkpoint_files import load_checkpoint
-from edad_jax.models.exbert import ExBert, ExBertConfig
+from edad_jax.files import replaced_folder
+from edad_jax.models import pretrained
+from edad_jax.models.config import ExBertConfig
+from edad_jax.models.exbert import ExBert
 from edad_jax.models.heads import Classifier, Pooler
+from edad_jax.models.hf_files import load_checkpoint
+from edad_jax.models.task import KINDS, Task
+from edad_jax.runtime import models
 
 FORMATS = ("hf", "onnx", "onnx-int8", "stablehlo")
 STABLEHLO_FILE = "model.stablehlo"
@@ -43,8 +46,8 @@ def load(source: str) -> Model:
     architectures = load_checkpoint(source, option="--model=DIR").config.get("architectures") or ()
     ends = tuple(kind.architecture for kind in KINDS.values())
     if any(architecture.endswith(ends) for architecture in architectures):
-        return Model(source, *huggingface.load_task_model(source, option="--model=DIR"))
-    config, params, _ = huggingface.load_encoder(source, with_pooler=True, option="--model=DIR")
+        return Model(source, *pretrained.load_task_model(source, option="--model=DIR"))
+    config, params, _ = pretrained.load_encoder(source, with_pooler=True, option="--model=DIR")
     return Model(source, config, params, None)
 
 
@@ -74,7 +77,7 @@ def export(
     """
     if format_name not in FORMATS:
         raise ValueError(f"got format {format_name!r}, expected one of {', '.join(FORMATS)}")
-    folder = huggingface.tokenizer_folder(model.source, option="--model=DIR")
+    folder = pretrained.tokenizer_folder(model.source, option="--model=DIR")
     out = Path(out).expanduser()
     _check_replaceable(out, folder)
     if format_name == "hf":
@@ -96,7 +99,7 @@ def export(
             (beside / STABLEHLO_FILE).write_bytes(_stablehlo(model))
         else:
             onnx.write_onnx(
-                beside / runtime.MODEL_FILE,
+                beside / models.MODEL_FILE,
                 model.config,
                 model.params,
                 model.task,
@@ -126,7 +129,7 @@ def _is_export(folder, names):
     """Whether a folder's files are those that `export` writes, all of them."""
     common = {"config.json", *huggingface.TOKENIZER_FILES}
     if "model.safetensors" not in names:
-        programs = {runtime.MODEL_FILE, STABLEHLO_FILE}
+        programs = {models.MODEL_FILE, STABLEHLO_FILE}
         return bool(names & programs) and names <= common | programs
     # A trained model has the files of --format hf, but its card tells how it was trained.
     card = folder / "README.md"
@@ -142,9 +145,12 @@ def output_names(model: Model) -> list[str]:
 
 
 def forward(
-    model: Model, params: Mapping[str, Any], ids_bt: jax.Array, mask_bt: jax.Array,
+    model: Model,
+    params: Mapping[str, Any],
+    ids_bt: jax.Array,
+    mask_bt: jax.Array,
     segments_bt: jax.Array,
-) -> tuple[jax.Array, ...]:  # fmt: skip
+) -> tuple[jax.Array, ...]:
     """Returns the model's outputs in float32: see `output_names`."""
     net = ExBert(model.config, jnp.float32)
     encoder = {name: params[name] for name in ("base", "extension") if name in params}

@@ -24,9 +24,9 @@ import onnx
 from onnx import TensorProto
 
 from edad_jax.export.graph import CONTRIB, Graph, as_float
-from edad_jax.export.task import Task
 from edad_jax.models.bert import PADDING_SCORE
-from edad_jax.models.exbert import ExBertConfig
+from edad_jax.models.config import ExBertConfig
+from edad_jax.models.task import Task
 
 _COLUMNS = 16  # eight-bit products of so many columns, or multiples, have no slow remainder
 
@@ -61,9 +61,14 @@ def write_onnx(
       OSError: the file cannot be written.
     """
     model = build_onnx(
-        config, params, task,
-        int8=int8, reduce_range=reduce_range, word_rank=word_rank, ranges=ranges,
-    )  # fmt: skip
+        config,
+        params,
+        task,
+        int8=int8,
+        reduce_range=reduce_range,
+        word_rank=word_rank,
+        ranges=ranges,
+    )
     path = Path(path)
     path.write_bytes(model.SerializeToString())
     return path
@@ -182,10 +187,12 @@ def _layer(graph, config, base, extension, layer, hidden, padding):
     if config.extension:
         blocks.append(
             (
-                "extension", extension[f"layers_{layer}"], config.extension.hidden_size,
+                "extension",
+                extension[f"layers_{layer}"],
+                config.extension.hidden_size,
                 config.extension.num_attention_heads,
             )
-        )  # fmt: skip
+        )
     kernels, biases = [], []
     for _, block, width, heads in blocks:
         for name in ("query", "key", "value"):

@@ -15,7 +15,7 @@ import numpy as np
 
 from edad_jax.data.tokenizer import load_tokenizer, pieces_in_order, save_tokenizer
 from edad_jax.export.formats import Model
-from edad_jax.narrowing import strongest, unit_weights
+from edad_jax.models.narrowing import strongest, unit_weights
 
 
 def prune_vocabulary(

@@ -17,10 +17,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from edad_jax.models.attention import fused_attention
-from edad_jax.models.bert_config import BertConfig
-from edad_jax.models.dropout import Dropout
-from edad_jax.models.execution import Execution
+from edad_jax.models.config import BertConfig, Execution
+from edad_jax.models.layers import Dropout, fused_attention
 from edad_jax.models.product import add_bias, linear_product
 from edad_jax.types import EncoderOutput
 
@@ -183,9 +181,14 @@ class Block(nn.Module):
         width = hidden_btd.shape[-1]
         dropout = Dropout(config.hidden_dropout_prob)
         attended_btd, scores_bhts = SelfAttention(
-            config, self.attention_size, self.num_heads, self.dtype, self.products, self.execution,
+            config,
+            self.attention_size,
+            self.num_heads,
+            self.dtype,
+            self.products,
+            self.execution,
             name="attention",
-        )(hidden_btd, mask_bt, deterministic=deterministic, tapped=tapped)  # fmt: skip
+        )(hidden_btd, mask_bt, deterministic=deterministic, tapped=tapped)
         attended_btd = dropout(attended_btd, deterministic=deterministic)
         hidden_btd = layer_norm(config, self.dtype, name="attention_norm")(
             hidden_btd + attended_btd

@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from edad_jax.models.bert_config import ACTIVATIONS, BertConfig
+from edad_jax.models.config import ACTIVATIONS, BertConfig
 
 FAMILIES = ("bert", "distilbert", "albert")  # what model_type may say, beside our own "exbert"
 _DISTILBERT_WORDS = {

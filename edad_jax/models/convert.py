@@ -18,10 +18,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from edad_jax.models.bert_config import BertConfig
-from edad_jax.models.checkpoint_files import Checkpoint, is_floating
+from edad_jax.models.config import BertConfig, ExBertConfig
 from edad_jax.models.config_json import family_of
-from edad_jax.models.exbert import ExBert, ExBertConfig
+from edad_jax.models.exbert import ExBert
+from edad_jax.models.hf_files import Checkpoint, is_floating
 from edad_jax.models.names import (
     HEADS,
     LEAVES,

@@ -18,7 +18,6 @@ the extension's row 0 added (and the other way round), segment 0 is forced to ze
 has no word vector; with any of these, the original branch is not the BERT that was loaded.
 """
 
-import dataclasses
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -26,45 +25,9 @@ import jax
 import jax.numpy as jnp
 
 from edad_jax.models.bert import Bert, Linear, collect_taps, embedding_table, make_block
-from edad_jax.models.bert_config import BertConfig, check_heads
-from edad_jax.models.execution import Execution
+from edad_jax.models.config import ExBertConfig, Execution
 from edad_jax.models.heads import MlmHead, NspHead, Pooler, gather_positions
 from edad_jax.types import EncoderOutput, MaskedBatch
-
-
-@dataclasses.dataclass(frozen=True)
-class ExtensionConfig:
-    """Inner widths of the extension blocks; the residual stream keeps the base's width."""
-
-    hidden_size: int  # of queries, keys and values
-    intermediate_size: int
-    num_attention_heads: int
-
-    def __post_init__(self):
-        """Raises ValueError where the heads do not divide the width."""
-        check_heads(self.hidden_size, self.num_attention_heads, "extension hidden_size")
-
-
-@dataclasses.dataclass(frozen=True)
-class ExBertConfig:
-    """A base BERT, its extension blocks (None: no blocks), and the number of words added."""
-
-    base: BertConfig
-    extension: ExtensionConfig | None
-    extension_vocab_size: int
-
-    @property
-    def vocab_size(self) -> int:
-        """Returns the size of the joint vocabulary."""
-        return self.base.vocab_size + self.extension_vocab_size
-
-    @property
-    def score_heads(self) -> tuple[int, int]:
-        """Returns the number of original and extension heads in a tapped score tensor."""
-        return (
-            self.base.num_attention_heads,
-            self.extension.num_attention_heads if self.extension else 0,
-        )
 
 
 class Extension(nn.Module):

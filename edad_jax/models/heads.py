@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from edad_jax.models.bert import Linear, activate, layer_norm
-from edad_jax.models.bert_config import BertConfig
-from edad_jax.models.dropout import Dropout
+from edad_jax.models.config import BertConfig
+from edad_jax.models.layers import Dropout
 from edad_jax.models.product import add_vocabulary_bias, tied_product
 
 

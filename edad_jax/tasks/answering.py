@@ -11,16 +11,11 @@ import numpy as np
 from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerFast
 
-from edad_jax.export.answers import CONSIDERED
+from edad_jax.files import open_beside, write_json
+from edad_jax.runtime.answers import CONSIDERED
 from edad_jax.tasks.answer_scores import SCORINGS, answer_score, answer_scores
-from edad_jax.tasks.question_rows import (
-    QuestionRows,
-    best_answers,
-    question_rows,
-    teach_positions,
-)
-from edad_jax.tasks.questions import Question, read_questions
-from edad_jax.workdir import open_beside, write_json
+from edad_jax.tasks.data.questions import Question, read_questions
+from edad_jax.tasks.question_rows import QuestionRows, best_answers, question_rows, teach_positions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,16 +46,22 @@ class Answering:
                 f"config.scoring={config.scoring!r} is not one of {', '.join(SCORINGS)}"
             )
         return dataclasses.replace(
-            self, max_query=config.max_query, overlap=config.overlap, considered=config.n_best,
-            longest_answer=config.longest_answer, scoring=config.scoring,
-        )  # fmt: skip
+            self,
+            max_query=config.max_query,
+            overlap=config.overlap,
+            considered=config.n_best,
+            longest_answer=config.longest_answer,
+            scoring=config.scoring,
+        )
 
     def read(self, config: ConfigDict) -> tuple[dict[str, list[Question]], str]:
         """Returns {"train", "devel", maybe "test"} and what the reader has to say."""
         splits, report = read_questions(
-            config.data, encoding=config.encoding, seed=config.split_seed,
+            config.data,
+            encoding=config.encoding,
+            seed=config.split_seed,
             dataset_config=config.dataset_config,
-        )  # fmt: skip
+        )
         return splits, report.summary()
 
     def label_names(self, examples: Sequence[Question]) -> tuple[str, ...]:
@@ -79,9 +80,12 @@ class Answering:
         """Returns the rows: a window of a context each."""
         del labels
         return question_rows(
-            examples, tokenizer, max_length=max_length, max_query=self.max_query,
+            examples,
+            tokenizer,
+            max_length=max_length,
+            max_query=self.max_query,
             overlap=self.overlap,
-        )  # fmt: skip
+        )
 
     def decode(
         self,
@@ -135,8 +139,14 @@ class Answering:
                 gold = list(dict.fromkeys(example.gold_texts))
                 score = answer_score(answer, gold, self.scoring)
                 writer.writerow(
-                    (example.id, example.question, answer, " | ".join(gold),
-                     int(score.exact_match), f"{score.f1:.3f}")
-                )  # fmt: skip
+                    (
+                        example.id,
+                        example.question,
+                        answer,
+                        " | ".join(gold),
+                        int(score.exact_match),
+                        f"{score.f1:.3f}",
+                    )
+                )
         answers = {example.id: answer for example, answer in zip(examples, predicted, strict=True)}
         write_json(path.with_suffix(".json"), answers)

@@ -9,9 +9,9 @@ from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerFast
 
 from edad_jax.tasks import scores
-from edad_jax.tasks.labelled import LabelledText, read_labelled, write_predictions
+from edad_jax.tasks.data.labelled import LabelledText, read_labelled, write_predictions
 from edad_jax.tasks.rows import NO_LABEL, TaskRows, classification_rows
-from edad_jax.tasks.words import WordLabels
+from edad_jax.tasks.task import WordLabels
 
 
 class Classification(WordLabels):
@@ -29,10 +29,13 @@ class Classification(WordLabels):
     def read(self, config: ConfigDict) -> tuple[dict[str, list[LabelledText]], str]:
         """Returns {"train", "devel", maybe "test"} and what the reader has to say."""
         splits, report = read_labelled(
-            config.data, text_key=config.text_key, label_key=config.label_key,
-            encoding=config.encoding, seed=config.split_seed,
+            config.data,
+            text_key=config.text_key,
+            label_key=config.label_key,
+            encoding=config.encoding,
+            seed=config.split_seed,
             dataset_config=config.dataset_config,
-        )  # fmt: skip
+        )
         return splits, report.summary()
 
     def label_names(self, examples: Sequence[LabelledText]) -> tuple[str, ...]:

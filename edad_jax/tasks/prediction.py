@@ -8,19 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from edad_jax.export import huggingface
+from edad_jax.models import pretrained
 from edad_jax.models.exbert import ExBert
 from edad_jax.models.heads import Classifier
 from edad_jax.tasks import rows as task_rows
-from edad_jax.tasks import tuning
+from edad_jax.tasks import step as task_step
 
 
-def make_predictor(net: tuning.TaskNet, *, batch_size: int, max_length: int) -> Callable:
+def make_predictor(net: task_step.TaskNet, *, batch_size: int, max_length: int) -> Callable:
     """Returns predict(params, rows) -> for each seed and row, float32 logits [slots, classes].
 
     `params` have the seeds of a group in front, see `tuning`.
     """
-    step = jax.jit(tuning.make_prediction_step(net))
+    step = jax.jit(task_step.make_prediction_step(net))
 
     def predict(params: dict, rows: task_rows.TaskRows) -> list[list[np.ndarray]]:
         params = jax.tree.map(jnp.asarray, params)  # once, not with every batch
@@ -70,7 +70,7 @@ def teacher_logits(
     Raises:
       ValueError: the teacher does another task, or knows other labels.
     """
-    sizes, params, task = huggingface.load_task_model(directory)
+    sizes, params, task = pretrained.load_task_model(directory)
     # Others do not name the classes of an answer; the first is always where it starts.
     names = tuple(labels) if task.kind == "answering" and len(task.labels) == 2 else task.labels
     if task.kind != kind or set(names) != set(labels):
@@ -84,7 +84,7 @@ def teacher_logits(
             f"of {sizes.vocab_size} and {sizes.base.max_position_embeddings} positions; expected "
             f"as many words as pieces, and config.max_length={max_length} positions or more"
         )
-    net = tuning.TaskNet(
+    net = task_step.TaskNet(
         kind, ExBert(sizes, *precision), Classifier(sizes.base, len(names), *precision)
     )
     rows = make_rows(examples, tokenizer, names, max_length=max_length)

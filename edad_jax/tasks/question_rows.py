@@ -9,9 +9,9 @@ import numpy as np
 import tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from edad_jax.export import answers
-from edad_jax.export.windows import Pieces, Window, tokenize, whole
-from edad_jax.tasks.questions import Question
+from edad_jax.runtime import answers
+from edad_jax.runtime.windows import Pieces, Window, tokenize, whole
+from edad_jax.tasks.data.questions import Question
 from edad_jax.tasks.rows import IMPOSSIBLE, NO_LABEL, TaskRows
 
 _NOTES = (
@@ -147,9 +147,12 @@ def best_answers(
             for row in group
         ]
         best = answers.find_answers(
-            judged, rows.contexts[number], considered=considered, longest_answer=longest_answer,
+            judged,
+            rows.contexts[number],
+            considered=considered,
+            longest_answer=longest_answer,
             most=1,
-        )  # fmt: skip
+        )
         if best:
             found[number] = questions[number].context[best[0].start : best[0].end]
     return found

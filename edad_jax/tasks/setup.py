@@ -10,20 +10,20 @@ import numpy as np
 from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerFast
 
-from edad_jax import state
-from edad_jax.build_nets import resolve_precision
 from edad_jax.data.tokenizer import load_tokenizer
-from edad_jax.export import huggingface
-from edad_jax.export.task import KINDS
+from edad_jax.models import init, pretrained
 from edad_jax.models.exbert import ExBert
 from edad_jax.models.heads import Classifier, Pooler
+from edad_jax.models.precision import resolve_precision
+from edad_jax.models.task import KINDS
 from edad_jax.tasks import rows as task_rows
-from edad_jax.tasks import tuning
+from edad_jax.tasks import step as task_step
 from edad_jax.tasks.answering import Answering
 from edad_jax.tasks.classification import Classification
+from edad_jax.tasks.data.splits import choose
 from edad_jax.tasks.prediction import teacher_logits
-from edad_jax.tasks.splits import choose
 from edad_jax.tasks.tagging import Tagging
+from edad_jax.training.workdir import _check_defaults
 
 LOG = logging.getLogger(__name__)
 TASKS = {task.name: task for task in (Tagging(), Classification(), Answering())}
@@ -69,9 +69,13 @@ def prepare_examples(config: ConfigDict, tokenizer: PreTrainedTokenizerFast) -> 
     }
     for split, each in rows.items():
         LOG.info(
-            "%s: %s %s in %s rows%s", split, f"{len(examples[split]):,}", task.example,
-            f"{len(each):,}", "".join(f"; {count:,} {note}" for note, count in each.notes.items()),
-        )  # fmt: skip
+            "%s: %s %s in %s rows%s",
+            split,
+            f"{len(examples[split]):,}",
+            task.example,
+            f"{len(each):,}",
+            "".join(f"; {count:,} {note}" for note, count in each.notes.items()),
+        )
     said = {"reader": notes.splitlines(), "rows": {split: r.notes for split, r in rows.items()}}
     return Prepared(task, labels, examples, rows, said)
 
@@ -94,7 +98,7 @@ def ask_teacher(config: ConfigDict, prepared: Prepared) -> task_rows.TaskRows:
 
 def build_net(
     config: ConfigDict, prepared: Prepared, vocab_size: int
-) -> tuple[tuning.TaskNet, list[dict]]:
+) -> tuple[task_step.TaskNet, list[dict]]:
     """Returns the net and the parameters of each seed.
 
     The encoder is config.model's and the same for all; each seed has a classifier of its own.
@@ -104,7 +108,7 @@ def build_net(
     """
     precision = resolve_precision(config.dtype)
     needs_pooler = "pooler" in KINDS[config.task].heads
-    sizes, loaded, _ = huggingface.load_encoder(
+    sizes, loaded, _ = pretrained.load_encoder(
         config.model,
         with_pooler=needs_pooler,
         hidden_dropout_prob=config.hidden_dropout_prob,
@@ -120,7 +124,7 @@ def build_net(
             f"config.max_length={config.max_length}: the model has only "
             f"{sizes.base.max_position_embeddings} positions; choose at most that"
         )
-    net = tuning.TaskNet(
+    net = task_step.TaskNet(
         config.task,
         ExBert(sizes, *precision),
         Classifier(sizes.base, len(prepared.labels), *precision),
@@ -131,7 +135,7 @@ def build_net(
             lambda x: module.init(jax.random.key(0), x, **_deterministic(module)), example
         )
         deviation = sizes.base.initializer_range
-        return state.draw(shapes["params"], (seed,), deviation=deviation)
+        return init.draw(shapes["params"], (seed,), deviation=deviation)
 
     hidden_btd = jnp.zeros((1, 1, sizes.base.hidden_size))
     params = []
@@ -150,3 +154,48 @@ def run_seeds(config: ConfigDict) -> list[int]:
 
 def _deterministic(module):
     return {"deterministic": True} if isinstance(module, Classifier) else {}
+
+
+def check_settings(config: ConfigDict) -> None:
+    """Raises ValueError on what is wrong at first sight, before reading anything."""
+    if config.task not in TASKS:
+        raise ValueError(f"config.task={config.task!r} is not one of {', '.join(TASKS)}")
+    for key, meaning in (
+        ("model", "a folder in Hugging Face layout or a hub id"),
+        ("data", "a folder with train, devel and test files, or a data set"),
+    ):
+        if not config[key]:
+            raise ValueError(f"config.{key} is empty, expected {meaning}: give --config.{key}=...")
+    for key in ("seeds", "epochs", "batch_size"):
+        if config[key] < 1:
+            raise ValueError(f"config.{key}={config[key]}, expected at least 1")
+    if config.max_length < 8:
+        raise ValueError(f"config.max_length={config.max_length}, expected at least 8 pieces")
+    if config.over_seeds not in ("auto", *task_step.OVER_SEEDS):
+        raise ValueError(
+            f"config.over_seeds={config.over_seeds!r} is not one of auto, "
+            f"{', '.join(task_step.OVER_SEEDS)}"
+        )
+    if not 0 <= config.soft_weight <= 1 or config.temperature <= 0:
+        raise ValueError(
+            f"config.soft_weight={config.soft_weight} and temperature={config.temperature}: "
+            "expected a weight between 0 and 1, and a temperature above 0"
+        )
+    check_tuning(config)
+    resolve_precision(config.dtype)
+
+
+# Task -> what is read with a teacher; those of configs/ner.py, classify.py and squad.py.
+TUNING = {
+    "tagging": {"temperature": 1.0, "soft_weight": 0.5},
+    "classification": {"temperature": 1.0, "soft_weight": 0.5},
+    "answering": {"temperature": 2.0, "soft_weight": 0.5},
+}
+
+
+def check_tuning(config: ConfigDict) -> None:
+    """Raises ValueError for an option of fine-tuning that was changed and would not be read."""
+    if not config.teacher:
+        _check_defaults(
+            config, TUNING[config.task], "a teacher only (--config.teacher=FOLDER), and got none"
+        )

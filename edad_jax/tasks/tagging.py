@@ -10,9 +10,9 @@ from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerFast
 
 from edad_jax.tasks import scores
+from edad_jax.tasks.data.tagged import TaggedSentence, read_tagged, write_predictions
 from edad_jax.tasks.rows import NO_LABEL, TaskRows, tagging_rows
-from edad_jax.tasks.tagged import TaggedSentence, read_tagged, write_predictions
-from edad_jax.tasks.words import WordLabels
+from edad_jax.tasks.task import WordLabels
 
 
 class Tagging(WordLabels):
@@ -30,10 +30,13 @@ class Tagging(WordLabels):
     def read(self, config: ConfigDict) -> tuple[dict[str, list[TaggedSentence]], str]:
         """Returns {"train", "devel", maybe "test"} and what the reader has to say."""
         splits, report = read_tagged(
-            config.data, encoding=config.encoding, word_key=config.text_key or "tokens",
-            tag_key=config.label_key or "ner_tags", seed=config.split_seed,
+            config.data,
+            encoding=config.encoding,
+            word_key=config.text_key or "tokens",
+            tag_key=config.label_key or "ner_tags",
+            seed=config.split_seed,
             dataset_config=config.dataset_config,
-        )  # fmt: skip
+        )
         return splits, report.summary()
 
     def label_names(self, examples: Sequence[TaggedSentence]) -> tuple[str, ...]:

@@ -1,0 +1,296 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a configuration to rows on disk: the text, the vocabulary, the rows, each done once."""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import logging
+import os
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from edad_jax.data.batches import Rows
+from edad_jax.data.pairs import make_rows
+from edad_jax.data.piece_counts import token_counts
+from edad_jax.data.stages import run_stage
+from edad_jax.data.text.corpus import read_dataset, read_documents
+from edad_jax.data.text.docstrings import read_docstrings
+from edad_jax.data.text.files import list_files
+from edad_jax.data.text.reading import ReadReport
+from edad_jax.data.tokenizer import load_tokenizer
+from edad_jax.data.vocabulary import cut_added_words, extend_vocabulary
+from edad_jax.machine import core_count
+from edad_jax.types import Vocabulary
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """What training reads."""
+
+    tokenizer_dir: Path
+    vocabulary: Vocabulary
+    train: Rows
+    heldout: Rows
+    facts: dict  # about text, vocabulary and rows, for the model card
+
+
+def prepare(config: ConfigDict, workdir: str | Path) -> Prepared:
+    """Returns tokenizer and rows: from config.prepared, from earlier, or made now in workdir.
+
+    Raises:
+      ValueError: no text, or text, vocabulary or settings that do not go together.
+    """
+    folder = Path(config.prepared or workdir).expanduser().resolve()
+    source = describe_source(config.corpus) if not config.prepared else None
+    vocabulary_dir, rows_dir = folder / "vocabulary", folder / "rows"
+    if source is None and not (rows_dir / "manifest.json").exists():
+        raise ValueError(
+            f"config.prepared={config.prepared!r}: got no finished rows there, expected a folder "
+            "that launch/prepare.py has filled"
+        )
+
+    folder.mkdir(parents=True, exist_ok=True)
+    if source is None:
+        vocabulary_facts = _recorded_facts(vocabulary_dir)
+        rows_facts = _recorded_facts(rows_dir)
+    else:
+        base = config.vocabulary.base or config.teacher.checkpoint
+        vocabulary_facts = run_stage(
+            vocabulary_dir,
+            {
+                "corpus": source,
+                "base_sha256": _vocabulary_checksum(_pieces(_load_base(config))),
+                "size": config.vocabulary.size,
+                "max_megabytes": config.vocabulary.max_megabytes,
+            }
+            | ({"from_scratch": True} if config.vocabulary.from_scratch else {}),
+            lambda out: _learn_vocabulary(config, base, out),
+        )
+        rows_facts = run_stage(
+            rows_dir,
+            {
+                "corpus": source,
+                "vocabulary": hashlib.sha256(
+                    (vocabulary_dir / "vocab.txt").read_bytes()
+                ).hexdigest(),
+                "rows": _row_facts(config.rows),
+                "heldout_fraction": config.heldout.fraction,
+                "seed": config.seed,
+            },
+            lambda out: _make_rows(config, vocabulary_dir, out),
+        )
+
+    tokenizer = load_tokenizer(vocabulary_dir, option="--config.prepared=FOLDER")
+    base_size = len(tokenizer)
+    if not config.vocabulary.from_scratch:
+        base_size = vocabulary_facts["base_size"]
+    train, heldout = Rows(rows_dir / "train"), Rows(rows_dir / "heldout")
+    if source is None:
+        _check_prepared(config, tokenizer, train, folder)
+    return Prepared(
+        tokenizer_dir=vocabulary_dir,
+        vocabulary=Vocabulary(
+            base_size=base_size,
+            size=len(tokenizer),
+            mask_id=tokenizer.mask_token_id,
+            cls_id=tokenizer.cls_token_id,
+            sep_id=tokenizer.sep_token_id,
+            unk_id=tokenizer.unk_token_id,
+            added_pieces=cut_added_words(_pieces(tokenizer), base_size),
+            token_counts=_counts(config, train, folder, Path(workdir)),
+        ),
+        train=train,
+        heldout=heldout,
+        facts={"vocabulary": vocabulary_facts, "rows": rows_facts},
+    )
+
+
+def read_text(corpus: ConfigDict, report: ReadReport) -> Iterator[str]:
+    """Returns the documents that config.corpus names, in a fixed order, one at a time.
+
+    They are composed (NFC), as vocabularies are: a Mac's text has each Hangul syllable in parts.
+    """
+    return (unicodedata.normalize("NFC", text) for text in _read_source(corpus, report))
+
+
+def _read_source(corpus, report):
+    if corpus.files:
+        files = list_files(_patterns(corpus.files))
+        return read_documents(
+            files,
+            report=report,
+            text_key=corpus.text_key,
+            encoding=corpus.encoding,
+            lines=corpus.lines,
+        )
+    if corpus.dataset:
+        return read_dataset(
+            corpus.dataset,
+            config_name=corpus.dataset_config or None,
+            split=corpus.dataset_split,
+            text_key=corpus.text_key,
+            report=report,
+        )
+    return read_docstrings(corpus.packages, report=report)
+
+
+def describe_source(corpus: ConfigDict) -> dict:
+    """Returns what tells one corpus from another: names, sizes and times, or versions.
+
+    Raises:
+      ValueError: config.corpus names no text, or more than one kind.
+    """
+    given = [kind for kind in ("files", "dataset", "packages") if corpus[kind]]
+    if len(given) != 1:
+        raise ValueError(
+            f"config.corpus names {' and '.join(given) or 'no text'}; expected one of "
+            "--config.corpus.files='/data/*.jsonl', --config.corpus.dataset=NAME_OR_FOLDER, or "
+            "config.corpus.packages (docstrings of installed packages)"
+        )
+    if corpus.files:
+        stats = [(str(file), os.stat(file)) for file in list_files(_patterns(corpus.files))]
+        return {
+            "files": [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats],
+            "text_key": corpus.text_key,
+            "encoding": corpus.encoding,
+        } | ({"lines": True} if corpus.lines else {})  # rows from before the option stay good
+    if corpus.dataset:
+        names = ("dataset", "dataset_config", "dataset_split", "text_key")
+        return {name: corpus[name] for name in names}
+    return {"packages": {name: _version(name) for name in corpus.packages}}
+
+
+def _patterns(files: str) -> list[str]:
+    return [pattern.strip() for pattern in files.split(",") if pattern.strip()]
+
+
+def _version(package: str) -> str:
+    try:
+        distributions = importlib.metadata.packages_distributions().get(package, [package])
+        return importlib.metadata.version(distributions[0])
+    except importlib.metadata.PackageNotFoundError as error:
+        raise ValueError(
+            f"config.corpus.packages: {package!r} is not installed; install it or leave it out"
+        ) from error
+
+
+def _recorded_facts(folder: Path) -> dict:
+    record = folder.with_name(folder.name + ".stage.json")
+    return json.loads(record.read_text(encoding="utf-8"))["facts"]
+
+
+def _check_prepared(config, tokenizer, rows, folder):
+    """Raises ValueError where prepared rows are not for this configuration or this teacher."""
+    if rows.max_length != config.rows.max_length:
+        raise ValueError(
+            f"config.rows.max_length={config.rows.max_length}, but the rows in {folder} have "
+            f"{rows.max_length} pieces; give --config.rows.max_length={rows.max_length}"
+        )
+    mode = rows.manifest.get("mode", "pairs")
+    if mode != config.rows.mode:
+        raise ValueError(
+            f"config.rows.mode={config.rows.mode!r}, but the rows in {folder} are {mode!r}; give "
+            f"--config.rows.mode={mode}"
+        )
+    if config.vocabulary.from_scratch:
+        return  # of the teacher's vocabulary nothing is kept
+    expected = _pieces(_load_base(config))
+    if _pieces(tokenizer)[: len(expected)] != expected:
+        raise ValueError(
+            f"the rows in {folder} were made with another vocabulary than that of "
+            f"{config.vocabulary.base or config.teacher.checkpoint}; prepare them again with "
+            "this teacher, or give the teacher they were made for"
+        )
+
+
+def _counts(config, train, folder, workdir):
+    """Returns the pieces' counts where masking asks for them; what was prepared stays untouched."""
+    if not config.masking.smoothing:
+        return None
+    is_there = (folder / "counts.stage.json").exists()
+    return token_counts(train, (workdir if config.prepared and not is_there else folder) / "counts")
+
+
+def _row_facts(section):
+    """Returns what of config.rows the rows on disk depend on."""
+    facts = {k: v for k, v in section.items() if k not in ("workers", "buckets")}
+    if facts["mode"] == "pairs":
+        del facts["mode"]  # rows from before there was another mode stay good
+    return facts
+
+
+def _load_base(config):
+    if config.vocabulary.base:
+        return load_tokenizer(config.vocabulary.base, option="--config.vocabulary.base=FOLDER")
+    return load_tokenizer(config.teacher.checkpoint)
+
+
+def _pieces(tokenizer):
+    """Returns all pieces by id."""
+    vocabulary = tokenizer.get_vocab()
+    return sorted(vocabulary, key=vocabulary.get)
+
+
+def _vocabulary_checksum(pieces):
+    return hashlib.sha256("\n".join(pieces).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _learn_vocabulary(config, base, out):
+    report = ReadReport()
+    LOG.info(
+        "Learning %d words %s the vocabulary of %s.",
+        config.vocabulary.size,
+        "in place of" if config.vocabulary.from_scratch else "on top of",
+        base,
+    )
+    learned = extend_vocabulary(
+        base,
+        _first_megabytes(read_text(config.corpus, report), config.vocabulary.max_megabytes),
+        size=config.vocabulary.size,
+        out=out,
+        keep_base=not config.vocabulary.from_scratch,
+        progress=config.progress,
+    )
+    LOG.info("%s", learned.summary())
+    return dataclasses.asdict(learned)
+
+
+def _first_megabytes(documents: Iterator[str], megabytes: float) -> Iterator[str]:
+    """Yields documents until they hold so many million characters."""
+    left = megabytes * 1e6
+    for document in documents:
+        if left <= 0:
+            return
+        left -= len(document)
+        yield document
+
+
+def _make_rows(config, vocabulary_dir, out):
+    report = ReadReport()
+    manifest = make_rows(
+        read_text(config.corpus, report),
+        vocabulary_dir,
+        out,
+        max_length=config.rows.max_length,
+        short_seq_prob=config.rows.short_seq_prob,
+        mode=config.rows.mode,
+        duplicates=config.rows.duplicates,
+        heldout_fraction=config.heldout.fraction,
+        seed=config.seed,
+        workers=config.rows.workers or core_count(),
+        progress=config.progress,
+        report=report,
+    )
+    LOG.info("Text: %s", report.summary())
+    return {
+        "documents": manifest["documents"],
+        "reading": manifest["reading"],
+        "train": {k: v for k, v in manifest["train"].items() if k != "shards"},
+        "heldout": {k: v for k, v in manifest["heldout"].items() if k != "shards"},
+    }

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stages that are done once: what they made, and from what, lies beside it."""
+
+import json
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from edad_jax.files import read_json, write_json
+
+
+def run_stage(folder: Path, fingerprint: Mapping[str, Any], build: Callable[[Path], dict]) -> dict:
+    """Returns what build(folder) returned, now or in an earlier run with the same fingerprint.
+
+    `folder`.stage.json is written when the stage is done. `build` must leave the folder whole
+    or be able to take up its own work again.
+
+    Args:
+      folder: what the stage makes.
+      fingerprint: all that the result depends on, as JSON values.
+      build: makes it, and returns facts about it as JSON values.
+
+    Raises:
+      ValueError: the folder was made from something else (names what differs).
+    """
+    record = folder.with_name(folder.name + ".stage.json")
+    fingerprint = json.loads(json.dumps(fingerprint))
+    if record.exists() and folder.exists():
+        done = read_json(record, expected="a stage's record; delete it and its folder")
+        differing = differences(done["fingerprint"], fingerprint)
+        if not differing:
+            return done["facts"]
+        raise ValueError(
+            f"{folder} was made from something else; delete it, or choose another --workdir. "
+            "What differs:\n  "
+            + "\n  ".join(f"{key}: got {new!r}, then {old!r}" for key, old, new in differing)
+        )
+    facts = build(folder)
+    write_json(record, {"fingerprint": fingerprint, "facts": facts})
+    return facts
+
+
+def differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], *, may_change: Collection[str] = ()
+) -> list[tuple[str, Any, Any]]:
+    """Returns (dotted key, old value, new value) where two nested dicts differ.
+
+    Args:
+      old: JSON values.
+      new: likewise.
+      may_change: dotted keys that do not count, with all that is below them.
+    """
+    old, new = _flatten(old), _flatten(new)
+    return [
+        (key, *_unlike(old.get(key), new.get(key)))
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+        and not any(key == name or key.startswith(name + ".") for name in may_change)
+    ]
+
+
+def _unlike(old, new, most=3):
+    """Returns both values; of two long lists, such as a corpus's files, what sets them apart."""
+    if not (isinstance(old, list) and isinstance(new, list) and len(old) + len(new) > 2 * most):
+        return old, new
+    lines_old, lines_new = ({json.dumps(each) for each in values} for values in (old, new))
+    gone = [each for each in old if json.dumps(each) not in lines_new]
+    added = [each for each in new if json.dumps(each) not in lines_old]
+    return gone[:most], added[:most]
+
+
+def _flatten(tree, prefix=""):
+    if not isinstance(tree, dict):
+        return {prefix.removesuffix("."): tree}
+    flat = {}
+    for key, value in tree.items():
+        flat |= _flatten(value, f"{prefix}{key}.")
+    return flat

@@ -1,0 +1,334 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Documents from files and data sets: plain text, JSON lines, parquet, PubMed Central, `datasets`.
+
+Everything streams. A file that is damaged, or gone since it was listed, costs its own unreadable
+part and nothing else; what was skipped or repaired is counted in the `ReadReport`, with file and
+line. A document is a string whose lines are paragraphs, or sentences, or groups of them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tarfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from edad_jax.data.text.files import FORMATS, JSON_LINES, OPTION, XML, file_format
+from edad_jax.data.text.hub import is_hub_reachable
+from edad_jax.data.text.jats import read_articles
+from edad_jax.data.text.reading import (
+    MAX_DOCUMENT_CHARACTERS,
+    MAX_LINE_BYTES,
+    MAX_RECORD_BYTES,
+    ReadReport,
+    decode_line,
+    finish_document,
+    read_blocks,
+    read_lines,
+    recode_blocks,
+)
+
+
+def read_documents(
+    files: Iterable[str | Path],
+    *,
+    report: ReadReport,
+    text_key: str = "text",
+    encoding: str = "utf-8",
+    lines: bool = False,
+) -> Iterator[str]:
+    """Yields the documents of files, in order. The ending of a file's name says its format.
+
+    - .txt: a blank line between documents; with `lines`, a document a line.
+    - .jsonl: an object a line, its text under `text_key` (a string or a list of strings).
+    - .parquet: a row a document, its text in the column `text_key`.
+    - .nxml, .xml: articles in JATS, as PubMed Central gives them.
+    - .tar, .tar.gz, .tgz: any of the above but parquet, inside.
+
+    All but parquet may be compressed: .gz, .xz, .zst.
+
+    Args:
+      files: as `list_files` returns them.
+      report: counts what was read and what was wrong.
+      text_key: where jsonl and parquet have the text.
+      encoding: of .txt and .jsonl; a byte order mark decides over it.
+      lines: whether every line of .txt is a document of its own.
+
+    Raises:
+      ValueError: at the end, if there was no document at all.
+    """
+    files = [Path(file) for file in files]
+    for path in files:
+        try:
+            report.total_file_bytes += path.stat().st_size
+        except OSError:
+            pass  # it is reported when its turn comes
+    before = report.documents
+    for path in files:
+        yield from _read_file(path, report, text_key, encoding, lines)
+    if report.documents == before:
+        raise ValueError(
+            f"got 0 documents from {len(files):,} files, expected text; give other files: "
+            f"{OPTION}\n{report.summary()}"
+        )
+
+
+def _read_file(
+    path: Path, report: ReadReport, text_key: str, encoding: str, lines: bool
+) -> Iterator[str]:
+    kind, compression = file_format(path.name)
+    if not kind:
+        report.add_problem(f"file skipped: not one of {', '.join(FORMATS)}", str(path))
+        return
+    start = report.file_bytes
+    before = report.documents
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if not size:
+                report.add_problem("empty file", str(path))
+                return
+            for document in _read_stream(
+                file, path.name, str(path), report, text_key, encoding, lines
+            ):
+                report.file_bytes = start + file.tell()
+                yield document
+    except OSError as error:
+        # Gone or closed to us since it was listed, or unreadable in its middle.
+        report.add_problem("file cannot be read", str(path), error.strerror or error)
+        return
+    report.file_bytes = start + size
+    if report.documents == before and path.suffix != ".parquet":
+        report.add_problem("no document in the file", str(path))
+
+
+def _read_stream(
+    file: BinaryIO,
+    name: str,
+    where: str,
+    report: ReadReport,
+    text_key: str,
+    encoding: str,
+    lines: bool,
+) -> Iterator[str]:
+    """Yields the documents of an open file; `name` says its format, `where` is for messages."""
+    kind, compression = file_format(name)
+    if kind == ".parquet":
+        yield from _read_parquet(file, where, report, text_key)
+        return
+    blocks = read_blocks(file, compression, where, report)
+    if kind == ".tar":
+        yield from _read_tar(blocks, where, report, text_key, encoding, lines)
+    elif kind in XML:
+        yield from _read_xml(blocks, where, report)
+    elif kind in JSON_LINES:
+        yield from _read_json_lines(
+            recode_blocks(blocks, encoding, where, report), where, report, text_key
+        )
+    else:
+        read = _read_each_line if lines else _read_text
+        yield from read(recode_blocks(blocks, encoding, where, report), where, report)
+
+
+def _read_text(blocks: Iterable[bytes], where: str, report: ReadReport) -> Iterator[str]:
+    lines: list[str] = []
+    size = first = 0
+    for number, raw in read_lines(blocks, where, report, max_bytes=MAX_LINE_BYTES, cut=True):
+        line = decode_line(raw, where, number, report) if raw else ""
+        is_blank = not raw or raw.isspace()
+        if (is_blank or size + len(line) > MAX_DOCUMENT_CHARACTERS) and lines:
+            if not is_blank:
+                report.add_problem(
+                    f"document longer than {MAX_DOCUMENT_CHARACTERS:,} characters cut "
+                    "(is there a blank line between documents? If each line is one: "
+                    "--config.corpus.lines=True)",
+                    f"{where}:{first}",
+                )
+            yield from finish_document("\n".join(lines), f"{where}:{first}", report)
+            lines, size = [], 0
+        if line and not line.isspace():
+            first = first if lines else number
+            lines.append(line)
+            size += len(line) + 1
+    if lines:
+        yield from finish_document("\n".join(lines), f"{where}:{first}", report)
+
+
+def _read_each_line(blocks: Iterable[bytes], where: str, report: ReadReport) -> Iterator[str]:
+    for number, raw in read_lines(blocks, where, report, max_bytes=MAX_LINE_BYTES, cut=True):
+        line = decode_line(raw, where, number, report)
+        if line and not line.isspace():
+            yield from finish_document(line, f"{where}:{number}", report)
+
+
+def _read_json_lines(
+    blocks: Iterable[bytes], where: str, report: ReadReport, text_key: str
+) -> Iterator[str]:
+    for number, raw in read_lines(blocks, where, report, max_bytes=MAX_RECORD_BYTES, cut=False):
+        if not raw or raw.isspace():
+            continue
+        here = f"{where}:{number}"
+        line = decode_line(raw, where, number, report)
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            if line:
+                report.add_problem("line skipped: not JSON", here, error)
+            continue
+        if not isinstance(record, dict) or text_key not in record:
+            found = ", ".join(list(record)[:8]) if isinstance(record, dict) else type(record)
+            report.add_problem(
+                f"line skipped: no {text_key!r} (--config.corpus.text_key=...)", here, found
+            )
+            continue
+        yield from _finish_value(record[text_key], here, report)
+
+
+def _read_parquet(file: BinaryIO, where: str, report: ReadReport, text_key: str) -> Iterator[str]:
+    import pyarrow
+    import pyarrow.parquet
+
+    row = 0
+    try:
+        table = pyarrow.parquet.ParquetFile(file)
+        if text_key not in table.schema_arrow.names:
+            report.add_problem(
+                f"file skipped: no column {text_key!r} (--config.corpus.text_key=...)",
+                where,
+                ", ".join(table.schema_arrow.names[:8]),
+            )
+            return
+        for batch in table.iter_batches(batch_size=256, columns=[text_key]):
+            for value in batch.column(0).to_pylist():
+                row += 1
+                yield from _finish_value(value, f"{where}:{row}", report)
+    except (pyarrow.ArrowException, OSError) as error:
+        report.add_problem("file is damaged: kept what could be read", f"{where}:{row}", error)
+
+
+def _finish_value(value: object, here: str, report: ReadReport) -> Iterator[str]:
+    """Yields the document that a field of a record holds."""
+    if isinstance(value, list) and all(isinstance(part, str) for part in value):
+        value = "\n".join(value)
+    if not isinstance(value, str):
+        report.add_problem("record skipped: its text is not a string", here, type(value).__name__)
+        return
+    if "\0" in value:
+        value = value.replace("\0", "")
+        report.add_problem("NUL bytes removed", here)
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # half a surrogate pair, which JSON can spell
+        value = value.encode("utf-8", "replace").decode()
+        report.add_problem("invalid Unicode replaced", here)
+    yield from finish_document(value.replace("\r\n", "\n"), here, report)
+
+
+def _read_xml(blocks: Iterable[bytes], where: str, report: ReadReport) -> Iterator[str]:
+    articles = read_articles(blocks)
+    try:
+        for article in articles:
+            yield from finish_document(article, where, report)
+    except ValueError as error:
+        report.add_problem("article skipped: broken XML", where, error)
+
+
+def _read_tar(
+    blocks: Iterable[bytes],
+    where: str,
+    report: ReadReport,
+    text_key: str,
+    encoding: str,
+    lines: bool,
+) -> Iterator[str]:
+    try:
+        with tarfile.open(fileobj=_BlockFile(blocks), mode="r|") as archive:
+            for member in archive:
+                kind, _ = file_format(member.name)
+                if not member.isfile() or kind in ("", ".parquet", ".tar"):
+                    continue
+                file = archive.extractfile(member)
+                here = f"{where}:{member.name}"
+                yield from _read_stream(file, member.name, here, report, text_key, encoding, lines)
+    except (tarfile.TarError, EOFError) as error:
+        report.add_problem("archive is damaged or cut short: kept what could be read", where, error)
+
+
+class _BlockFile:
+    """The blocks of a stream behind the `read(size)` that tarfile asks for."""
+
+    def __init__(self, blocks: Iterable[bytes]) -> None:
+        self._blocks = iter(blocks)
+        self._rest = b""
+
+    def read(self, size: int) -> bytes:
+        parts, wanted = [], size
+        while wanted > 0:
+            if not self._rest:
+                self._rest = next(self._blocks, b"")
+                if not self._rest:
+                    break
+                continue
+            parts.append(self._rest[:wanted])
+            self._rest = self._rest[wanted:]
+            wanted -= len(parts[-1])
+        return b"".join(parts)
+
+
+def read_dataset(
+    path_or_id: str,
+    *,
+    config_name: str | None = None,
+    split: str = "train",
+    text_key: str = "text",
+    report: ReadReport,
+) -> Iterator[str]:
+    """Yields the documents of a `datasets` data set, streamed: a hub id, or a local folder.
+
+    Args:
+      path_or_id: a hub id, a folder of data files, or what `Dataset.save_to_disk` wrote.
+      config_name: of data sets that have several configurations.
+      split: which part.
+      text_key: the column with the text.
+      report: counts what was read and what was wrong.
+
+    Raises:
+      ValueError: it cannot be loaded, or gave no document; says what to give instead.
+    """
+    import datasets
+
+    is_folder = os.path.exists(path_or_id)
+    if not is_folder and not is_hub_reachable():
+        raise ValueError(
+            f"the data set {path_or_id} is not on this machine and the Hugging Face hub cannot be "
+            f"reached; give a local folder, or files: {OPTION}"
+        )
+    try:
+        if any(
+            os.path.exists(os.path.join(path_or_id, name))
+            for name in ("state.json", "dataset_dict.json")
+        ):
+            data = datasets.load_from_disk(path_or_id)
+            data = data[split] if isinstance(data, datasets.DatasetDict) else data
+        else:
+            data = datasets.load_dataset(path_or_id, config_name, split=split, streaming=True)
+    except Exception as error:
+        raise ValueError(
+            f"the data set {path_or_id} cannot be loaded ({type(error).__name__}: {error}); give "
+            f"another one, or files: {OPTION}"
+        ) from error
+    before = report.documents
+    for number, record in enumerate(data):
+        if text_key not in record:
+            raise ValueError(
+                f"{path_or_id}: got the columns {', '.join(record)}, expected {text_key!r}; give "
+                "--config.corpus.text_key=..."
+            )
+        yield from _finish_value(record[text_key], f"{path_or_id}:{number}", report)
+    if report.documents == before:
+        raise ValueError(
+            f"got 0 documents from the data set {path_or_id} ({split}), expected text; give "
+            f"another one, or files: {OPTION}\n{report.summary()}"
+        )

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Teacher and student together: which layers imitate which, and whether they can."""
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from edad_jax.distillation import student_init
+from edad_jax.models import config_json, convert, init, pretrained
+from edad_jax.models.config import BertConfig, ExBertConfig, ExtensionConfig
+from edad_jax.models.exbert import ExBert
+from edad_jax.models.heads import WidthProjection
+from edad_jax.models.hf_files import load_checkpoint
+from edad_jax.models.precision import Precision
+from edad_jax.types import Vocabulary
+
+
+@dataclasses.dataclass(frozen=True)
+class Nets:
+    """Teacher, student, and the map from the student's width to the teacher's."""
+
+    teacher: ExBert
+    student: ExBert
+    projection: WidthProjection
+
+    @property
+    def student_taps(self) -> tuple[int, ...]:
+        """Returns all layers of the student."""
+        return tuple(range(self.student.config.base.num_hidden_layers))
+
+    @property
+    def teacher_taps(self) -> tuple[int, ...]:
+        """Returns the teacher layer that each student layer imitates."""
+        return layer_map(self.teacher.config.base.num_hidden_layers, len(self.student_taps))
+
+
+def layer_map(teacher_layers: int, student_layers: int) -> tuple[int, ...]:
+    """Returns, for each student layer, the teacher layer (from 0) that it imitates.
+
+    TinyBERT's uniform map: student layer m imitates teacher layer m N / M (from 1), so 12 -> 4
+    gives 3, 6, 9, 12. Where M does not divide N it is rounded up, so that the last layers
+    always meet: 6 -> 4 gives 2, 3, 5, 6.
+
+    Raises:
+      ValueError: where the student has more layers than the teacher.
+    """
+    if not 0 < student_layers <= teacher_layers:
+        raise ValueError(
+            f"a student of {student_layers} layers cannot imitate a teacher of {teacher_layers}; "
+            "config.student.num_hidden_layers must be between 1 and the teacher's"
+        )
+    return tuple(-(-m * teacher_layers // student_layers) - 1 for m in range(1, student_layers + 1))
+
+
+def check_heads(teacher: ExBert, student: ExBert) -> None:
+    """Raises ValueError where attention scores of the two nets cannot be compared by index."""
+    (teacher_base, teacher_added), (student_base, student_added) = (
+        teacher.config.score_heads,
+        student.config.score_heads,
+    )
+    if teacher_base != student_base:
+        raise ValueError(
+            f"the student has {student_base} attention heads and the teacher {teacher_base}; "
+            f"TinyBERT compares heads one by one: set config.student.num_attention_heads="
+            f"{teacher_base}"
+        )
+    if teacher_added and student_added and teacher_added != student_added:
+        raise ValueError(
+            f"the student's extension has {student_added} heads and the teacher's {teacher_added};"
+            f" set config.student.extension.num_attention_heads={teacher_added}"
+        )
+
+
+LOG = logging.getLogger(__name__)
+
+
+NO_EXTENSION = 0  # exBERT's own convention: an extension of width 0 is none
+
+
+def build_teacher(
+    section: ConfigDict, vocabulary: Vocabulary, precision: Precision, seed: Sequence[int]
+) -> tuple[ExBert, dict, tuple[str, ...]]:
+    """Returns the teacher, its parameters, and which of its heads start from random values.
+
+    section.checkpoint is a BERT, DistilBERT or ALBERT in Hugging Face layout, to which the
+    extension is added (an ALBERT takes none), or a model that this project exported, which is
+    taken as it is.
+    """
+    if is_exported(section.checkpoint):
+        exbert, params = pretrained.load_model(section.checkpoint)
+        convert.check_vocabulary(vocabulary.size, exbert)
+        rates = {
+            name: section[name]
+            for name in ("hidden_dropout_prob", "attention_probs_dropout_prob")
+            if section[name] is not None
+        }
+        exbert = dataclasses.replace(exbert, base=dataclasses.replace(exbert.base, **rates))
+        return ExBert(exbert, *precision), params, ()
+    checkpoint = load_checkpoint(section.checkpoint)
+    base = config_json.bert_config(
+        checkpoint.config,
+        hidden_dropout_prob=section.hidden_dropout_prob,
+        attention_probs_dropout_prob=section.attention_probs_dropout_prob,
+    )
+    if section.from_scratch:
+        base = dataclasses.replace(base, vocab_size=vocabulary.base_size)
+    convert.check_vocabulary(vocabulary.base_size, base)
+    extension = extension_config(section.extension)
+    config_json.family_of(base, extended=extension is not None)  # it must be written when learned
+    model = ExBert(ExBertConfig(base, extension, vocabulary.added_size), *precision)
+    params = init.init_params(model, seed, gate_bias=section.gate_bias)
+    if section.from_scratch:
+        return model, params, tuple(params)  # SciBERT's way: only the sizes are the checkpoint's
+    loaded = convert.bert_params(checkpoint, base, fresh=section.fresh)
+    params = init.load_over(params, loaded)
+    if section.added_words == "pieces" and vocabulary.added_size:
+        params = init.begin_added_words(params, vocabulary.added_pieces)
+    return model, params, tuple(section.fresh)
+
+
+def build_student(
+    section: ConfigDict, vocabulary: Vocabulary, precision: Precision, seed: Sequence[int]
+) -> tuple[ExBert, dict]:
+    """Returns the student and its random parameters."""
+    model = ExBert(student_config(section, vocabulary), *precision)
+    return model, init.init_params(model, seed, gate_bias=section.gate_bias)
+
+
+def inheritance_rules(section: ConfigDict, teacher: ExBertConfig) -> student_init.Rules:
+    """Returns what the student takes of its teacher, as config.student.inherit says.
+
+    Raises:
+      ValueError: layers that the teacher has not, or not as many as the student.
+    """
+    names = section.inherit
+    depths = (teacher.base.num_hidden_layers, section.num_hidden_layers)
+    layers = {
+        "uniform": layer_map,
+        "distilbert": student_init.distilbert_layers,
+        "listed": lambda *depths: student_init.check_listed(names.layers, *depths),
+    }[names.layer_rule](*depths)
+    return student_init.Rules(layers, names.feed_forward, names.width)
+
+
+def student_config(section: ConfigDict, vocabulary: Vocabulary) -> ExBertConfig:
+    """Returns the student's sizes."""
+    base = BertConfig(
+        vocab_size=vocabulary.base_size,
+        **{
+            field.name: section[field.name]
+            for field in dataclasses.fields(BertConfig)
+            if field.name != "vocab_size"
+        },
+    )
+    return ExBertConfig(base, extension_config(section.extension), vocabulary.added_size)
+
+
+def is_exported(path: str) -> bool:
+    """Returns whether a directory holds a model that this project exported."""
+    config_file = Path(path).expanduser() / "config.json"
+    return config_file.is_file() and '"extension_vocab_size"' in config_file.read_text("utf-8")
+
+
+def extension_config(section: ConfigDict | None) -> ExtensionConfig | None:
+    """Returns the sizes of the extension blocks, or None where there are none."""
+    if section is None or section.hidden_size == NO_EXTENSION:
+        return None
+    return ExtensionConfig(**section)

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run leaves: nets in Hugging Face layout, a summary, a picture, a few lines to read."""
+
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from edad_jax.data.prepare import Prepared
+from edad_jax.distillation import evaluate, minilm, triple
+from edad_jax.distillation.build import Run
+from edad_jax.export.huggingface import ModelCard, save_model
+from edad_jax.files import write_json
+from edad_jax.models import init
+from edad_jax.report import training
+from edad_jax.report.tables import markdown_table
+from edad_jax.training import state
+from edad_jax.training.metrics import read_metrics
+from edad_jax.training.progress import TIME_COSTS
+
+
+def leave_result(
+    config: ConfigDict, workdir: Path, prepared: Prepared, run: Run, train_state: state.TrainState
+) -> dict:
+    """Returns the summary, after writing all that a run leaves; to be called by process 0.
+
+    Writes workdir/student and, where the teacher learned, workdir/teacher (Hugging Face layout),
+    summary.json and training.png, and prints the figures.
+    """
+    trained = jax.device_get(train_state.params)
+    params = {
+        net: {
+            part: tree
+            for part, tree in run.all_params(trained, net).items()
+            if part != "projection"  # serves distillation, and is no part of the student
+        }
+        for net in run.models
+    }
+    logged = read_metrics(workdir / "metrics.jsonl")
+    lines = [line for line in logged if any(_is_heldout(k) for k in line)]
+    newest = {name: value for line in logged for name, value in line.items()}
+    speed = evaluate.measure_speed(
+        {net: (model, params[net]) for net, model in run.models.items()},
+        length=config.rows.max_length,
+    )
+    summary = {
+        "method": config.method,
+        "steps": int(train_state.step),
+        "time_cost": {name: newest[name] for name in TIME_COSTS if name in newest},
+        "heldout": {"start": lines[0], "middle": lines[len(lines) // 2], "end": lines[-1]},
+        "nets": {
+            net: {
+                "parameters": init.count_parameters(params[net]),
+                "parameters_trained": init.count_parameters(trained.get(net, {})),
+                "rows_per_second": speed[net],
+            }
+            for net in run.models
+        },
+        "data": prepared.facts,
+    }
+    for net in run.trained:
+        save_model(
+            workdir / net,
+            params[net],
+            run.models[net].config,
+            prepared.tokenizer_dir,
+            card=_card(config, net, summary),
+        )
+    write_json(workdir / "summary.json", summary)
+    picture = training.plot_training(workdir)
+    print(_result_text(workdir, summary, picture), flush=True)
+    return summary
+
+
+def _is_heldout(name):
+    return name.startswith("heldout/")
+
+
+def _card(config, net, summary):
+    end = summary["heldout"]["end"]
+    figures = {name: value for name, value in end.items() if _is_heldout(name) and net in name}
+    if "heldout/agreement" in end:
+        figures["heldout/agreement"] = end["heldout/agreement"]
+    settings = {
+        name: section.to_dict() if isinstance(section, ConfigDict) else section
+        for name, section in config.items()
+        if name not in ("corpus", "vocabulary", "parallel", "checkpoint", "progress", "prepared")
+    }
+    return ModelCard(
+        title=f"{net} of an edad-jax run ({config.method})",
+        summary={
+            "student": "A small domain encoder, distilled and adapted to its domain by edad-jax.",
+            "teacher": "A BERT with an exBERT extension, adapted to its domain by edad-jax.",
+        }[net],
+        data={
+            "corpus": {k: v for k, v in config.corpus.items() if v},
+            "vocabulary": summary["data"]["vocabulary"],
+            "rows": summary["data"]["rows"]["train"],
+            "teacher checkpoint": Path(config.teacher.checkpoint).name,
+        },
+        settings=settings,
+        measured=_untrained(config, net)
+        | figures
+        | {"steps": summary["steps"]}
+        | summary["nets"][net],
+    )
+
+
+def _untrained(config, net):
+    """Returns words for the card: what of the exported student never had a loss."""
+    if net != "student":
+        return {}
+    learned, told = set(), {}
+    if config.method == "edad" and config.alpha != "only_distillation":
+        learned = {"MLM", "NSP"} if config.rows.mode == "pairs" else {"MLM"}
+    elif config.method in triple.METHODS and (config.triple.soft or config.triple.mlm):
+        learned = {"MLM"}
+    elif config.method in minilm.METHODS:
+        told["last block"] = "trained in its queries, keys and values only; fine-tune before use"
+    there = ("MLM", "NSP") if config.student.has_pooler else ("MLM",)
+    if untrained := [head for head in there if head not in learned]:
+        told["heads"] = f"untrained, no loss of this run reached them: {', '.join(untrained)}"
+    return told
+
+
+def _result_text(workdir, summary, picture):
+    """Returns the few lines that a run ends with."""
+    start, end = summary["heldout"]["start"], summary["heldout"]["end"]
+    rows = []
+    for net, facts in summary["nets"].items():
+        rows.append(
+            {
+                "": net,
+                "parameters": f"{facts['parameters'] / 1e6:.1f}M",
+                "rows/s": f"{facts['rows_per_second']:.1f}",
+                "held-out MLM accuracy": f"{start[f'heldout/{net}_mlm_accuracy']:.1%} -> "
+                f"{end[f'heldout/{net}_mlm_accuracy']:.1%}",
+                "held-out MLM loss": f"{start[f'heldout/{net}_mlm_loss']:.2f} -> "
+                f"{end[f'heldout/{net}_mlm_loss']:.2f}",
+            }
+        )
+        if any(name.endswith("nsp_accuracy") for name in end):
+            nsp = end.get(f"heldout/{net}_nsp_accuracy")  # a net without pooler has none
+            rows[-1]["NSP accuracy"] = None if nsp is None else f"{nsp:.1%}"
+    text = "\n" + markdown_table(rows, list(rows[0]))
+    if len(rows) == 2:
+        teacher, student = (summary["nets"][net] for net in ("teacher", "student"))
+        size = student["parameters"] / teacher["parameters"]
+        speed = student["rows_per_second"] / teacher["rows_per_second"]
+        text += (
+            f"\nstudent against teacher: {size:.2f} of the size, {speed:.1f} times the speed; "
+            f"they agree on {end['heldout/agreement']:.1%} of the masked pieces\n"
+        )
+    left = ", ".join(
+        f"{workdir.name}/{net}/" for net in summary["nets"] if (workdir / net).exists()
+    )
+    return (
+        text + f"left in {workdir.parent}: {left}, {workdir.name}/{picture.name}, metrics.jsonl\n"
+    )

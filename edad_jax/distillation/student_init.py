@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A student that begins with what its teacher knows, as far as it fits.
+
+    layers         student layer m begins as teacher layer layers[m]; the blocks of a teacher that
+                   shares its layers are all the same one
+    embeddings     are copied; of a factorised teacher, a full student takes the product tables
+    heads          are copied, where both nets have them; the MLM head of a factorised teacher as
+                   the linear map nearest to it (`factorised`)
+    feed-forward   where narrower: the units that weigh most, or none (random)
+    width          where narrower: the coordinates with most energy (`narrowing`)
+
+With equal sizes all of this is a plain copy. DistilBERT (Sanh et al. 2019, section 3) begins so,
+with every other layer; how to cut a net that is too wide no paper of ours says.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from edad_jax.models import factorised, narrowing
+from edad_jax.models.config import ExBertConfig
+
+LAYER_RULES = ("uniform", "distilbert", "listed")
+FEED_FORWARD_RULES = ("largest", "random")
+WIDTH_RULES = ("equal", "energetic")
+
+
+@dataclasses.dataclass(frozen=True)
+class Rules:
+    """What a student takes of its teacher; see the top of this file."""
+
+    layers: tuple[int, ...]  # for each student layer a teacher layer, from 0
+    feed_forward: str = "largest"  # of a narrower one: those units, or random
+    width: str = "equal"  # a narrower student: an error, or its most energetic coordinates
+
+
+def distilbert_layers(teacher_layers: int, student_layers: int) -> tuple[int, ...]:
+    """Returns teacher layers evenly spread from the first to the last, rounded half up.
+
+    12 -> 6 gives DistilBERT's 0, 2, 4, 7, 9, 11; 12 -> 4 gives 0, 4, 7, 11 and 12 -> 3 gives
+    0, 6, 11. A student of one layer takes the first.
+
+    Raises:
+      ValueError: where the student has more layers than the teacher.
+    """
+    if not 0 < student_layers <= teacher_layers:
+        raise ValueError(
+            f"a student of {student_layers} layers cannot begin with those of a teacher that has "
+            f"{teacher_layers}; config.student.num_hidden_layers must be between 1 and those"
+        )
+    steps = max(1, student_layers - 1)
+    return tuple(
+        (2 * m * (teacher_layers - 1) + steps) // (2 * steps) for m in range(student_layers)
+    )
+
+
+def check_listed(layers: Sequence[int], teacher_layers: int, student_layers: int) -> tuple:
+    """Returns the layers that a configuration lists.
+
+    Raises:
+      ValueError: not one for each layer of the student, or one that the teacher has not.
+    """
+    if len(layers) != student_layers or not all(0 <= m < teacher_layers for m in layers):
+        raise ValueError(
+            f"config.student.inherit.layers={tuple(layers)}: expected one teacher layer, from 0 to "
+            f"{teacher_layers - 1}, for each of the student's {student_layers}"
+        )
+    return tuple(layers)
+
+
+def check_section(section: ConfigDict) -> None:
+    """Raises ValueError where config.student.inherit names no rule, or lists layers amiss."""
+    for name, known in (
+        ("layer_rule", LAYER_RULES),
+        ("feed_forward", FEED_FORWARD_RULES),
+        ("width", WIDTH_RULES),
+    ):
+        if section.inherit[name] not in known:
+            raise ValueError(
+                f"config.student.inherit.{name}={section.inherit[name]!r} is not one of "
+                f"{', '.join(known)}"
+            )
+    is_listed = section.inherit.layer_rule == "listed"
+    count = len(section.inherit.layers)
+    if count != (section.num_hidden_layers if is_listed else 0):
+        raise ValueError(
+            f"config.student.inherit.layers={tuple(section.inherit.layers)} with layer_rule="
+            f"{section.inherit.layer_rule!r}: expected one teacher layer for each of the student's "
+            f"{section.num_hidden_layers} with layer_rule='listed', and () with the other rules"
+        )
+
+
+def inherit(
+    params: Mapping[str, Any],
+    student: ExBertConfig,
+    teacher_params: Mapping[str, Any],
+    teacher: ExBertConfig,
+    rules: Rules,
+) -> dict[str, Any]:
+    """Returns the student's params with the teacher's in place of random ones.
+
+    Random stay: the map to the teacher's width; extension blocks that have other heads than the
+    teacher's, or more numbers; positions and heads that the teacher has not.
+
+    Args:
+      params: of the student, random.
+      student: its sizes.
+      teacher_params: all of the teacher's parameters.
+      teacher: its sizes.
+      rules: what to take.
+
+    Raises:
+      ValueError: the student is wider than the teacher, or has other heads or other words; names
+        the option.
+    """
+    check_sizes(student, teacher, rules)
+    theirs = jax.tree.map(
+        lambda x: np.asarray(x, np.float32), _chosen(teacher_params, teacher, rules)
+    )
+    if student.base.shares_layers:
+        theirs["base"] = {name: theirs["base"][name] for name in ("embeddings", "layers_0")}
+    if teacher.base.embedding_size and not student.base.embedding_size:
+        theirs = factorised.full_tables(theirs)
+    if teacher.base.type_vocab_size and not student.base.type_vocab_size:
+        theirs["base"]["embeddings"] = _without_segments(theirs["base"]["embeddings"])
+    kept = np.arange(teacher.base.hidden_size)
+    if student.base.hidden_size < len(kept):
+        kept = narrowing.strongest(
+            narrowing.coordinate_energy(theirs["base"]), student.base.hidden_size
+        )
+    cut = narrowing.narrow(
+        theirs, kept, student, teacher, random_units=rules.feed_forward == "random"
+    )
+    return _laid_over(params, cut)
+
+
+def check_sizes(student: ExBertConfig, teacher: ExBertConfig, rules: Rules) -> None:
+    """Raises ValueError where the student cannot begin with its teacher's parameters."""
+    ours, theirs = student.base, teacher.base
+    if ours.hidden_size > theirs.hidden_size or (
+        ours.hidden_size < theirs.hidden_size and rules.width == "equal"
+    ):
+        raise ValueError(
+            f"the student is {ours.hidden_size} wide and the teacher {theirs.hidden_size}: "
+            f"config.student.init='teacher' needs config.student.hidden_size={theirs.hidden_size}, "
+            "or less with config.student.inherit.width='energetic'"
+        )
+    if (ours.vocab_size, student.extension_vocab_size) != (
+        theirs.vocab_size,
+        teacher.extension_vocab_size,
+    ):
+        raise ValueError(
+            f"the student has {ours.vocab_size} words and {student.extension_vocab_size} added "
+            f"ones, the teacher {theirs.vocab_size} and {teacher.extension_vocab_size}; "
+            "config.student.init='teacher' needs the same words in both"
+        )
+    if ours.num_attention_heads != theirs.num_attention_heads:
+        raise ValueError(
+            f"the student has {ours.num_attention_heads} attention heads and the teacher "
+            f"{theirs.num_attention_heads}: config.student.init='teacher' needs "
+            f"config.student.num_attention_heads={theirs.num_attention_heads}"
+        )
+    if ours.intermediate_size > theirs.intermediate_size and rules.feed_forward != "random":
+        raise ValueError(
+            f"the student's feed-forward layers have {ours.intermediate_size} units and the "
+            f"teacher's {theirs.intermediate_size}: take no more, or let them begin at random, "
+            "config.student.inherit.feed_forward='random'"
+        )
+    if ours.embedding_size not in (0, theirs.embedding_size):
+        raise ValueError(
+            f"the student has embedding_size={ours.embedding_size} and the teacher "
+            f"{theirs.embedding_size}: config.student.init='teacher' needs the same, or 0"
+        )
+    if ours.shares_layers and not theirs.shares_layers:
+        raise ValueError(
+            "the student shares its layers and the teacher does not: with "
+            "config.student.init='teacher' set config.student.shares_layers=False"
+        )
+
+
+def _chosen(params, config, rules):
+    """Returns the teacher's parameters with the student's layers, under the student's numbers."""
+    chosen = {part: dict(tree) for part, tree in params.items()}
+    for part in ("base", "extension"):
+        tree = chosen.get(part, {})
+        shared = part == "base" and config.base.shares_layers
+        for name in list(tree):
+            if name.startswith(("layers_", "gates_")):
+                del tree[name]
+        for ours, theirs in enumerate(rules.layers):
+            for kind in ("layers", "gates"):
+                source = f"{kind}_{0 if shared else theirs}"
+                if source in params.get(part, {}):
+                    tree[f"{kind}_{ours}"] = params[part][source]
+    return chosen
+
+
+def _without_segments(tables):
+    """Returns embeddings whose positions have the vector of segment A in them."""
+    tables = dict(tables)
+    first_d = tables.pop("token_type")["embedding"][0]
+    tables["position"] = {"embedding": tables["position"]["embedding"] + first_d}
+    return tables
+
+
+def _laid_over(params, theirs):
+    """Returns params in which `theirs` stand where there are such; of tables the known rows."""
+
+    def leaf(path, mine):
+        node = theirs
+        for key in path:
+            node = node.get(key.key) if isinstance(node, Mapping) else None
+        if node is None:
+            return mine
+        if path[-1].key == "embedding":  # positions or segments may be more or fewer
+            rows = min(len(mine), len(node))
+            node = np.concatenate([node[:rows], mine[rows:]])
+        assert node.shape == mine.shape, (path, node.shape, mine.shape)
+        return node.astype(mine.dtype)
+
+    return jax.tree_util.tree_map_with_path(leaf, params)

@@ -1,9 +1,0 @@
-# SPDX-License-Identifier: Apache-2.0
-"""The training methods by name: which nets each trains, and what makes its step."""
-
-from edad_jax import distill, minilm, triple
-
-TRAINED_NETS = distill.METHODS | triple.METHODS | minilm.METHODS
-MAKERS = distill.MAKERS | triple.MAKERS | minilm.MAKERS
-# These read the teacher's MLM head, so it must have learned to predict words.
-NEED_MLM_HEAD = ("triple",)

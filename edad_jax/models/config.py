@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sizes and options of an encoder: BERT's (Devlin et al. 2019), and those of its kin.
+
+DistilBERT (Sanh et al. 2019)   type_vocab_size=0, has_pooler=False
+ALBERT (Lan et al. 2020)        shares_layers=True, embedding_size=128, hidden_act="gelu_new"
+"""
+
+import dataclasses
+
+ACTIVATIONS = ("gelu", "gelu_new")  # by the error function, as in BERT; by tanh, as in ALBERT
+
+
+@dataclasses.dataclass(frozen=True)
+class BertConfig:
+    """Sizes of an encoder, under the names that the config.json of a BERT or ALBERT uses."""
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    max_position_embeddings: int
+    type_vocab_size: int  # 0: no segment vectors
+    hidden_dropout_prob: float
+    attention_probs_dropout_prob: float
+    layer_norm_eps: float
+    initializer_range: float
+    has_pooler: bool = True  # False: neither pooler nor next-sentence head
+    shares_layers: bool = False  # one block, applied num_hidden_layers times
+    embedding_size: int = 0  # width of the tables before a map to hidden_size; 0: no such map
+    hidden_act: str = "gelu"  # one of ACTIVATIONS
+
+    def __post_init__(self):
+        """Raises ValueError where the heads do not divide the width, or for another activation."""
+        check_heads(self.hidden_size, self.num_attention_heads, "hidden_size")
+        if self.hidden_act not in ACTIVATIONS:
+            raise ValueError(
+                f"got hidden_act={self.hidden_act!r}, expected one of {', '.join(ACTIVATIONS)}"
+            )
+        for name in ("type_vocab_size", "embedding_size"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"got {name}={getattr(self, name)}, expected 0 (none) or more")
+
+    @property
+    def table_width(self) -> int:
+        """Returns the width of the word, position and segment vectors."""
+        return self.embedding_size or self.hidden_size
+
+    @property
+    def stored_layers(self) -> int:
+        """Returns the number of blocks that have parameters of their own."""
+        return 1 if self.shares_layers else self.num_hidden_layers
+
+
+def check_heads(width: int, heads: int, name: str) -> None:
+    """Raises ValueError where `heads` do not divide `width`."""
+    if heads < 1 or width % heads:
+        raise ValueError(
+            f"{name}={width} is not divisible by num_attention_heads={heads}; "
+            f"choose {name}={max(1, width // max(heads, 1)) * max(heads, 1)} or another head count"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class ExtensionConfig:
+    """Inner widths of the extension blocks; the residual stream keeps the base's width."""
+
+    hidden_size: int  # of queries, keys and values
+    intermediate_size: int
+    num_attention_heads: int
+
+    def __post_init__(self):
+        """Raises ValueError where the heads do not divide the width."""
+        check_heads(self.hidden_size, self.num_attention_heads, "extension hidden_size")
+
+
+@dataclasses.dataclass(frozen=True)
+class ExBertConfig:
+    """A base BERT, its extension blocks (None: no blocks), and the number of words added."""
+
+    base: BertConfig
+    extension: ExtensionConfig | None
+    extension_vocab_size: int
+
+    @property
+    def vocab_size(self) -> int:
+        """Returns the size of the joint vocabulary."""
+        return self.base.vocab_size + self.extension_vocab_size
+
+    @property
+    def score_heads(self) -> tuple[int, int]:
+        """Returns the number of original and extension heads in a tapped score tensor."""
+        return (
+            self.base.num_attention_heads,
+            self.extension.num_attention_heads if self.extension else 0,
+        )
+
+
+REMATS = ("none", "blocks")
+
+
+ATTENTIONS = ("explicit", "fused")
+
+
+@dataclasses.dataclass(frozen=True)
+class Execution:
+    """Choices between memory and time; of a run, not of a model, so no config.json knows them.
+
+    Attributes:
+      remat: "blocks" keeps only the input of each block for the backward pass, and computes what
+        is inside once more there ("rematerialisation", Chen et al. 2016, Training deep nets with
+        sublinear memory cost); "none" keeps all. On a CPU that helps only with
+        XLA_FLAGS=--xla_cpu_enable_concurrency_optimized_scheduler=false: by default XLA orders a
+        CPU's program for concurrency, and computes what is inside once more long before its time.
+      attention: "fused" computes attention as one operation (`attention.py`) in layers that are not
+        tapped and drop no weights; "explicit" step by step everywhere.
+    """
+
+    remat: str = "none"
+    attention: str = "explicit"
+
+    def __post_init__(self):
+        """Raises ValueError for a name that is not on offer."""
+        for name, choices in (("remat", REMATS), ("attention", ATTENTIONS)):
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"config.{name}={getattr(self, name)!r} is not one of {', '.join(choices)}"
+                )
+
+    def check_dropout(self, net: str, rate: float | None) -> None:
+        """Raises ValueError where a net that learns would drop weights of fused attention.
+
+        Args:
+          net: "teacher" or "student".
+          rate: of the dropout of attention weights; None: not known yet.
+        """
+        if self.attention == "fused" and rate:
+            raise ValueError(
+                f"config.attention='fused' cannot drop attention weights, and the {net}'s rate is "
+                f"{rate}; set --config.{net}.attention_probs_dropout_prob=0.0, or take "
+                "--config.attention=explicit"
+            )

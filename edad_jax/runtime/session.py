@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An exported model: its folder, its session, and texts as the pieces that it reads.
+
+numpy, onnxruntime and tokenizers alone.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import tokenizers
+
+from edad_jax.runtime import windows
+
+MODEL_FILE = "model.onnx"
+
+
+class ExportedModel:
+    """A session, its tokenizer and its windows; what all kinds of model share.
+
+    Args:
+      directory: what launch/export.py wrote with --format onnx or onnx-int8.
+      batch_size: windows that the net reads at once.
+      max_length: pieces of a window, [CLS] and [SEP] included; 0 for 128, or as many as the
+        model has positions.
+      overlap: pieces that neighbouring windows share; None for a quarter of them.
+      threads: of a product; 0 for as many as there are cores.
+
+    Raises:
+      ValueError: a file is missing, damaged or does not fit the others; the model does another
+        task, or a tagger's labels are not those of entities; the windows are longer than the
+        model's positions.
+    """
+
+    architecture = ""  # how the class's name ends in config.json
+    outputs = ("logits",)
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        batch_size: int = 32,
+        max_length: int = 0,
+        overlap: int | None = None,
+        threads: int = 0,
+    ):
+        directory = Path(directory).expanduser()
+        self.config = read_config(directory)
+        architectures = self.config.get("architectures") or [""]
+        if not architectures[0].endswith(self.architecture):
+            raise ValueError(
+                f"{directory} has a {architectures[0]}, {type(self).__name__} expected one that "
+                f"ends in {self.architecture}"
+            )
+        limit = self.config["max_position_embeddings"]
+        max_length = max_length or min(128, limit)
+        overlap = max_length // 4 if overlap is None else overlap
+        if not 4 <= max_length <= limit or not 0 <= overlap < max_length - 2 or batch_size < 1:
+            raise ValueError(
+                f"got max_length={max_length}, overlap={overlap}, batch_size={batch_size}; "
+                f"expected max_length from 4 to {limit}, a smaller overlap, a batch of 1 or more"
+            )
+        self.batch_size, self.max_length, self.overlap = batch_size, max_length, overlap
+        self._tokenizer = _read_tokenizer(directory, self.config)
+        ids = {name: self._tokenizer.token_to_id(f"[{name}]") for name in ("CLS", "SEP", "UNK")}
+        self._cls, self._sep, self._unknown = ids["CLS"], ids["SEP"], ids["UNK"]
+        if None in ids.values():
+            raise ValueError(f"{directory}/tokenizer.json lacks one of [CLS], [SEP], [UNK]")
+        self.session = _open(directory, threads)
+        shapes = {output.name: output.shape for output in self.session.get_outputs()}
+        _check_outputs(directory, shapes, self.outputs, self.config)
+
+    def cut(self, text):
+        """Returns the pieces of a text. Surrogates, which no encoding knows, count as unknown."""
+        return windows.tokenize(self._tokenizer, text)
+
+    def run_windows(
+        self, pieces: Sequence[windows.Pieces], output: str
+    ) -> Iterator[tuple[windows.Window, np.ndarray]]:
+        """Yields every window of every text, short ones first, with its rows of an output.
+
+        Of an output for each piece, the rows are those of the pieces that are judged here.
+        """
+        cut = [
+            window
+            for number, text in enumerate(pieces)
+            for window in windows.cut(number, len(text.ids), self.max_length - 2, self.overlap)
+        ]
+        cut.sort(key=lambda window: window.end - window.start)
+        for begin in range(0, len(cut), self.batch_size):
+            batch = cut[begin : begin + self.batch_size]
+            rows = [pieces[window.text].ids[window.start : window.end] for window in batch]
+            (values,) = self.session.run(
+                [output], windows.feed([[self._cls, *ids, self._sep] for ids in rows])
+            )
+            for row, window in enumerate(batch):
+                if values.ndim == 2:
+                    yield window, values[row]
+                else:
+                    first = window.keep_start - window.start + 1
+                    yield window, values[row, first : first + window.keep_end - window.keep_start]
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """Returns what config.json says of a model; ValueError where a file lacks or is damaged."""
+    for name in (MODEL_FILE, "config.json", "tokenizer.json"):
+        if not (directory / name).is_file():
+            raise ValueError(
+                f"{directory} lacks {name}; expected what launch/export.py --format onnx writes"
+            )
+    path = directory / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        missing = {"vocab_size", "hidden_size", "max_position_embeddings"} - set(config)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: {error}; export the model again") from error
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(sorted(missing))}; export the model again")
+    return config
+
+
+def _read_tokenizer(directory, config):
+    path = directory / "tokenizer.json"
+    try:
+        tokenizer = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises nothing more definite
+        raise ValueError(f"{path}: {error}; export the model again") from error
+    got, expected = tokenizer.get_vocab_size(), config["vocab_size"]
+    if got != expected:
+        raise ValueError(
+            f"{path} has {got} pieces, the model {expected}: "
+            "it belongs to another model; export this one again"
+        )
+    # The size says little: students of one recipe have as many pieces, whatever their corpus.
+    got = hashlib.sha256(path.read_bytes()).hexdigest()
+    expected = config.get("tokenizer_sha256", got)  # older exports lack it
+    if got != expected:
+        raise ValueError(
+            f"{path} has the SHA-256 {got}, config.json says {expected}: "
+            "it belongs to another model; export this one again"
+        )
+    return windows.whole(tokenizer)
+
+
+def _open(directory, threads):
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(
+            str(directory / MODEL_FILE), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # onnxruntime's own kinds have no common parent
+        raise ValueError(
+            f"{directory / MODEL_FILE}: onnxruntime cannot read it ({error}); "
+            "export the model again"
+        ) from error
+
+
+def _check_outputs(directory, shapes, wanted, config):
+    if not set(wanted) <= set(shapes):
+        raise ValueError(
+            f"{directory}/{MODEL_FILE} gives {list(shapes)}, expected {list(wanted)}; "
+            "export the model again"
+        )
+    widths = {
+        "logits": len(config.get("id2label", {})),
+        "last_hidden_state": config["hidden_size"],
+    }
+    for name in wanted:
+        width = shapes[name][-1]  # a text where the file leaves it open
+        if isinstance(width, int) and width != widths.get(name, width):
+            raise ValueError(
+                f"{directory}/{MODEL_FILE} gives {width} numbers as {name}, config.json says "
+                f"{widths[name]}: one of them belongs to another model; export this one again"
+            )
+
+
+def read_labels(config: dict[str, Any]) -> list[str]:
+    """Returns the names of a classifier's or tagger's labels by number."""
+    named = {int(number): label for number, label in config.get("id2label", {}).items()}
+    if not named or sorted(named) != list(range(len(named))):
+        raise ValueError(f"config.json says id2label={named}, expected names from number 0 on")
+    return [named[number] for number in range(len(named))]
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Returns the probabilities of logits [..., labels]."""
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return shifted / shifted.sum(axis=-1, keepdims=True)

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What fine-tuning leaves: scores of every seed, their mean, predictions, a model, pictures."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from edad_jax.export import huggingface
+from edad_jax.files import write_json
+from edad_jax.models import pretrained
+from edad_jax.models.config import ExBertConfig
+from edad_jax.report import figures
+from edad_jax.report.tables import markdown_table
+from edad_jax.tasks import scores
+
+MOST_DRAWN_CLASSES = 40  # a larger confusion matrix cannot be read as a picture
+
+# The scores that are averaged over seeds, where a task has them.
+AVERAGED = ("f1", "precision", "recall", "paper_metric", "accuracy", "macro_f1", "exact_match")
+
+
+def average(seeds: Mapping[str, Mapping]) -> dict[str, dict]:
+    """Returns {"test/f1": {"mean", "half", "count"}, ...} over the seeds that did not fail.
+
+    `half` is half the width of the 95% interval by Student's t; None for a single seed.
+    """
+    sound = [seed for seed in seeds.values() if not seed["failed"]]
+    return {
+        f"{split}/{name}": scores.mean_interval([seed[split][name] for seed in sound])._asdict()
+        for split in ("devel", "test")
+        for name in AVERAGED
+        if sound and name in sound[0].get(split, {})
+    }
+
+
+def leave_outcome(
+    config: ConfigDict,
+    workdir: Path,
+    task: Any,
+    examples: Mapping[str, Sequence],
+    predictions: Mapping[str, Sequence],
+    summary: dict,
+    params: dict,
+    sizes: ExBertConfig,
+) -> None:
+    """Writes predictions/, model/, then summary.json, and last the pictures.
+
+    summary.json marks the run as finished: a picture that cannot be drawn costs no scores.
+
+    Args:
+      config: of the run; config.model has the tokenizer.
+      workdir: where to.
+      task: its `write_predictions` writes one split of one seed.
+      examples: of each split.
+      predictions: split -> seed number -> labels of each example.
+      summary: all figures.
+      params: of all seeds; the one that did best on the development split is saved.
+      sizes: of the encoder.
+    """
+    names = list(summary["seeds"])
+    sound = [number for number, name in enumerate(names) if not summary["seeds"][name]["failed"]]
+    headline = summary["headline"]
+    best = max(sound, key=lambda number: summary["seeds"][names[number]]["devel"][headline])
+    (workdir / "predictions").mkdir(exist_ok=True)
+    for split, by_seed in predictions.items():
+        for number in sound:
+            path = workdir / "predictions" / f"{split}-seed-{names[number]}.tsv"
+            task.write_predictions(path, examples[split], by_seed[number])
+    split = "test" if "test" in predictions else "devel"
+    measured = summary["seeds"][names[best]][split]
+    huggingface.save_model(
+        workdir / "model",
+        jax.tree.map(lambda x: x[best], params),
+        sizes,
+        pretrained.tokenizer_folder(config.model),
+        card=huggingface.ModelCard(
+            title=f"{Path(config.model).name} fine-tuned on {summary['data']}",
+            summary=f"A {config.task} model, fine-tuned by edad-jax.",
+            data={"examples": summary["examples"], "data": summary["data"]},
+            settings={name: value for name, value in config.items() if name != "parallel"},
+            measured={f"{split} {name}": measured[name] for name in AVERAGED if name in measured}
+            | {"seed": int(names[best]), "means": summary["means"]},
+        ),
+        task=huggingface.Task(config.task, tuple(summary["labels"])),
+    )
+    write_json(workdir / "summary.json", summary)
+    by_seed = list(zip(*summary["devel_by_epoch"], strict=True))
+    figures.plot_seeds(
+        workdir / "tuning.png",
+        range(1, len(summary["devel_by_epoch"]) + 1),
+        {f"development set: {headline}": [by_seed[number] for number in sound]},
+        ylabel=headline,
+    )
+    if "confusion" in measured and len(measured["labels"]) <= MOST_DRAWN_CLASSES:
+        figures.plot_confusion(
+            workdir / "confusion.png",
+            measured["confusion"],
+            measured["labels"],
+            title=f"{summary['data']}, {split} split, seed {names[best]}",
+        )
+
+
+def describe(summary: Mapping) -> str:
+    """Returns the lines that a run ends with: a table of scores, and one of entity types."""
+    columns = [
+        name for name in AVERAGED if any(key.endswith(f"/{name}") for key in summary["means"])
+    ]
+    rows = []
+    for split in ("devel", "test"):
+        for name, seed in summary["seeds"].items():
+            row = {"split": split, "seed": name}
+            if seed["failed"]:
+                rows.append(row | {columns[0]: "failed: the loss was not finite"})
+            elif split in seed:
+                rows.append(row | {key: percent(seed[split][key]) for key in columns})
+        means = {
+            key: show_interval(summary["means"][f"{split}/{key}"])
+            for key in columns
+            if f"{split}/{key}" in summary["means"]
+        }
+        if means and len(summary["seeds"]) > 1:
+            rows.append({"split": split, "seed": "mean ± 95%"} | means)
+    text = "\n" + markdown_table(rows, ["split", "seed", *columns]) + "\n"
+    name, seed = next(item for item in summary["seeds"].items() if not item[1]["failed"])
+    split = "test" if "test" in seed else "devel"
+    kinds = seed[split].get("types", seed[split].get("classes", {}))
+    types = [
+        {"type": kind, "entities" if "types" in seed[split] else "texts": values["support"]}
+        | {key: percent(values[key]) for key in ("f1", "precision", "recall")}
+        for kind, values in kinds.items()
+    ]
+    if types:
+        text += f"\n{split} split, seed {name}:\n\n{markdown_table(types, list(types[0]))}\n"
+    minutes = summary["time_cost"]["train/seconds"] / 60
+    return text + f"training took {minutes:.1f} minutes for {len(summary['seeds'])} seed(s)\n"
+
+
+def percent(value: float) -> str:
+    """Returns 0.91234 as 91.23."""
+    return f"{100 * value:.2f}"
+
+
+def show_interval(interval: Mapping) -> str:
+    """Returns the mean and half the 95% interval in percent, as 91.23 ± 0.45."""
+    half = interval["half"]
+    return percent(interval["mean"]) + ("" if half is None else f" ± {100 * half:.2f}")
+
+
+def show_difference(interval: Mapping) -> str:
+    """Returns a mean difference and half its 95% interval in points, as +1.23 ± 0.45."""
+    return f"{100 * interval['mean']:+.2f} ± {100 * interval['half']:.2f}"

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The folder of one run: its resolved configuration, and stages that are done once.
+
+workdir/
+  config.json     the configuration with every default and override in place
+  vocabulary/     tokenizer with the added words       (stage)
+  rows/           train/ and heldout/, fixed length    (stage)
+  checkpoints/    see `checkpoint`
+  metrics.jsonl   see `metrics`
+  teacher/, student/, summary.json, training.png       the result
+"""
+
+import functools
+import json
+import operator
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from edad_jax.data.stages import differences
+from edad_jax.files import write_json
+
+# A run may be resumed on other devices, or with other habits of logging and saving.
+MAY_CHANGE = (
+    "parallel",
+    "checkpoint",
+    "log_every_steps",
+    "progress",
+    "rows.workers",
+    "batch_size_per_device",
+    "memory_gb",  # how batch_size came about, which must be the same
+    "remat",
+    "attention",  # the same numbers but for rounding, as on other devices
+)
+
+LEFT_BY_TRAINING = ("checkpoints", "metrics.jsonl")
+
+
+def open_workdir(workdir: str | os.PathLike[str], config: Mapping[str, Any]) -> Path:
+    """Returns the absolute path of a folder that belongs to this configuration.
+
+    Writes config.json into a new folder. In one where a run has begun, all but MAY_CHANGE must
+    agree. Before that a mistake may still be mended: text and rows are guarded by `run_stage`.
+
+    Raises:
+      ValueError: the folder belongs to another configuration (names the keys), its config.json
+        is damaged, or the folder cannot be written.
+    """
+    workdir = Path(workdir).expanduser().resolve()
+    config = json.loads(json.dumps(config))  # tuples become lists, as they will be read back
+    path = workdir / "config.json"
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            write_json(path, config)
+            return workdir
+        if not os.access(workdir, os.W_OK):
+            raise PermissionError(13, "not writable")
+        there = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(
+            f"--workdir={workdir}: got {error.strerror}, expected a folder that can be written; "
+            "choose another"
+        ) from error
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{path}:{error.lineno}: got damaged JSON ({error.msg}), expected a run's "
+            "configuration; choose another --workdir, or put the file back"
+        ) from error
+    differing = differences(there, config, may_change=MAY_CHANGE)
+    if differing and not has_begun(workdir):
+        write_json(path, config)
+    elif differing:
+        raise ValueError(
+            f"{workdir} belongs to a run with another configuration; choose another --workdir, or "
+            "give back these values:\n  "
+            + "\n  ".join(
+                f"config.{key}: got {new!r}, the run has {old!r}" for key, old, new in differing
+            )
+        )
+    return workdir
+
+
+def has_begun(workdir: Path) -> bool:
+    """Returns whether a run has trained here, and so keeps its configuration."""
+    return any((workdir / name).exists() for name in LEFT_BY_TRAINING)
+
+
+def recorded_batch_size(workdir: str | os.PathLike[str]) -> int | None:
+    """Returns the batch size in a folder's config.json; None where it has none to be read."""
+    path = Path(workdir).expanduser() / "config.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8")).get("batch_size")
+    except (OSError, ValueError):  # `open_workdir` says what is wrong with it
+        return None
+
+
+def check_remembered(workdir: Path, name: str, value: str, *, meaning: str) -> None:
+    """Writes a value into the folder the first time, and compares it every time after.
+
+    Raises:
+      ValueError: the value is another one than at first; `meaning` says what that means.
+    """
+    path = workdir / f"{name}.json"
+    if not path.exists():
+        write_json(path, {name: value})
+        return
+    there = json.loads(path.read_text(encoding="utf-8"))[name]
+    if there != value:
+        raise ValueError(f"{path}: got {name} {value}, the run began with {there}: {meaning}")
+
+
+def _check_defaults(config, defaults, readers):
+    for name, default in defaults.items():
+        value = _read(config, name)
+        if value != default:
+            raise ValueError(
+                f"config.{name}={value!r} is read with {readers}: it would change nothing; leave "
+                f"it at {default!r}"
+            )
+
+
+def _read(config: ConfigDict, name: str) -> Any:
+    """Returns the value of an option by its dotted name."""
+    return functools.reduce(operator.getitem, name.split("."), config)

@@ -1,0 +1,425 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Models behind HTTP, over a real socket."""
+
+import asyncio
+import contextlib
+import http.client
+import json
+import re
+import resource
+import shutil
+import socket
+import subprocess
+import threading
+import time
+import urllib.parse
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import uvicorn
+
+from edad_jax.export import formats
+from edad_jax.runtime.limits import Limits
+from edad_jax.runtime.models import Answer, Answers, Prediction, Reader, Span, Tagger, as_json
+from edad_jax.runtime.server import create_app
+from tests.export.test_formats import save, tokenizer_dir  # noqa: F401, a fixture
+from tests.tiny_text import WORDS
+
+LIMITS = Limits(body_bytes=5_000, text_characters=200, texts=4, waiting=8, gather_seconds=0.01)
+
+
+class Counter:
+    """A model that counts letters, and how it was called; "fail" makes it fail."""
+
+    def __init__(self, seconds=0.0):
+        self.seconds, self.batches = seconds, []
+
+    def __call__(self, texts):
+        self.batches.append(len(texts))
+        time.sleep(self.seconds)
+        for text in texts:
+            if text == "fail":
+                raise RuntimeError("a bug of the model")
+            yield Prediction(f"length {len(text)}", 1.0, {})
+
+
+class Echo(Reader):
+    """Answers with the question's length and the context's last letters."""
+
+    def __init__(self):
+        pass
+
+    def __call__(self, pairs):
+        for question, context in pairs:
+            yield Answers([Answer(context[-3:], len(context) - 3, len(context), len(question))])
+
+
+def request_of(body):
+    """Returns the bytes of a request for prediction, after which its connection ends."""
+    head = (
+        "POST /v1/predict HTTP/1.1\r\nHost: here\r\nConnection: close\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def answer_of(received):
+    """Returns (status, body) of the bytes of an answer."""
+    head, _, body = received.partition(b"\r\n\r\n")
+    return int(head.split()[1]), body.decode()
+
+
+def rest_of(connection):
+    """Returns (status, body) of the answer that a connection gets."""
+    with connection, connection.makefile("rb") as answer:
+        return answer_of(answer.read())
+
+
+class Server:
+    """The application in a thread, at a free port."""
+
+    def __init__(self, models, limits=LIMITS):
+        settings = uvicorn.Config(create_app(models, limits), port=0, log_level="critical")
+        self.server = uvicorn.Server(settings)
+        self.thread = threading.Thread(target=self.server.run)
+
+    def __enter__(self):
+        self.thread.start()
+        while not self.server.started:
+            time.sleep(0.01)
+        self.port = self.server.servers[0].sockets[0].getsockname()[1]
+        return self
+
+    def __exit__(self, *_):
+        self.server.should_exit = True
+        self.thread.join()
+
+    def ask(self, path, body=None, *, method=None, headers=None):
+        """Returns (status, headers, body as text)."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        try:
+            method = method or ("GET" if body is None else "POST")
+            given = {"Content-Type": "application/json"} | (headers or {})
+            given = {name: value for name, value in given.items() if value is not None}
+            is_chunked = "Transfer-Encoding" in given
+            connection.request(method, path, body, given, encode_chunked=is_chunked)
+            answer = connection.getresponse()
+            return answer.status, dict(answer.getheaders()), answer.read().decode()
+        finally:
+            connection.close()
+
+    def begin(self, body):
+        """Returns a connection after it has sent a request for prediction but for its last byte."""
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=60)
+        connection.sendall(request_of(body)[:-1])
+        return connection
+
+    def predict(self, *texts, **others):
+        status, _, body = self.ask("/v1/predict", json.dumps({"texts": texts} | others))
+        return status, json.loads(body)
+
+
+@pytest.fixture(scope="module")
+def server():
+    with Server({"first": Counter(), "second": Counter(), "reader": Echo()}) as running:
+        yield running
+
+
+def test_texts_are_answered_in_their_order(server):
+    status, answer = server.predict("a", "", "é😀", model="second")
+    assert status == 200 and answer["model"] == "second" and answer["milliseconds"] > 0
+    assert [result["label"] for result in answer["results"]] == ["length 1", "length 0", "length 2"]
+    assert server.predict("a")[1]["model"] == "first"
+
+
+def test_questions_are_answered_from_their_contexts(server):
+    pairs = [{"question": "who?", "context": "it was me"}, {"question": "?", "context": "abc"}]
+    status, _, body = server.ask("/v1/predict", json.dumps({"questions": pairs, "model": "reader"}))
+    assert status == 200
+    answers = [result["answers"][0] for result in json.loads(body)["results"]]
+    assert [(each["text"], each["start"], each["score"]) for each in answers] == [
+        (" me", 6, 4),
+        ("abc", 0, 1),
+    ]
+    pairs[0]["context"] = "x" * 197
+    status, _, body = server.ask("/v1/predict", json.dumps({"questions": pairs, "model": "reader"}))
+    assert status == 413 and "201 characters" in body
+
+
+def test_models_health_metrics_page_and_interface_are_there(server):
+    assert json.loads(server.ask("/v1/models")[2])["models"][1]["name"] == "second"
+    assert server.ask("/health")[0] == 200
+    server.predict("a")
+    metrics = server.ask("/metrics")[2]
+    assert 'edad_requests_total{status="200"}' in metrics and "edad_seconds_bucket" in metrics
+    assert "/v1/predict" in json.loads(server.ask("/openapi.json")[2])["paths"]
+    status, headers, page = server.ask("/")
+    assert status == 200 and headers["content-type"].startswith("text/html")
+    assert "v1/predict" in page
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "says"),
+    [
+        ("{", 422, "JSON"),
+        ("[]", 422, "dictionary"),
+        ("{}", 422, "got no texts"),
+        ('{"questions": [{"question": "a", "context": "b"}]}', 422, "'first' reads texts"),
+        ('{"questions": [{"question": "a"}]}', 422, "context"),
+        ('{"texts": ["a"], "model": "reader"}', 422, "'reader' reads questions"),
+        ('{"texts": "a"}', 422, "list"),
+        ('{"texts": [1]}', 422, "string"),
+        ('{"texts": []}', 422, "at least 1"),
+        (
+            '{"texts": ["a"], "model": "third"}',
+            404,
+            "expected one of ['first'",
+        ),
+        (json.dumps({"texts": ["a"] * 5}), 413, "got 5 texts, expected 4 at most"),
+        (json.dumps({"texts": ["a" * 201]}), 413, "201 characters, expected 200"),
+        (json.dumps({"texts": ["a" * 6_000]}), 413, "more than 5,000 bytes"),
+        (b"\xff\xfe", 422, "JSON"),
+        (b'{"texts": ["\xff"]}', 400, "parsing the body"),
+        ('{"texts": [NaN]}', 422, "body.texts.0: Input should be a valid string"),
+        ('{"texts": [1e999]}', 422, "body.texts.0: Input should be a valid string"),
+        ('{"texts": "\\ud800"}', 422, "body.texts: Input should be a valid list"),
+        ('{"texts": ["a"], "model": "\\ud800"}', 404, "got model"),
+        ('{"questions": [{"\\ud800": 1}]}', 422, "body.questions.0.question: Field required"),
+        (
+            json.dumps({"texts": [1] * 1_000}),
+            422,
+            "body.texts.0: Input should be a valid string; /openapi.json says",
+        ),
+        ('{"texts": ["\\ud800"]}', 200, "length 1"),  # json allows it, so the models do
+    ],
+)
+def test_what_is_wrong_with_a_request_is_told(server, body, status, says):
+    got, _, answer = server.ask("/v1/predict", body)
+    assert got == status, answer
+    assert says in (answer if status == 200 else json.loads(answer)["detail"])
+    assert server.predict("still there")[0] == 200
+
+
+@pytest.mark.parametrize("content_type", [None, "application/x-www-form-urlencoded", "text/plain"])
+@pytest.mark.parametrize("body", [b'{"texts": ["secret"]}', b"secret \xff\xfe"])
+def test_a_body_that_is_not_sent_as_json_is_told_so_and_not_repeated(server, body, content_type):
+    status, _, answer = server.ask("/v1/predict", body, headers={"Content-Type": content_type})
+    assert status == 422
+    told = json.loads(answer)["detail"]
+    assert f"content type {content_type!r}, expected application/json" in told
+    assert "secret" not in told
+
+
+def test_the_interface_says_what_a_refusal_looks_like(server):
+    route = json.loads(server.ask("/openapi.json")[2])["paths"]["/v1/predict"]["post"]
+    assert set(route["responses"]) == {"200", "4XX"}
+
+
+def test_a_large_body_is_refused_whatever_its_header_says(server):
+    chunks = (b"x" * 1_000 for _ in range(20))
+    headers = {"Transfer-Encoding": "chunked"}
+    assert server.ask("/v1/predict", chunks, headers=headers)[0] == 413
+    assert server.ask("/v1/predict", method="PUT")[0] == 405
+    assert server.ask("/nowhere")[0] == 404
+
+
+def test_a_failing_model_fails_that_request_alone(server):
+    with ThreadPoolExecutor(6) as threads:
+        texts = ["a", "fail", "bb", "ccc", "fail", "d"]
+        bodies = [json.dumps({"texts": [text]}) for text in texts]
+        statuses = [each[0] for each in threads.map(lambda b: server.ask("/v1/predict", b), bodies)]
+    assert statuses == [200, 500, 200, 200, 500, 200]
+    assert 'edad_requests_total{status="500"} 2.0' in server.ask("/metrics")[2]
+
+
+@pytest.fixture
+def many_files():
+    """Lets the process open what a thousand connections need at both of their ends."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 4_096:
+        pytest.skip(f"got {hard} files at once (ulimit -Hn), expected 4096")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 4_096), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def ask_at_once(port, bodies):
+    """Returns (status, body) for each; all are connected before the first one is sent."""
+
+    async def finish(reader, writer, body):
+        writer.write(request_of(body))
+        try:
+            return answer_of(await reader.read())
+        finally:
+            writer.close()
+
+    async with asyncio.timeout(60):
+        connections = await asyncio.gather(
+            *(asyncio.open_connection("127.0.0.1", port) for _ in bodies)
+        )
+        return await asyncio.gather(
+            *(finish(*ends, body) for ends, body in zip(connections, bodies, strict=True))
+        )
+
+
+@pytest.mark.parametrize("admitted", [16, 1_000])
+def test_of_a_thousand_requests_at_once_none_is_lost_and_none_fails(many_files, admitted):
+    model = Counter(seconds=0.002)
+    bodies = [json.dumps({"texts": ["x" * (number % 90)]}).encode() for number in range(1_000)]
+    with Server({"only": model}, Limits(waiting=admitted)) as running:
+        answers = asyncio.run(ask_at_once(running.port, bodies))
+        assert "edad_waiting 0.0" in running.ask("/metrics")[2]
+    statuses = [status for status, _ in answers]
+    assert len(statuses) == 1_000 and set(statuses) <= {200, 429}
+    assert statuses.count(200) >= admitted
+    assert statuses.count(429) > 0 or admitted == 1_000
+    for number, (status, answer) in enumerate(answers):
+        if status == 200:
+            assert json.loads(answer)["results"][0]["label"] == f"length {number % 90}"
+        else:
+            assert "requests are under way; try again" in answer
+    assert max(model.batches) > 1  # those that came together were read together
+    assert sum(model.batches) == statuses.count(200)
+
+
+def wait_until(is_so):
+    limit = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def begin_all(server, body):
+    """Gives as many connections as the server admits, each with a request but for its last byte."""
+    with contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(server.begin(body)) for _ in range(LIMITS.waiting)]
+        wait_until(lambda: f"edad_waiting {LIMITS.waiting}.0" in server.ask("/metrics")[2])
+        yield connections
+
+
+def test_one_request_too_many_is_refused_before_its_body_has_come(server):
+    body = json.dumps({"texts": ["abc"]}).encode()
+    with begin_all(server, body) as connections:
+        status, answer = rest_of(server.begin(body))
+        assert status == 429 and f"{LIMITS.waiting} requests are under way" in answer
+        for connection in connections:
+            connection.sendall(body[-1:])
+        answers = [rest_of(connection) for connection in connections]
+    assert [status for status, _ in answers] == [200] * LIMITS.waiting
+    assert server.predict("a")[0] == 200
+
+
+def test_a_client_that_goes_leaves_its_place(server):
+    with begin_all(server, b'{"texts": ["abc"]}'):
+        pass
+    wait_until(lambda: "edad_waiting 0.0" in server.ask("/metrics")[2])
+    assert server.predict("a")[0] == 200
+
+
+def test_a_slow_body_is_given_up():
+    with Server({"only": Counter()}, Limits(body_seconds=0.2)) as running:
+        connection = running.begin(b'{"texts": ["abc"]}')
+        start = time.monotonic()
+        status, answer = rest_of(connection)  # read to its end: the server closes it
+        assert 0.1 < time.monotonic() - start < 30
+        assert status == 408 and "got 17 bytes of a body in 0.2 seconds" in answer
+        assert "edad_waiting 0.0" in running.ask("/metrics")[2]
+        assert running.predict("a")[0] == 200
+
+
+def test_a_client_that_does_not_read_its_answer_holds_no_place():
+    long = [Prediction("a" * 20_000_000, 1.0, {})]  # more than any socket's buffers hold
+    with Server({"only": lambda texts: long}, Limits(waiting=1)) as running:
+        body = b'{"texts": ["abc"]}'
+        with running.begin(body) as connection:
+            connection.sendall(body[-1:])
+            assert connection.recv(8) == b"HTTP/1.1"
+            assert running.ask("/v1/predict", "[]")[0] == 422
+
+
+def test_a_real_tagger_says_over_http_what_it_says_alone(tmp_path, tokenizer_dir):  # noqa: F811
+    model = formats.load(save(tmp_path / "model", tokenizer_dir, "tagging"))
+    folder = formats.export(model, "onnx", tmp_path / "onnx")
+    tagger = Tagger(folder, max_length=12, overlap=4, threads=1)
+    texts = [" ".join((WORDS * 3)[number : number + 1 + number % 30]) for number in range(40)]
+    texts += ["", "\0", "😀 é\u0301", "안녕 뇌"]
+    expected = [as_json(spans)["entities"] for spans in tagger(texts)]
+    assert sum(map(len, expected)) > 20
+    bodies = [json.dumps({"texts": [text]}).encode() for text in texts]
+    with Server({"tagger": tagger}, Limits()) as running:
+        answers = asyncio.run(ask_at_once(running.port, bodies))
+    for (status, answer), entities in zip(answers, expected, strict=True):
+        assert status == 200, answer
+        assert json.loads(answer)["results"] == [
+            {"entities": [each | {"score": pytest.approx(each["score"])} for each in entities]}
+        ]
+
+
+class OneSpan:
+    """A model that finds whatever stands after a smiley."""
+
+    def __call__(self, texts):
+        for text in texts:
+            at = text.index("\U0001f600") + 2
+            yield [Span("Disease", at, len(text), text[at:], 0.9)]
+
+
+def shown_at(address, folder):
+    """Returns a page as Chromium has it once its scripts have run."""
+    return subprocess.run(
+        [
+            "chromium",
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            f"--user-data-dir={folder}",
+            "--virtual-time-budget=10000",
+            "--dump-dom",
+            address,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    ).stdout
+
+
+NEEDS_CHROMIUM = pytest.mark.skipif(
+    not shutil.which("chromium"), reason="needs Debian's package chromium"
+)
+
+
+def test_the_interface_says_routes_with_an_example_that_works(server):
+    status, _, interface = server.ask("/openapi.json")
+    assert status == 200
+    interface = json.loads(interface)
+    assert {"/v1/predict", "/v1/models", "/health"} <= interface["paths"].keys()
+    properties = interface["components"]["schemas"]["Request"]["properties"]
+    body = json.dumps({"texts": properties["texts"]["examples"][0]})
+    assert server.ask("/v1/predict", body)[0] == 200
+    assert server.ask("/redoc")[0] == 404
+
+
+@NEEDS_CHROMIUM
+def test_the_page_marks_what_each_model_finds(tmp_path):
+    with Server({"student": OneSpan(), "teacher": OneSpan()}) as running:
+        query = urllib.parse.urlencode({"text": "\U0001f600 <b>fever</b>"})
+        shown = shown_at(f"http://127.0.0.1:{running.port}/?{query}", tmp_path)
+    assert shown.count("<section>") == 2
+    assert len(re.findall(r"<mark[^>]*>&lt;b&gt;fever&lt;/b&gt;<small>Disease", shown)) == 2
+    assert len(re.findall(r"<span>[\d.]+ ms</span>", shown)) == 2
+
+
+@NEEDS_CHROMIUM
+def test_the_page_tells_of_a_failure_that_is_no_json(tmp_path):
+    def fail(texts):
+        raise RuntimeError("a bug of the model")
+
+    with Server({"only": fail}) as running:
+        shown = shown_at(f"http://127.0.0.1:{running.port}/?text=a", tmp_path)
+    assert '<p class="error">500 Internal Server Error</p>' in shown
+
+
+def test_no_model_is_an_error():
+    with pytest.raises(ValueError, match="got no model"):
+        create_app({})

@@ -1,0 +1,411 @@
+# SPDX-License-Identifier: Apache-2.0
+import csv
+import json
+import subprocess
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from edad_jax.data.tokenizer import load_tokenizer
+from edad_jax.export import huggingface
+from edad_jax.models import init, pretrained
+from edad_jax.models.exbert import ExBert
+from edad_jax.models.heads import Classifier
+from edad_jax.tasks import finetune as room
+from edad_jax.tasks.data.labelled import read_labelled
+from edad_jax.tasks.data.tagged import read_tagged
+from edad_jax.tasks.finetune import default_workdir, finetune
+from edad_jax.tasks.prediction import make_predictor
+from edad_jax.tasks.result import describe
+from edad_jax.tasks.rows import name_labels
+from edad_jax.tasks.setup import TASKS, prepare_examples
+from edad_jax.tasks.step import TaskNet
+from edad_jax.training import state
+from edad_jax.training.metrics import read_metrics
+from tests.tiny_run import ROOT, command, environment, run_command
+from tests.tiny_tasks import (
+    tiny_sentences,
+    tiny_tuning,
+    write_labelled,
+    write_tagged,
+    write_tagging,
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_tagging(tmp_path_factory.mktemp("tagging") / "words")
+
+
+@pytest.fixture(scope="module")
+def tuned(finished, data, tmp_path_factory):
+    """Returns (workdir, summary) of a student tuned with two seeds; tests change nothing there."""
+    workdir = tmp_path_factory.mktemp("tuned") / "run"
+    config = tiny_tuning("tagging", finished.workdir / "student", data, seeds=2, epochs=6)
+    return workdir, finetune(config, str(workdir))
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    return write_labelled(tmp_path_factory.mktemp("texts") / "texts.csv")
+
+
+@pytest.fixture(scope="module")
+def classified(finished, texts, tmp_path_factory):
+    """Returns (workdir, summary) of a student tuned on texts; tests change nothing there."""
+    workdir = tmp_path_factory.mktemp("classified") / "run"
+    config = tiny_tuning("classification", finished.workdir / "student", texts, epochs=8)
+    return workdir, finetune(config, str(workdir))
+
+
+def test_a_student_learns_to_tag_and_every_seed_is_scored(tuned):
+    workdir, summary = tuned
+    assert set(summary["seeds"]) == {"0", "1"}
+    assert summary["labels"] == ["O", "B-Vowel", "I-Vowel"]
+    assert summary["means"]["test/f1"]["mean"] > 0.25
+    assert summary["means"]["test/f1"]["half"] is not None
+    for seed in summary["seeds"].values():
+        assert not seed["failed"]
+        assert set(seed["test"]) >= {"f1", "precision", "recall", "types", "paper_metric"}
+        best = np.array(summary["devel_by_epoch"])[seed["best_epoch"] - 1]
+        assert seed["devel"]["f1"] in best.tolist()
+    assert json.loads((workdir / "summary.json").read_text(encoding="utf-8")) == json.loads(
+        json.dumps(summary)
+    )
+    assert (workdir / "tuning.png").stat().st_size > 5_000
+
+
+def test_predictions_are_aligned_with_the_original_words(tuned, data):
+    workdir, summary = tuned
+    text = (workdir / "predictions" / "test-seed-0.tsv").read_text(encoding="utf-8")
+    gold = (data / "test.tsv").read_text(encoding="utf-8")
+    columns = [line.rsplit("\t", 1)[0] for line in text.strip().split("\n")]
+    assert columns == gold.strip().split("\n")
+
+
+def test_the_saved_model_gives_the_scores_of_the_best_seed(tuned, data):
+    workdir, summary = tuned
+    sizes, params, task = pretrained.load_task_model(str(workdir / "model"))
+    assert task == ("tagging", ("O", "B-Vowel", "I-Vowel"))
+    assert set(params) == {"base", "extension", "classifier"}
+    net = TaskNet("tagging", ExBert(sizes, jnp.float32), Classifier(sizes.base, 3, jnp.float32))
+    examples, _ = read_tagged(str(data))
+    rows = TASKS["tagging"].rows(
+        examples["test"], load_tokenizer(workdir / "model"), task.labels, max_length=32
+    )
+    predict = make_predictor(net, batch_size=8, max_length=32)
+    (logits,) = predict(jax.tree.map(lambda x: x[None], params), rows)
+    predicted = name_labels(rows, logits, task.labels)
+    best = max(summary["seeds"].values(), key=lambda seed: seed["devel"]["f1"])
+    assert TASKS["tagging"].quick_score(examples["test"], predicted) == best["test"]["f1"]
+
+
+def test_the_log_has_each_seeds_score_by_epoch_and_the_time_cost(tuned):
+    workdir, summary = tuned
+    lines = read_metrics(workdir / "metrics.jsonl")
+    assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    scores = [[line["devel/f1/seed-0"], line["devel/f1/seed-1"]] for line in lines]
+    assert scores == summary["devel_by_epoch"]
+    assert summary["time_cost"]["train/seconds"] == lines[-1]["train/seconds"] > 0
+
+
+def test_a_finished_run_is_not_run_again(tuned, finished, data, monkeypatch):
+    workdir, summary = tuned
+    monkeypatch.setattr(room, "_train", None)
+    config = tiny_tuning("tagging", finished.workdir / "student", data, seeds=2, epochs=6)
+    assert finetune(config, str(workdir)) == json.loads(json.dumps(summary))
+
+
+def test_a_killed_run_goes_on_after_its_last_saved_epoch_and_ends_the_same(
+    tuned, finished, data, tmp_path, monkeypatch
+):
+    config = tiny_tuning(
+        "tagging",
+        finished.workdir / "student",
+        data,
+        seeds=2,
+        epochs=6,
+        checkpoint__every_minutes=1e-9,
+    )
+    score = room.TASKS["tagging"].quick_score
+    calls = []
+
+    def killed(*arguments):
+        calls.append(1)
+        if len(calls) == 7:  # two seeds an epoch: in the fourth
+            raise KeyboardInterrupt
+        return score(*arguments)
+
+    monkeypatch.setattr(room.TASKS["tagging"], "quick_score", killed, raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(config, str(tmp_path / "run"))
+    calls.clear()
+    calls.extend([1] * 100)
+    summary = finetune(config, str(tmp_path / "run"))
+    assert len(calls) == 106  # three more epochs
+    assert summary["devel_by_epoch"] == tuned[1]["devel_by_epoch"]
+    assert summary["seeds"] == tuned[1]["seeds"]
+
+
+def test_seeds_at_once_give_what_seeds_in_turn_give(tuned, finished, data, tmp_path):
+    config = tiny_tuning(
+        "tagging", finished.workdir / "student", data, seeds=2, epochs=6, over_seeds="vmap"
+    )
+    together, in_turn = finetune(config, str(tmp_path / "run")), tuned[1]
+    for name, seed in in_turn["seeds"].items():
+        for split in ("devel", "test"):
+            assert together["seeds"][name][split]["f1"] == pytest.approx(seed[split]["f1"], abs=0.1)
+    lines = [read_metrics(run / "metrics.jsonl")[0] for run in (tmp_path / "run", tuned[0])]
+    for seed in ("loss/seed-0", "loss/seed-1"):
+        assert lines[0][seed] == pytest.approx(lines[1][seed], rel=1e-3)
+
+
+def test_seeds_that_do_not_fit_the_memory_at_once_take_turns(
+    tuned, finished, data, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(room, "_over_seeds", lambda config: "vmap")  # as on a GPU
+    compile_step = room.Parallel.compile
+
+    def compiled(self, step, **options):
+        run = compile_step(self, step, **options)
+
+        def limited(state, batch):
+            if len(state.seeds) > 1:
+                raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate")
+            return run(state, batch)
+
+        return limited
+
+    monkeypatch.setattr(room.Parallel, "compile", compiled)
+    config = tiny_tuning("tagging", finished.workdir / "student", data, seeds=2, epochs=6)
+    summary = finetune(config, str(tmp_path / "run"))
+    assert "2 seeds at once do not fit the device's memory" in caplog.text
+    assert summary["seeds"] == tuned[1]["seeds"]
+
+
+def test_a_seed_that_fails_is_named_and_the_others_count(
+    finished, data, tmp_path, monkeypatch, capsys, figures
+):
+    draw = init.draw
+
+    def broken(shapes, seed, *, deviation):
+        return draw(shapes, seed, deviation=np.nan if seed == (1,) else deviation)
+
+    monkeypatch.setattr(state, "draw", broken)
+    config = tiny_tuning("tagging", finished.workdir / "student", data, seeds=3, epochs=2)
+    summary = finetune(config, str(tmp_path / "run"))
+    assert [seed["failed"] for seed in summary["seeds"].values()] == [False, True, False]
+    assert summary["means"]["test/f1"]["count"] == 2
+    assert "failed: the loss was not finite" in capsys.readouterr().out
+    assert not (tmp_path / "run" / "predictions" / "test-seed-1.tsv").exists()
+    curves = [list(line.get_ydata()) for line in figures[-1].axes[0].lines]
+    sound = np.array(summary["devel_by_epoch"])[:, [0, 2]]
+    np.testing.assert_allclose(curves, [*sound.T, sound.mean(axis=1)])
+
+
+def test_the_table_of_types_says_which_seed_it_is_of(tuned):
+    _, summary = tuned
+    assert "\ntest split, seed 0:\n\n| type " in describe(summary)
+    failed = {"0": {"failed": True}, "1": summary["seeds"]["1"]}
+    assert "\ntest split, seed 1:\n\n| type " in describe(summary | {"seeds": failed})
+
+
+def test_no_seed_with_a_finite_loss_is_an_error(finished, data, tmp_path):
+    config = tiny_tuning(
+        "tagging", finished.workdir / "student", data, optimizer__learning_rate=1e30
+    )
+    with pytest.raises(FloatingPointError, match="no seed's loss is finite"):
+        finetune(config, str(tmp_path / "run"))
+
+
+def test_a_plain_bert_without_devel_and_test_is_scored_on_a_part_of_train(finished, tmp_path):
+    write_tagged(tmp_path / "data" / "train.tsv", tiny_sentences(40))
+    config = tiny_tuning("tagging", finished.inputs / "teacher", tmp_path / "data", epochs=1)
+    summary = finetune(config, str(tmp_path / "run"))
+    assert summary["examples"] == {"train": 36, "devel": 4}
+    assert "devel/f1" in summary["means"] and "test/f1" not in summary["means"]
+    assert any("devel" in line for line in summary["notes"]["reader"])
+
+
+def test_a_label_unseen_in_training_is_scored_as_missed(finished, tmp_path):
+    for split in ("train", "devel"):
+        write_tagged(tmp_path / "data" / f"{split}.tsv", tiny_sentences(16))
+    (tmp_path / "data" / "test.tsv").write_text("amygdala\tB-New\nof\tO\n", encoding="utf-8")
+    config = tiny_tuning("tagging", finished.inputs / "teacher", tmp_path / "data", epochs=1)
+    summary = finetune(config, str(tmp_path / "run"))
+    assert summary["seeds"]["0"]["test"]["types"]["New"]["recall"] == 0
+    assert any("unseen in training" in line for line in summary["notes"]["reader"])
+
+
+def test_labels_that_only_the_chosen_sentences_lack_are_named(finished, tmp_path):
+    (tmp_path / "data").mkdir()
+    for split, count in (("train", 10), ("devel", 2)):
+        lines = (f"cell\tB-T{number}\nof\tO\n" for number in range(count))
+        (tmp_path / "data" / f"{split}.tsv").write_text("\n".join(lines), encoding="utf-8")
+    tokenizer = load_tokenizer(finished.inputs / "teacher")
+    config = tiny_tuning("tagging", finished.inputs / "teacher", tmp_path / "data")
+    whole = prepare_examples(config, tokenizer)
+    assert len(whole.labels) == 11 and "unseen" not in " ".join(whole.notes["reader"])
+    config.max_train = 3
+    few = prepare_examples(config, tokenizer)
+    [note] = [line for line in few.notes["reader"] if "unseen" in line]
+    assert "7 x label unseen in training, since config.max_train=3 left it out" in note
+    lacking = [label for label in whole.labels if label not in few.labels]
+    assert note.endswith(f"({', '.join(lacking)})") and len(lacking) == 7
+
+
+def test_the_seed_of_the_split_is_used_for_sentences_too(finished, tmp_path):
+    write_tagged(tmp_path / "data" / "train.tsv", tiny_sentences(40))
+    tokenizer = load_tokenizer(finished.inputs / "teacher")
+    config = tiny_tuning("tagging", finished.inputs / "teacher", tmp_path / "data")
+    one = prepare_examples(config, tokenizer).examples["devel"]
+    config.split_seed = 1
+    assert prepare_examples(config, tokenizer).examples["devel"] != one
+
+
+def test_texts_are_classified_and_the_confusion_is_drawn(classified):
+    workdir, summary = classified
+    assert summary["examples"] == {"train": 72, "devel": 9, "test": 9}
+    scores = summary["seeds"]["0"]["test"]
+    assert np.sum(scores["confusion"]) == 9
+    assert scores["accuracy"] > 0.6
+    assert (workdir / "confusion.png").stat().st_size > 5_000
+    _, params, task = pretrained.load_task_model(str(workdir / "model"))
+    assert task == ("classification", ("high", "low", "mid")) and "pooler" in params
+
+
+def test_a_student_learns_from_a_teacher_with_another_vocabulary(finished, data, tuned, tmp_path):
+    teacher = tuned[0] / "model"  # an exBERT: its vocabulary has more words than the plain one's
+    config = tiny_tuning(
+        "tagging",
+        finished.inputs / "teacher",
+        data,
+        epochs=2,
+        teacher=str(teacher),
+        soft_weight=1.0,
+        temperature=2.0,
+    )
+    taught = finetune(config, str(tmp_path / "taught"))
+    config = tiny_tuning("tagging", finished.inputs / "teacher", data, epochs=2)
+    alone = finetune(config, str(tmp_path / "alone"))
+    assert taught["teacher"] == str(teacher)
+    losses = [
+        read_metrics(tmp_path / name / "metrics.jsonl")[0]["loss/seed-0"]
+        for name in ("taught", "alone")
+    ]
+    assert losses[0] > 0 and losses[0] != losses[1]
+    assert alone["teacher"] == ""
+
+
+def test_soft_labels_alone_bring_a_student_to_what_its_teacher_says(
+    finished, texts, classified, tmp_path
+):
+    workdir, _ = classified
+    sizes, params, task = pretrained.load_task_model(str(workdir / "model"))
+    # The same teacher, whose labels stand in another order: what it says of a text is the same.
+    params["classifier"] = jax.tree.map(lambda x: x[..., ::-1], params["classifier"])
+    teacher = huggingface.save_model(
+        tmp_path / "teacher",
+        params,
+        sizes,
+        workdir / "model",
+        card=huggingface.ModelCard(title="teacher", summary="", data={}, settings={}, measured={}),
+        task=huggingface.Task(task.kind, task.labels[::-1]),
+    )
+    # The labels to train on are wrong; those to score by are the teacher's, right or wrong.
+    wrong = dict(zip(task.labels, (*task.labels[1:], task.labels[0]), strict=True))
+    train = read_labelled(str(texts))[0]["train"]
+    write_texts(tmp_path / "data" / "train.tsv", [(each.text, wrong[each.label]) for each in train])
+    for split in ("devel", "test"):
+        path = workdir / "predictions" / f"{split}-seed-0.tsv"
+        with open(path, newline="", encoding="utf-8") as file:
+            said = [(row["text"], row["predicted"]) for row in csv.DictReader(file, delimiter="\t")]
+        write_texts(tmp_path / "data" / f"{split}.tsv", said)
+
+    config = tiny_tuning(
+        "classification",
+        finished.inputs / "teacher",
+        tmp_path / "data",
+        epochs=4,
+        teacher=str(teacher),
+        soft_weight=1.0,
+    )
+    taught = finetune(config, str(tmp_path / "run"))["seeds"]["0"]["test"]["accuracy"]
+    assert taught > 0.6  # by the labels themselves, or by the teacher's in its own order: near 0
+
+
+def write_texts(path, rows):
+    path.parent.mkdir(exist_ok=True)
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file, delimiter="\t").writerows([("text", "label"), *rows])
+
+
+def test_a_teacher_of_other_labels_is_an_error(finished, tuned, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train.tsv").write_text("cell\tB-Other\nof\tO\n\n" * 9, encoding="utf-8")
+    config = tiny_tuning(
+        "tagging", finished.inputs / "teacher", tmp_path / "data", teacher=str(tuned[0] / "model")
+    )
+    with pytest.raises(ValueError, match="fine-tune it on the same data"):
+        finetune(config, str(tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task": "parsing"}, "config.task='parsing' is not one of"),
+        ({"model": ""}, "config.model is empty"),
+        ({"data": ""}, "config.data is empty"),
+        ({"seeds": 0}, "config.seeds=0"),
+        ({"max_length": 4}, "config.max_length=4"),
+        ({"max_length": 64}, "only 40 positions"),
+        ({"soft_weight": 1.5}, "a weight between 0 and 1"),
+        ({"over_seeds": "pmap"}, "config.over_seeds='pmap' is not one of"),
+        ({"dtype": "float16"}, "config.dtype='float16'"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_named(finished, data, tmp_path, changes, message):
+    config = tiny_tuning("tagging", finished.workdir / "student", data)
+    config.update(changes)
+    with pytest.raises(ValueError, match=message):
+        finetune(config, str(tmp_path / "run"))
+
+
+def test_a_run_without_a_folder_is_called_by_its_model_and_its_data(data):
+    assert default_workdir(tiny_tuning("tagging", "runs/pmc/student/", data)) == (
+        "runs/student-words"
+    )
+    assert default_workdir(tiny_tuning("tagging", "lab/bert", "lab/reviews")) == "runs/bert-reviews"
+    with pytest.raises(ValueError, match="config.data is empty"):
+        default_workdir(tiny_tuning("tagging", "lab/bert", ""))
+
+
+def test_the_command_names_the_folder_that_it_was_not_given(tmp_path):
+    (tmp_path / "empty").mkdir()
+    words = command(
+        f"--config={ROOT}/configs/ner.py",
+        "--config.model=./none",
+        "--config.data=empty",
+        script="finetune.py",
+    )
+    done = subprocess.run(
+        words, env=environment(), cwd=tmp_path, text=True, capture_output=True, timeout=300
+    )
+    assert done.stdout == "--workdir=runs/none-empty\n" and "ValueError: got" in done.stderr
+    assert (tmp_path / "runs" / "none-empty" / "config.json").is_file()
+
+
+def test_the_command_says_what_is_wrong_in_one_line(tmp_path):
+    (tmp_path / "empty").mkdir()
+    done = run_command(
+        "--config=configs/ner.py",
+        f"--config.model={tmp_path}/none",
+        f"--config.data={tmp_path}/empty",
+        f"--workdir={tmp_path}/run",
+        script="finetune.py",
+    )
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("ValueError: got ")
+    assert "--config.model=/a/local/folder" in done.stderr

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+import math
+
+import numpy as np
+import pytest
+
+from edad_jax.training import schedules
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "quarter", "middle", "last"),
+    [
+        ("linear", 1.0, 0.75, 0.5, 0.0),
+        ("linear_reverse", 0.0, 0.25, 0.5, 1.0),
+        ("cosine", 1.0, 0.5 + math.sqrt(0.125), 0.5, 0.0),
+        ("cosine_reverse", 0.0, 0.5 - math.sqrt(0.125), 0.5, 1.0),
+        ("same", 0.5, 0.5, 0.5, 0.5),
+        ("only_distillation", 1.0, 1.0, 1.0, 1.0),
+        ("only_adaptation", 0.0, 0.0, 0.0, 0.0),
+    ],
+)
+def test_the_papers_seven_alphas(name, first, quarter, middle, last):
+    alpha = schedules.alpha(name, total_steps=200)
+    got = [float(alpha(step)) for step in (0, 50, 100, 200)]
+    np.testing.assert_allclose(got, [first, quarter, middle, last], atol=1e-6)
+
+
+def test_all_seven_are_offered():
+    for name in schedules.ALPHA_SCHEDULES:
+        assert 0 <= float(schedules.alpha(name, total_steps=7)(3)) <= 1
+    assert len(schedules.ALPHA_SCHEDULES) == 7
+
+
+def test_unknown_names_are_errors_that_list_the_known_ones():
+    with pytest.raises(ValueError, match="'lineer' is not one of linear, linear_reverse"):
+        schedules.alpha("lineer", total_steps=10)
+    with pytest.raises(ValueError, match="not one of constant, linear, warmup_linear"):
+        schedules.learning_rate("cosine", peak=1.0, warmup_steps=0, total_steps=10)
+
+
+def test_warm_up_never_wastes_an_update_and_ends_near_zero():
+    rate = schedules.learning_rate("warmup_linear", peak=1.0, warmup_steps=10, total_steps=100)
+    got = [float(rate(step)) for step in (0, 4, 9, 10, 55, 99)]
+    np.testing.assert_allclose(got, [0.1, 0.5, 1.0, 1.0, 0.5, 1 / 90], rtol=1e-5)
+
+
+def test_a_warm_up_longer_than_the_run_is_an_error():
+    with pytest.raises(ValueError, match="warm-up of 10 steps does not fit a run of 10"):
+        schedules.learning_rate("warmup_linear", peak=1.0, warmup_steps=10, total_steps=10)
