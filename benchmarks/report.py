@@ -127,7 +127,7 @@ def _describe_savings(result):
         }
         for row in result["savings"]
     ]
-    return [markdown_table(rows, list(rows[0])), "", "What config.savings lets updates leave out."]
+    return [markdown_table(rows, list(rows[0])), "", "What config.phases lets updates leave out."]
 
 
 def _describe_torch(result):

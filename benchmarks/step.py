@@ -11,10 +11,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from benchmarks import flops
-from edad_jax.distillation import edad
 from edad_jax.distillation.build import Run, assemble_run
+from edad_jax.distillation.methods import METHODS
 from edad_jax.distillation.nets import extension_config
 from edad_jax.distillation.phases import WHOLE, Phase
+from edad_jax.distillation.settings import read_settings
 from edad_jax.machine import peak_resident_bytes
 from edad_jax.models import init
 from edad_jax.models.config import BertConfig, ExBertConfig
@@ -26,6 +27,7 @@ from edad_jax.types import Batch, Vocabulary
 
 BERT_VOCABULARY = 30_522
 WARM_UP = 2  # updates that are not timed
+MEASURED = ("edad", "adaptation", "distillation")  # the single pass, and the two stages
 
 
 class Case(NamedTuple):
@@ -57,7 +59,7 @@ class Loop:
         phase = Phase(*case.phase)
         settings = dataclasses.replace(run.settings, phase=phase)
         step = parallel.compile(
-            edad.MAKERS[case.method](run.nets, settings),
+            METHODS[case.method].make_step(run.nets, settings),
             replicated_arguments=2,
             donate=True,
         )
@@ -156,7 +158,7 @@ def time_step(case: Case, *, repeats: int, peak_tflops: float | None, started: f
 
 def two_stages_over_one_pass(steps: Mapping[str, Mapping[str, Any]]) -> dict[str, float] | None:
     """Returns what both stages take over what EDAD takes; None unless all three were measured."""
-    if not set(edad.METHODS) <= set(steps):
+    if not set(MEASURED) <= set(steps):
         return None
     return {
         name: (steps["adaptation"][name] + steps["distillation"][name]) / steps["edad"][name]
@@ -180,6 +182,7 @@ def random_run(
         config.method = method
     return assemble_run(
         config,
+        read_settings(config),
         vocabulary,
         *_random_teacher(config, vocabulary, teacher_sizes),
         fresh=(),

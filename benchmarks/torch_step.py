@@ -44,13 +44,13 @@ def main():
     import jax
 
     jax.config.update("jax_platforms", "cpu")  # it only draws parameters; the device is torch's
-    from edad_jax.distillation import edad
+    from benchmarks.step import MEASURED
     from edad_jax.files import write_json
     from edad_jax.report.tables import markdown_table
 
     config = CONFIG.value
     _check_names("modes", MODE_NAMES.value, MODES)
-    _check_names("methods", METHODS.value, edad.METHODS)
+    _check_names("methods", METHODS.value, MEASURED)
     if config.accumulate_steps != 1:
         raise ValueError(
             f"got config.accumulate_steps={config.accumulate_steps}, expected 1: the torch peer "

@@ -16,14 +16,14 @@ from ml_collections import ConfigDict
 
 from benchmarks import report
 from benchmarks.job import last_words, run_job
-from benchmarks.step import BERT_VOCABULARY, batch_shape, two_stages_over_one_pass
-from edad_jax.distillation import edad
-from edad_jax.distillation.phases import WHOLE, Phase, is_off
+from benchmarks.step import BERT_VOCABULARY, MEASURED, batch_shape, two_stages_over_one_pass
+from edad_jax.distillation.phases import WHOLE, Phase, PhaseSettings
 from edad_jax.machine import describe_machine
+from edad_jax.training.sections import read_section
 
 PARTS = ("steps", "profile", "savings", "compile", "devices", "input", "checkpoint")
 DEVICE_COUNTS = (1, 2, 4)
-# Of an update that leaves out what config.savings allows, by alpha or at most updates.
+# Of an update that leaves out what config.phases allows, by alpha or at most updates.
 PHASES = (
     Phase(teacher_learns=False),
     Phase(early_weight=0.0),
@@ -75,14 +75,14 @@ def benchmark(plan: Plan, out: Path) -> dict[str, Any]:
             f"got config.batch_size_per_device={plan.config.batch_size_per_device!r}, expected the "
             "whole batch, --config.batch_size=128, which is the same on any number of devices"
         )
-    if plan.config.method not in edad.METHODS:
+    if plan.config.method not in MEASURED:
         raise ValueError(
             f"got config.method={plan.config.method!r}, expected one of "
-            f"{', '.join(edad.METHODS)}: these three are what is measured"
+            f"{', '.join(MEASURED)}: these three are what is measured"
         )
-    if not is_off(plan.config.savings):
+    if not read_section(PhaseSettings, plan.config.phases) == PhaseSettings():
         raise ValueError(
-            f"got config.savings={plan.config.savings.to_dict()}, expected all of it off: what it "
+            f"got config.phases={plan.config.phases.to_dict()}, expected all of it off: what it "
             "leaves out is measured by --parts=savings"
         )
     out.mkdir(parents=True, exist_ok=True)
@@ -170,7 +170,7 @@ class _Line:
 
 def _measure_steps(plan, jobs, result):
     steps = result["steps"] = {}
-    for method in edad.METHODS:
+    for method in MEASURED:
         steps[method] = jobs.step(f"steps: {method}", method)
         result |= {name: steps[method][name] for name in _HEAD}
     result["two_stages_over_one_pass"] = two_stages_over_one_pass(steps)

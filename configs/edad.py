@@ -7,10 +7,11 @@ r"""EDAD as in the paper: BERT-base + extension teaches a 4 x 312 student, in on
 The paper: 500 million tokens of PubMed Central, three epochs, batches of 128 rows of 128
 pieces, 17.4 h on four RTX 3090. Not yet run at that size by us; docs/results.md has what was.
 Any value can be given on the command line: --config.batch_size=64, --config.alpha=cosine.
-The paper computes all of every update; config.savings may leave out parts (edad_jax/savings.py).
+The paper computes all of every update; config.phases may leave out parts.
 """
 
-from ml_collections import ConfigDict, config_dict
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 
 def get_config() -> ConfigDict:
@@ -66,16 +67,18 @@ def get_config() -> ConfigDict:
     config.teacher.extension.num_attention_heads = 12
     config.teacher.added_words = "random"  # as in the paper; pieces: mean of their base pieces
     config.teacher.gate_bias = 0.0  # 0: original and extension begin with equal shares
-    config.teacher.hidden_dropout_prob = config_dict.placeholder(float)  # None: the checkpoint's
-    config.teacher.attention_probs_dropout_prob = config_dict.placeholder(float)
+    config.teacher.hidden_dropout_prob = placeholder(float)  # None: the checkpoint's
+    config.teacher.attention_probs_dropout_prob = placeholder(float)
 
     config.student = ConfigDict()
     config.student.init = "random"  # as in the paper; teacher: what of its parameters fits
     config.student.inherit = ConfigDict()  # how, with init=teacher
-    config.student.inherit.layer_rule = "uniform"  # TinyBERT's | distilbert | listed
-    config.student.inherit.layers = ()  # teacher layers from 0, for listed
-    config.student.inherit.feed_forward = "largest"  # of a narrower one those units; or random
-    config.student.inherit.width = "equal"  # a narrower student is an error; energetic: is cut
+    config.student.inherit.layer_rule = placeholder(
+        str
+    )  # uniform (TinyBERT's) | distilbert | listed
+    config.student.inherit.layers = placeholder(tuple)  # teacher layers from 0, for listed
+    config.student.inherit.feed_forward = placeholder(str)  # of a narrower one: largest | random
+    config.student.inherit.width = placeholder(str)  # equal | energetic: a narrower one is cut
     config.student.num_hidden_layers = 4
     config.student.hidden_size = 312
     config.student.num_attention_heads = 12
@@ -96,23 +99,24 @@ def get_config() -> ConfigDict:
     config.student.extension.num_attention_heads = 12
     config.student.gate_bias = 0.0
 
-    config.alpha = "linear"  # from 1 to 0 (section 4.4.4): distillation first, adaptation last
-    config.savings = ConfigDict()  # for method edad: what an update may leave out; no paper has it
-    config.savings.stop_teacher_below = 0.0  # the teacher learns no more once alpha stays below
-    config.savings.drop_teacher_below = 0.0  # and does not run; the student learns MLM, NSP alone
-    config.savings.teacher_every_steps = 1  # the teacher learns at every k-th update only
-    config.savings.early_taps_every_steps = 1  # all layers at every k-th, else the last
+    # What only some methods read is None here, for its default: given to another, it is an error.
+    config.alpha = placeholder(str)  # edad: linear, from 1 to 0 (section 4.4.4): first distillation
+    config.phases = ConfigDict()  # edad: what late updates may leave out; no paper has it
+    config.phases.stop_teacher_below = placeholder(float)  # 0: once alpha stays below, no learning
+    config.phases.drop_teacher_below = placeholder(float)  # 0: and no running; MLM and NSP alone
 
-    config.triple = ConfigDict()  # for methods triple and triple_adaptation; weights sum to 1
-    config.triple.soft = 0.625  # DistilBERT's 5 : 2 : 1
-    config.triple.mlm = 0.25
-    config.triple.cosine = 0.125
-    config.triple.temperature = 2.0
-    config.triple.positions = "masked"  # where soft targets are compared; all: every real piece
-    config.triple.schedule = "constant"  # or one of alpha's: the teacher's part of the weights
+    config.triple = ConfigDict()  # triple and triple_adaptation; weights sum to 1
+    config.triple.soft = placeholder(float)  # 0.625: DistilBERT's 5 : 2 : 1
+    config.triple.mlm = placeholder(float)  # 0.25
+    config.triple.cosine = placeholder(float)  # 0.125
+    config.triple.temperature = placeholder(float)  # 2
+    config.triple.positions = placeholder(str)  # masked: where soft targets are compared; or all
+    config.triple.schedule = placeholder(str)  # constant; or alpha's: the teacher's part of weights
 
     config.minilm = ConfigDict()
-    config.minilm.relation_heads = 12  # a divisor of both widths; the paper: 48 at 768
+    config.minilm.relation_heads = placeholder(
+        int
+    )  # 12: a divisor of both widths; paper: 48 at 768
 
     config.epochs = 3.0
     config.max_steps = 0  # updates; 0: as many as the epochs need

@@ -3,12 +3,12 @@
 
 The path of a batch, in file names:
 
-`data/corpus.read_documents` -> `data/pairs.make_rows` (on disk, fixed length, uint16 ids)
--> `data/batches.batch_at(step)` -> **the pmapped step** of `distill` { `data/masking.mask_rows`
--> teacher (`models/exbert`) -> `EncoderOutput`; student -> `EncoderOutput`; `losses`;
-`schedules` alpha(step); one gradient; two optimisers (`optimizer`) } -> `metrics.write`
--> `checkpoint.save`. `prepare` walks the
-first line of this, `train` the rest, top to bottom.
+`data/text/corpus.read_documents` -> `data/pairs.make_rows` (on disk, fixed length, uint16 ids)
+-> `data/batches.batch_at(step)` -> **the pmapped step** of `distillation/edad`
+{ `data/masking.mask_rows` -> teacher (`models/exbert`) -> `EncoderOutput`; student ->
+`EncoderOutput`; `losses`; `training/schedules` alpha(step); one gradient; two optimisers
+(`training/optimizer`) } -> `training/metrics` -> `training/checkpoint`. `data/prepare` walks the
+first line of this, `distillation/train` the rest, top to bottom.
 """
 
 __version__ = "0.1.0"

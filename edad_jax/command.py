@@ -9,8 +9,30 @@ from collections.abc import Callable, Sequence
 
 from absl import app, flags
 from absl import logging as absl_logging
+from ml_collections import ConfigDict
 
 _NO_PRODUCT = "Unsupported element type for DotThunk"  # XLA:CPU's words, jax 0.10
+# Options of before the first release -> what they are called now.
+RENAMED = {
+    "savings": "phases",
+    "masking.share": "masking.mlm_probability",
+    "masking.max_predictions": "masking.max_predictions_per_seq",
+    "teacher.fresh": "teacher.random_heads",
+    "teacher.added_words": "teacher.added_word_init",
+    "optimizer.warmup_share": "optimizer.warmup_ratio",
+    "seeds": "num_seeds",
+    "max_devel": "max_validation",
+    "max_query": "max_query_length",
+    "longest_answer": "max_answer_length",
+}
+TUNABLES = "GLIBC_TUNABLES"
+KEEP_HEAP = "EDAD_JAX_KEEP_HEAP"
+_LARGE_PAGES = ("glibc.malloc.hugetlb=1",)  # ask for transparent huge pages
+_KEPT_HEAP = (
+    "glibc.malloc.mmap_max=0",  # all from the heap
+    "glibc.malloc.arena_max=1",  # only the first arena has such a heap
+    f"glibc.malloc.trim_threshold={1 << 36}",  # bytes that may lie idle at its end
+)
 
 
 def run_command(
@@ -30,6 +52,7 @@ def run_command(
     def main(arguments):
         if len(arguments) > 1 and not positional:
             raise app.UsageError(f"unexpected arguments: {' '.join(arguments[1:])}")
+        _check_keys()
         absl_logging.set_verbosity(absl_logging.WARNING)  # orbax tells much
         logging.getLogger("edad_jax").setLevel(logging.INFO)
         try:
@@ -49,6 +72,12 @@ def run_command(
 
 def _parse_flags(arguments):
     """Returns what is left of the arguments; a key that no configuration has ends the program."""
+    for argument in arguments[1:]:
+        name = argument.lstrip("-").partition("=")[0]
+        for old, new in RENAMED.items():
+            if name == f"config.{old}" or name.startswith(f"config.{old}."):
+                now = f"config.{new}{name.removeprefix(f'config.{old}')}"
+                sys.exit(f"got --{name}, which is called --{now} now")
     try:
         return app.parse_flags_with_usage(arguments)
     except ModuleNotFoundError as error:  # a configuration that asks for a package
@@ -60,28 +89,26 @@ def _parse_flags(arguments):
         sys.exit(f"The configuration has no key {error.args[0].args[0]}")
 
 
-TUNABLES = "GLIBC_TUNABLES"
-
-
-KEEP_HEAP = "EDAD_JAX_KEEP_HEAP"
-
-
-_LARGE_PAGES = ("glibc.malloc.hugetlb=1",)  # ask for transparent huge pages
-
-
-_KEPT_HEAP = (
-    "glibc.malloc.mmap_max=0",  # all from the heap
-    "glibc.malloc.arena_max=1",  # only the first arena has such a heap
-    f"glibc.malloc.trim_threshold={1 << 36}",  # bytes that may lie idle at its end
-)
+def _check_keys():
+    """Ends the program where a configuration file sets an option by a name of before."""
+    for name, flag in flags.FLAGS.flag_values_dict().items():
+        for old, new in RENAMED.items() if isinstance(flag, ConfigDict) else ():
+            section, _, key = old.rpartition(".")
+            if key in (flag.get(section, {}) if section else flag):
+                sys.exit(f"the configuration sets {name}.{old}, which is called {name}.{new} now")
 
 
 def restart_with_large_pages() -> None:
     """Starts this program anew with malloc's settings, which glibc reads at the start only.
 
-    Does nothing where they are set already (GLIBC_TUNABLES= switches this off) or where there
-    is no glibc. With EDAD_JAX_KEEP_HEAP=1 the heap is kept: twice the memory. To be
-    called before anything else; the process keeps its number.
+    XLA:CPU asks malloc for the temporaries of each step, one block of some gigabytes, and gives it
+    back; by default glibc maps such blocks anew each time, in pages of 4 KiB. Large pages save most
+    of that. With EDAD_JAX_KEEP_HEAP=1 the heap is kept, which saves all of it and may take twice
+    the memory, since blocks of different size do not find room in each other's place. Figures
+    stand in docs/performance.md.
+
+    Does nothing where these are set already (GLIBC_TUNABLES= switches this off) or where there
+    is no glibc. To be called before anything else; the process keeps its number.
     """
     if TUNABLES in os.environ or platform.libc_ver()[0] != "glibc":
         return

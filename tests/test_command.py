@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the scripts make of errors."""
+"""What the scripts share: errors without a trace, options by their names, malloc's settings."""
 
+import os
+import platform
+import re
 import subprocess
 import sys
 
-import jax
 import pytest
 
 from tests.tiny_run import environment
@@ -41,6 +43,80 @@ def test_other_errors_of_xla_keep_their_trace():
     assert done.returncode == 1 and "Traceback" in done.stderr
 
 
-def test_xlas_errors_are_runtime_errors():
-    with pytest.raises(RuntimeError):
-        raise jax.errors.JaxRuntimeError("as `run_command` expects")
+CONFIG_SCRIPT = """
+from ml_collections import config_flags
+from edad_jax.command import run_command
+
+config_flags.DEFINE_config_file("config", None, "", lock_config=True)
+run_command(lambda: print("works"), required=[])
+"""
+
+
+@pytest.mark.parametrize(
+    ("config", "arguments", "message"),
+    [
+        ({"savings": {"stop_teacher_below": 0.1}}, [], "config.savings.* config.phases now"),
+        ({"masking": {"share": 0.15}}, [], "config.masking.share, .*masking.mlm_probability now"),
+        ({}, ["--config.seeds=3"], "got --config.seeds, which is called --config.num_seeds now"),
+        (
+            {},
+            ["--config.savings.stop_teacher_below=0.1"],
+            "called --config.phases.stop_teacher_below now",
+        ),
+        ({"seed": 0}, ["--config.seed=3"], "^works"),
+    ],
+)
+def test_an_option_by_its_name_of_before_is_an_error_that_says_the_new_one(
+    config, arguments, message, tmp_path
+):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from ml_collections import ConfigDict\n\n\n"
+        f"def get_config():\n    return ConfigDict({config!r})\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", CONFIG_SCRIPT, f"--config={path}", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment(GLIBC_TUNABLES=""),
+    )
+    assert re.search(message, done.stdout + done.stderr), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+MALLOC_SCRIPT = """
+import os
+from edad_jax.command import restart_with_large_pages
+restart_with_large_pages()
+print(os.environ.get("GLIBC_TUNABLES", "none"))
+"""
+NEEDS_GLIBC = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's settings")
+
+
+def settings(**changes):
+    environment = {key: value for key, value in os.environ.items() if key != "GLIBC_TUNABLES"}
+    done = subprocess.run(
+        [sys.executable, "-c", MALLOC_SCRIPT],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment | changes,
+    )
+    return done.stdout.strip()
+
+
+@NEEDS_GLIBC
+def test_large_pages_are_the_default():
+    assert settings() == settings(EDAD_JAX_KEEP_HEAP="0") == "glibc.malloc.hugetlb=1"
+
+
+@NEEDS_GLIBC
+def test_a_kept_heap_is_asked_for():
+    assert "mmap_max=0" in settings(EDAD_JAX_KEEP_HEAP="1")
+
+
+@NEEDS_GLIBC
+def test_settings_that_are_there_stay():
+    assert settings(GLIBC_TUNABLES="glibc.malloc.arena_max=3") == "glibc.malloc.arena_max=3"
+    assert settings(GLIBC_TUNABLES="") == ""

@@ -12,6 +12,8 @@ from ml_collections import ConfigDict
 from safetensors.numpy import load_file, save_file
 
 from configs import edad
+from edad_jax.distillation.build import build_run
+from edad_jax.distillation.settings import read_settings
 from edad_jax.models import convert
 from edad_jax.models.config import ExBertConfig
 from tests.tiny_models import random_params, tiny_bert_config
@@ -101,6 +103,11 @@ def make_inputs(folder: Path) -> Path:
     write_corpus(folder / "corpus.txt")
     write_teacher(folder / "teacher")
     return folder
+
+
+def run_of(config, vocabulary, *, total_steps):
+    """Returns what a training run with this configuration starts with."""
+    return build_run(config, read_settings(config), vocabulary, total_steps=total_steps)
 
 
 def call_before_step(monkeypatch, number, action):

@@ -9,13 +9,14 @@ import numpy as np
 import optax
 
 from edad_jax.data.masking import MaskingConfig
-from edad_jax.distillation import methods
+from edad_jax.distillation.method import StepSettings
+from edad_jax.distillation.methods import METHODS
 from edad_jax.distillation.nets import Nets
-from edad_jax.distillation.step import StepSettings
 from edad_jax.models import init
 from edad_jax.models.exbert import ExBert
 from edad_jax.models.heads import WidthProjection
-from edad_jax.training import optimizer, schedules, state
+from edad_jax.training import schedules, state
+from edad_jax.training.optimizer import OptimizerSettings
 from edad_jax.training.parallel import Parallel
 from edad_jax.types import Batch
 from tests.tiny_models import tiny_exbert_config
@@ -51,21 +52,12 @@ def tiny_settings(
 ):
     """Returns step settings with one BertAdam per net."""
     rate = optax.constant_schedule(1e-2)
-    make = lambda: optimizer.make_optimizer(  # noqa: E731
-        "bert_adam",
-        learning_rate=rate,
-        b1=0.9,
-        b2=0.999,
-        eps=1e-3,
-        weight_decay=0.01,
-        clip_norm=1.0,
-        clip_by=clip_by,
-    )
+    optimizer = OptimizerSettings(eps=1e-3, clip_by=clip_by)
     return StepSettings(
         masking=MaskingConfig(nets.teacher.config.vocab_size, MASK, (CLS, SEP), 0.15, 4, 0),
         alpha=schedules.alpha(alpha, total_steps=total_steps) if isinstance(alpha, str) else alpha,
         learning_rate={"teacher": rate, "student": rate},
-        optimizers={"teacher": make(), "student": make()},
+        optimizers={net: optimizer.build(rate) for net in ("teacher", "student")},
         accumulate_steps=accumulate_steps,
         seed=0,
         **changes,
@@ -115,13 +107,13 @@ def run_phases(
     parallel = Parallel(engine, jax.devices()[:devices])
     initial, frozen = tiny_params(nets)
     initial = params or initial
-    trained_nets = methods.TRAINED_NETS[method]
+    trained_nets = METHODS[method].trained_nets
     if "teacher" not in trained_nets:
         frozen = {"teacher": frozen["teacher"] | initial["teacher"]}
     train_state = state.begin({net: initial[net] for net in trained_nets}, settings.optimizers)
     step_of = {
         phase: parallel.compile(
-            methods.MAKERS[method](nets, dataclasses.replace(settings, phase=phase)),
+            METHODS[method].make_step(nets, dataclasses.replace(settings, phase=phase)),
             replicated_arguments=2,
             donate=True,
         )

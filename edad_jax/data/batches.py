@@ -84,7 +84,6 @@ class Rows:
         return rows.view(np.ndarray)  # np.memmap is ten times slower to index
 
     def __len__(self) -> int:
-        """Returns the number of rows."""
         return int(self._starts[-1])
 
     def __getitem__(self, row_b: np.ndarray) -> np.ndarray:

@@ -55,7 +55,6 @@ class PieceTable:
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        """Starts without any word."""
         tokenizer = Tokenizer.from_str(tokenizer.to_str())
         tokenizer.no_truncation()
         tokenizer.no_padding()

@@ -1,193 +1,137 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The fused EDAD step, and beside it the two stages that it replaces.
+"""The fused EDAD step (EDAD, section 3.3): the loss, its gradient, and the update, in order.
 
-    edad          teacher: L_MLM + L_NSP                        (Eq. 5; its original BERT is frozen)
-                  student: alpha L_TinyBERT + (1 - alpha)(L_MLM + L_NSP)                  (Eq. 6)
-    adaptation    teacher: L_MLM + L_NSP                        (stage one of two)
-    distillation  student: L_TinyBERT against a frozen teacher  (stage two; text unmasked)
+    teacher   L_MLM + L_NSP                                (Eq. 5; its original BERT is frozen)
+    student   alpha L_TinyBERT + (1 - alpha)(L_MLM + L_NSP)                            (Eq. 6)
 
-All three are built by `step.make_step` from a loss over micro-batches, so they mask, sum,
-accumulate and update alike. Student targets pass `stop_gradient`: one gradient serves both
-nets, and neither disturbs the other.
-
-Some steps may leave out a part of the fused step: see `savings`.
+Student targets pass `stop_gradient`: one gradient serves both nets, and neither disturbs the
+other. The parts of this step serve the other methods too: `two_stages`, `triple`, `minilm`.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
+import jax.numpy as jnp
 import optax
 
+from edad_jax.data import masking
 from edad_jax.distillation import losses
-from edad_jax.distillation.nets import Nets
-from edad_jax.distillation.step import StepSettings, adapt, encode, make_step, total
-
-METHODS = {
-    "edad": ("teacher", "student"),
-    "adaptation": ("teacher",),
-    "distillation": ("student",),
-}  # method -> the nets it trains
-
-# Of the layers that imitate, the embeddings first.
-_ALL, _EARLY, _LAST = slice(None), slice(None, -1), slice(-1, None)
+from edad_jax.distillation.method import Method, StepSettings
+from edad_jax.distillation.nets import Nets, check_imitation
+from edad_jax.models.exbert import ExBert
+from edad_jax.training import schedules
+from edad_jax.training.optimizer import skip_update
+from edad_jax.training.parallel import AXIS
+from edad_jax.training.state import TrainState
+from edad_jax.types import Batch, EncoderOutput, MaskedBatch
 
 
 def make_edad_step(nets: Nets, settings: StepSettings) -> Callable:
-    """Returns the fused step: (state, frozen, batch) -> (state, metrics); EDAD, section 3.3.
+    """Returns the fused step: (state, frozen, batch) -> (state, metrics).
 
-    `frozen` holds, for each net, the parts that are not trained; `batch` is one device's
-    `Batch`. The step uses the axis name of `parallel`, to be run by `Parallel.compile`. What
-    `settings.phase` leaves out is not computed, and its terms are not among the metrics.
+    What `settings.phase` leaves out is not computed, and its terms are not among the metrics.
     """
     phase = settings.phase
+    teacher_taps = nets.teacher_taps if phase.imitates else ()
+    student_taps = nets.student_taps if phase.imitates else ()
     if not phase.imitates:  # Eq. 6 with alpha = 0
         settings = dataclasses.replace(settings, alpha=optax.constant_schedule(0.0))
-    layers = _ALL if phase.early_weight else _LAST
-    teacher_taps = nets.teacher_taps[layers] if phase.imitates else ()
-    student_taps = nets.student_taps[layers] if phase.imitates else ()
 
-    def loss_fn(params, frozen, batch, counts, alpha, key):
+    def loss_fn(params, batch, counts, alpha, key):
         teacher_key, student_key = jax.random.split(key)
-        teacher_terms, teacher_output = {}, None
+        teacher_output, teacher_terms, distill_terms = None, {}, {}
+        teacher = ("teacher", nets.teacher, params["teacher"])
+        student = ("student", nets.student, params["student"])
         if phase.teacher_learns:
-            teacher_output, _, teacher_terms = adapt(
-                nets.teacher,
-                params["teacher"] | frozen["teacher"],
-                batch,
-                counts,
-                teacher_key,
-                net="teacher",
-                taps=teacher_taps,
-                with_nsp=settings.with_nsp,
+            teacher_output, teacher_terms = adapt(
+                *teacher, batch, counts, teacher_key, teacher_taps, settings.with_nsp
             )
         elif phase.imitates:
-            teacher_output = encode(
-                nets.teacher,
-                frozen["teacher"],
-                batch,
-                teacher_key,
-                net="teacher",
-                taps=teacher_taps,
-            )
-        student = adapt(
-            nets.student,
-            params["student"],
-            batch,
-            counts,
-            student_key,
-            net="student",
-            taps=student_taps,
-            with_nsp=settings.with_nsp,
+            teacher_output = encode(*teacher, batch, teacher_key, teacher_taps)
+        student_output, student_terms = adapt(
+            *student, batch, counts, student_key, student_taps, settings.with_nsp
         )
-        student_loss = (1 - alpha) * total(student.terms)
-        distill_terms = {}
+        student_loss = (1 - alpha) * total(student_terms)
         if phase.imitates:
-            distill_loss, distill_terms = _imitate_in_phase(
-                phase, nets, params["student"], student.output, teacher_output, batch, counts
+            distill_terms = imitate(
+                nets, params["student"], student_output, teacher_output, batch, counts
             )
-            student_loss = alpha * distill_loss + student_loss
-        terms = teacher_terms | student.terms | distill_terms
+            student_loss = alpha * total(distill_terms) + student_loss
+        terms = teacher_terms | student_terms | distill_terms
         return total(teacher_terms) + student_loss, terms
 
-    trained_nets = METHODS["edad"] if phase.teacher_learns else ("student",)
-    return make_step(loss_fn, settings, trained_nets, masked=True, shows_alpha=True)
+    trained_nets = EDAD.trained_nets if phase.teacher_learns else ("student",)
+    return make_update(loss_fn, settings, trained_nets, masked=True, shows_alpha=True)
 
 
-def make_adaptation_step(nets: Nets, settings: StepSettings) -> Callable:
-    """Returns stage one of two: the teacher alone learns the domain by MLM + NSP (Eq. 5)."""
-
-    def loss_fn(params, frozen, batch, counts, alpha, key):
-        del alpha
-        teacher_key, _ = jax.random.split(key)  # the key that the fused step gives the teacher
-        teacher = adapt(
-            nets.teacher,
-            params["teacher"] | frozen["teacher"],
-            batch,
-            counts,
-            teacher_key,
-            net="teacher",
-            with_nsp=settings.with_nsp,
+def encode(
+    net: str,
+    model: ExBert,
+    params: dict,
+    batch: MaskedBatch,
+    key: jax.Array | None,
+    taps: Sequence[int] = (),
+) -> EncoderOutput:
+    """Returns what a net's encoder makes of rows; with a key, dropout is on."""
+    with jax.named_scope(net):  # by which a profile tells the nets apart
+        return model.apply(
+            {"params": params},
+            batch.ids_bt,
+            batch.segments_bt,
+            batch.mask_bt,
+            taps=taps,
+            deterministic=key is None,
+            method="encode",
+            rngs={} if key is None else {"dropout": key},
         )
-        return total(teacher.terms), teacher.terms
-
-    return make_step(loss_fn, settings, METHODS["adaptation"], masked=True)
 
 
-def make_distillation_step(nets: Nets, settings: StepSettings) -> Callable:
-    """Returns stage two of two: TinyBERT's general distillation from a frozen teacher (Eq. 4).
-
-    `frozen["teacher"]` holds all of the teacher. Its dropout is on, as in the reference code of
-    TinyBERT and EDAD; give the teacher dropout rates of 0 for deterministic targets.
-    """
-
-    def loss_fn(params, frozen, batch, counts, alpha, key):
-        del alpha
-        teacher_key, student_key = jax.random.split(key)
-        teacher_output = encode(
-            nets.teacher,
-            frozen["teacher"],
-            batch,
-            teacher_key,
-            net="teacher",
-            taps=nets.teacher_taps,
+def adapt(
+    net: str,
+    model: ExBert,
+    params: dict,
+    batch: MaskedBatch,
+    counts: losses.Counts,
+    key: jax.Array,
+    taps: Sequence[int] = (),
+    with_nsp: bool = True,
+) -> tuple[EncoderOutput, dict[str, jax.Array]]:
+    """Returns what a net makes of masked rows, and its L_MLM and L_NSP (BERT, section 3.1)."""
+    with jax.named_scope(net):
+        output, mlm_logits_bmv, nsp_logits_bc = model.apply(
+            {"params": params}, batch, taps=taps, deterministic=False, rngs={"dropout": key}
         )
-        student_output = encode(
-            nets.student,
-            params["student"],
-            batch,
-            student_key,
-            net="student",
-            taps=nets.student_taps,
-        )
-        terms = _imitate(nets, params["student"], student_output, teacher_output, batch, counts)
-        return total(terms), terms
-
-    return make_step(loss_fn, settings, METHODS["distillation"], masked=False)
-
-
-MAKERS = {
-    "edad": make_edad_step,
-    "adaptation": make_adaptation_step,
-    "distillation": make_distillation_step,
-}
-
-
-def _imitate_in_phase(phase, *arguments):
-    """Returns L_TinyBERT with the phase's weight of early layers, and its sums without weights.
-
-    The sums are none where the early layers are left out: those of the last are another thing.
-    """
-    if phase.early_weight == 1:
-        terms = _imitate(*arguments)
-        return total(terms), terms
-    last = _imitate(*arguments, layers=_LAST)
-    if not phase.early_weight:
-        return total(last), {}
-    early = _imitate(*arguments, layers=_EARLY)
-    terms = {name: early[name] + last[name] for name in last}
-    return phase.early_weight * total(early) + total(last), terms
+        terms = {f"{net}/mlm": losses.mlm_loss(mlm_logits_bmv, batch).sum() / counts.masked}
+        if with_nsp and nsp_logits_bc is not None:
+            terms[f"{net}/nsp"] = losses.nsp_loss(nsp_logits_bc, batch).sum() / counts.examples
+    return output, terms
 
 
 @jax.named_scope("imitation")
-def _imitate(nets, student_params, student_output, teacher_output, batch, counts, *, layers=_ALL):
-    """Returns the two sums of L_TinyBERT: attention scores; embeddings and hidden states."""
-    targets = jax.lax.stop_gradient(teacher_output)
+def imitate(
+    nets: Nets,
+    student_params: dict,
+    student: EncoderOutput,
+    teacher: EncoderOutput,
+    batch: MaskedBatch,
+    counts: losses.Counts,
+) -> dict[str, jax.Array]:
+    """Returns the two terms of L_TinyBERT: attention scores; embeddings and hidden states."""
+    targets = jax.lax.stop_gradient(teacher)
 
     def project(hidden_btd):
         return nets.projection.apply({"params": student_params["projection"]}, hidden_btd)
 
     attention = sum(
         losses.attention_loss(student_bhts, teacher_bhts, batch.mask_bt).sum()
-        for student_bhts, teacher_bhts in zip(
-            student_output.scores_bhts[layers], targets.scores_bhts[layers], strict=True
-        )
+        for student_bhts, teacher_bhts in zip(student.scores_bhts, targets.scores_bhts, strict=True)
     )
     hidden = sum(
         losses.hidden_loss(project(student_btd), teacher_bte, batch.mask_bt).sum()
         for student_btd, teacher_bte in zip(
-            (student_output.embedding_btd, *student_output.hidden_btd)[layers],
-            (targets.embedding_btd, *targets.hidden_btd)[layers],
+            (student.embedding_btd, *student.hidden_btd),
+            (targets.embedding_btd, *targets.hidden_btd),
             strict=True,
         )
     )
@@ -195,3 +139,106 @@ def _imitate(nets, student_params, student_output, teacher_output, batch, counts
         "distill/attention": attention / counts.pairs,
         "distill/hidden": hidden / counts.tokens,
     }
+
+
+def total(terms: Mapping[str, jax.Array]) -> jax.Array:
+    """Returns the sum of the terms of a loss."""
+    return sum(terms.values())
+
+
+def make_update(
+    loss_fn: Callable,
+    settings: StepSettings,
+    trained_nets: Sequence[str],
+    *,
+    masked: bool,
+    shows_alpha: bool = False,
+) -> Callable:
+    """Returns step(state, frozen, batch) -> (state, metrics), per device, for `Parallel.compile`.
+
+    `frozen` holds, for each net, the parts that are not trained; `batch` is one device's `Batch`.
+    The loss divides by counts of the whole batch, over all devices and micro-batches, so losses
+    and gradients of the parts add up to those of the whole.
+
+    Args:
+      loss_fn: (all parameters by net, micro-batch, counts, alpha, key) -> (loss, terms).
+      settings: what a step needs beside the nets.
+      trained_nets: the nets that learn; others in the state stay as they are.
+      masked: whether pieces of the rows are masked.
+      shows_alpha: whether alpha means something to the loss, and so is among the metrics.
+    """
+    prepare = masking.mask_rows if masked else lambda batch, _: masking.leave_unmasked(batch)
+
+    def step(state: TrainState, frozen: dict, batch: Batch) -> tuple[TrainState, dict]:
+        batch = prepare(batch, settings.masking)
+        counts = jax.lax.psum(losses.count_targets(batch), AXIS)
+        alpha = settings.alpha(state.step)
+        key = jax.random.fold_in(jax.random.key(settings.seed), state.step)
+        key = jax.random.fold_in(key, jax.lax.axis_index(AXIS))
+        learning = {net: state.params[net] for net in trained_nets}
+        resting = {net: tree for net, tree in state.params.items() if net not in learning}
+
+        def gradient(micro_batch, number):
+            def loss_of(learning):
+                nets = learning | resting
+                params = {
+                    net: nets.get(net, {}) | frozen.get(net, {}) for net in nets.keys() | frozen
+                }
+                micro_key = jax.random.fold_in(key, number)
+                return loss_fn(params, micro_batch, counts, alpha, micro_key)
+
+            return jax.value_and_grad(loss_of, has_aux=True)(learning)
+
+        results = _sum_over_micro_batches(gradient, batch, settings.accumulate_steps)
+        (loss, terms), gradients = jax.lax.psum(results, AXIS)
+
+        metrics = terms | {"loss": loss, "tokens": counts.tokens}
+        if shows_alpha:
+            metrics["alpha"] = alpha
+        params = dict(resting)
+        opt_state = {net: skip_update(state.opt_state[net]) for net in resting}
+        for net in trained_nets:
+            with jax.named_scope("optimizer"):
+                updates, opt_state[net] = settings.optimizers[net].update(
+                    gradients[net], state.opt_state[net], state.params[net]
+                )
+                params[net] = optax.apply_updates(state.params[net], updates)
+            metrics[f"{net}/grad_norm"] = optax.tree.norm(gradients[net])
+            metrics[f"{net}/learning_rate"] = settings.learning_rate[net](state.step)
+        return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
+
+    return step
+
+
+def _sum_over_micro_batches(gradient, batch, count):
+    """Returns the sum of gradient(micro-batch, number) over so many parts of the batch."""
+    if count == 1:
+        return gradient(batch, 0)
+    micro_batches = jax.tree.map(
+        lambda x: x.reshape(count, x.shape[0] // count, *x.shape[1:]), batch
+    )
+
+    def add(total, numbered):
+        number, micro_batch = numbered
+        return jax.tree.map(jnp.add, total, gradient(micro_batch, number)), None
+
+    zeros = jax.tree.map(
+        lambda x: jnp.zeros(x.shape, x.dtype),
+        jax.eval_shape(gradient, jax.tree.map(lambda x: x[0], micro_batches), 0),
+    )
+    total, _ = jax.lax.scan(add, zeros, (jnp.arange(count), micro_batches))
+    return total
+
+
+EDAD = Method(
+    "edad",
+    ("teacher", "student"),
+    make_edad_step,
+    options=("alpha", "phases"),
+    alpha=lambda own, config, total_steps: schedules.alpha(
+        config.alpha or "linear", total_steps=total_steps
+    ),
+    check_nets=lambda nets, own: check_imitation(nets),
+    projects=lambda same_width: True,
+    learned_heads=lambda config: set() if config.alpha == "only_distillation" else {"MLM", "NSP"},
+)

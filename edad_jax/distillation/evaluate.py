@@ -9,9 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from edad_jax.data import masking
+from edad_jax.data.batches import Rows, padded_batches
 from edad_jax.distillation import losses
+from edad_jax.distillation.build import Run
 from edad_jax.models.exbert import ExBert
-from edad_jax.training.parallel import AXIS
+from edad_jax.training.parallel import AXIS, Parallel
 from edad_jax.types import Batch
 
 
@@ -48,6 +50,35 @@ def make_evaluation_step(
         return jax.lax.psum(sums, AXIS)
 
     return step
+
+
+def make_heldout(
+    run: Run, rows: Rows, parallel: Parallel, frozen: dict, *, batch_size: int, max_rows: int
+) -> Callable[[dict], dict[str, float]]:
+    """Returns measure(trained parameters) -> means over the held-out rows.
+
+    Args:
+      run: its nets.
+      rows: to be held out.
+      parallel: the devices.
+      frozen: what the nets only read, on the devices.
+      batch_size: over all devices.
+      max_rows: read at each measurement.
+    """
+    step = make_evaluation_step(run.models, run.settings.masking, with_nsp=run.settings.with_nsp)
+    step = parallel.compile(step, replicated_arguments=2, donate=False)
+
+    def measure(trained):
+        batches = padded_batches(
+            rows,
+            batch_size=batch_size,
+            max_rows=max_rows,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        return mean_over(step(trained, frozen, parallel.shard_batch(batch)) for batch in batches)
+
+    return measure
 
 
 def mean_over(sums: Iterable[Mapping[str, jax.Array]]) -> dict[str, float]:

@@ -60,8 +60,9 @@ def attention_loss(
     has no extension heads, its original heads meet the other's original heads (which stand
     first) and the rest does not count.
 
-    Deviation: the reference code zeroes the columns of padded keys, keeps the rows of padded
-    queries, and divides by all B * heads * T * T; here padding counts nowhere.
+    Deviations: the reference code zeroes the columns of padded keys, keeps the rows of padded
+    queries, and divides by all B * heads * T * T; here padding counts nowhere. It tells padding
+    by the value, and so zeroes genuine scores of -100 or less too; here they count.
     """
     heads = min(student_scores_bhts.shape[1], teacher_scores_bhts.shape[1])
     error_bhts = jnp.square(

@@ -1,9 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training methods by name: which nets each trains, and what makes its step."""
+"""The training methods by name."""
 
-from edad_jax.distillation import edad, minilm, triple
+from edad_jax.distillation.edad import EDAD
+from edad_jax.distillation.method import Method
+from edad_jax.distillation.minilm import MINILM
+from edad_jax.distillation.triple import TRIPLE, TRIPLE_ADAPTATION
+from edad_jax.distillation.two_stages import ADAPTATION, DISTILLATION
 
-TRAINED_NETS = edad.METHODS | triple.METHODS | minilm.METHODS
-MAKERS = edad.MAKERS | triple.MAKERS | minilm.MAKERS
-# These read the teacher's MLM head, so it must have learned to predict words.
-NEED_MLM_HEAD = ("triple",)
+METHODS = {
+    method.name: method
+    for method in (EDAD, ADAPTATION, DISTILLATION, TRIPLE, TRIPLE_ADAPTATION, MINILM)
+}
+
+
+def find_method(name: str) -> Method:
+    """Returns the method of this name.
+
+    Raises:
+      ValueError: there is none.
+    """
+    if name not in METHODS:
+        raise ValueError(f"config.method={name!r} is not one of {', '.join(METHODS)}")
+    return METHODS[name]

@@ -13,63 +13,51 @@ So it is in the published method too.
 Of an exBERT the original block's queries, keys and values are compared: MiniLM knows no extension.
 """
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
+from ml_collections import ConfigDict
 
 from edad_jax.distillation import losses
-from edad_jax.distillation.nets import Nets
-from edad_jax.distillation.step import StepSettings, make_step, total
-from edad_jax.models.config import ExtensionConfig
-
-METHODS = {"minilm": ("student",)}
-
-
-def check_relation_heads(nets: Nets, heads: int) -> None:
-    """Raises ValueError where relation heads do not divide the widths of both nets."""
-    for net in ("teacher", "student"):
-        check_divides(heads, net, getattr(nets, net).config.base.hidden_size)
+from edad_jax.distillation.edad import make_update, total
+from edad_jax.distillation.method import Method, StepSettings
+from edad_jax.distillation.nets import Nets, extension_config
+from edad_jax.training.sections import read_section
 
 
-def check_divides(heads: int, net: str, width: int) -> None:
-    """Raises ValueError where relation heads do not divide the width of a net."""
-    if heads < 1 or width % heads:
-        raise ValueError(
-            f"config.minilm.relation_heads={heads} does not divide the {net}'s width, {width}; "
-            "choose a common divisor of both widths, such as 12"
-        )
+@dataclasses.dataclass(frozen=True)
+class MiniLmSettings:
+    """A config.minilm section."""
 
+    relation_heads: int = 12  # a divisor of both widths; the paper: 48 at 768
 
-def check_extension(extension: ExtensionConfig | None) -> None:
-    """Raises ValueError for a student with extension blocks: no loss would reach its last one."""
-    if extension is not None:
-        raise ValueError(
-            f"config.student.extension.hidden_size={extension.hidden_size}, expected 0 with "
-            "config.method='minilm': of the last layer only the original block is compared, and "
-            "the extension's would stay random; give --config.student.extension.hidden_size=0"
-        )
+    def check_width(self, net: str, width: int) -> None:
+        """Raises ValueError where relation heads do not divide the width of a net."""
+        if self.relation_heads < 1 or width % self.relation_heads:
+            raise ValueError(
+                f"config.minilm.relation_heads={self.relation_heads} does not divide the {net}'s "
+                f"width, {width}; choose a common divisor of both widths, such as 12"
+            )
 
 
 def make_minilm_step(nets: Nets, settings: StepSettings) -> Callable:
     """Returns the step of a student that imitates a frozen teacher's last layer."""
 
-    def loss_fn(params, frozen, batch, counts, alpha, key):
+    def loss_fn(params, batch, counts, alpha, key):
         del alpha
-        taught = jax.lax.stop_gradient(_last_vectors(nets.teacher, frozen["teacher"], batch, None))
+        taught = jax.lax.stop_gradient(_last_vectors(nets.teacher, params["teacher"], batch, None))
         learned = _last_vectors(nets.student, params["student"], batch, key)
         terms = {
             f"distill/{name}": losses.relation_loss(
-                learned[name], taught[name], batch.mask_bt, settings.relation_heads
+                learned[name], taught[name], batch.mask_bt, settings.own.relation_heads
             ).sum()
             / counts.tokens
             for name in ("query", "key", "value")
         }
         return total(terms), terms
 
-    return make_step(loss_fn, settings, METHODS["minilm"], masked=False)
-
-
-MAKERS = {"minilm": make_minilm_step}
+    return make_update(loss_fn, settings, MINILM.trained_nets, masked=False)
 
 
 def _last_vectors(model, params, batch, key):
@@ -88,3 +76,32 @@ def _last_vectors(model, params, batch, key):
     last = max(blocks, key=lambda name: int(name.removeprefix("layers_")))
     # A block that serves as several layers has kept one value for each; the last is wanted.
     return blocks[last]["attention"]["vectors"][-1]
+
+
+def _read(config: ConfigDict) -> MiniLmSettings:
+    settings = read_section(MiniLmSettings, config.minilm)
+    settings.check_width("student", config.student.hidden_size)
+    if extension_config(config.student.extension) is not None:
+        raise ValueError(
+            f"config.student.extension.hidden_size={config.student.extension.hidden_size}, "
+            "expected 0 with config.method='minilm': of the last layer only the original block is "
+            "compared, and the extension's would stay random; give "
+            "--config.student.extension.hidden_size=0"
+        )
+    return settings
+
+
+def _check_nets(nets: Nets, settings: MiniLmSettings) -> None:
+    for net in ("teacher", "student"):
+        settings.check_width(net, getattr(nets, net).config.base.hidden_size)
+
+
+MINILM = Method(
+    "minilm",
+    ("student",),
+    make_minilm_step,
+    options=("minilm",),
+    read=_read,
+    check_nets=_check_nets,
+    note={"last block": "trained in its queries, keys and values only; fine-tune before use"},
+)

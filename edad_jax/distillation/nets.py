@@ -2,13 +2,11 @@
 """Teacher and student together: which layers imitate which, and whether they can."""
 
 import dataclasses
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from edad_jax.distillation import student_init
 from edad_jax.models import config_json, convert, init, pretrained
 from edad_jax.models.config import BertConfig, ExBertConfig, ExtensionConfig
 from edad_jax.models.exbert import ExBert
@@ -28,7 +26,6 @@ class Nets:
 
     @property
     def student_taps(self) -> tuple[int, ...]:
-        """Returns all layers of the student."""
         return tuple(range(self.student.config.base.num_hidden_layers))
 
     @property
@@ -55,11 +52,12 @@ def layer_map(teacher_layers: int, student_layers: int) -> tuple[int, ...]:
     return tuple(-(-m * teacher_layers // student_layers) - 1 for m in range(1, student_layers + 1))
 
 
-def check_heads(teacher: ExBert, student: ExBert) -> None:
-    """Raises ValueError where attention scores of the two nets cannot be compared by index."""
+def check_imitation(nets: Nets) -> None:
+    """Raises ValueError where the student has no layer or head to compare with the teacher's."""
+    _ = nets.teacher_taps  # a student deeper than its teacher is an error now
     (teacher_base, teacher_added), (student_base, student_added) = (
-        teacher.config.score_heads,
-        student.config.score_heads,
+        nets.teacher.config.score_heads,
+        nets.student.config.score_heads,
     )
     if teacher_base != student_base:
         raise ValueError(
@@ -72,12 +70,6 @@ def check_heads(teacher: ExBert, student: ExBert) -> None:
             f"the student's extension has {student_added} heads and the teacher's {teacher_added};"
             f" set config.student.extension.num_attention_heads={teacher_added}"
         )
-
-
-LOG = logging.getLogger(__name__)
-
-
-NO_EXTENSION = 0  # exBERT's own convention: an extension of width 0 is none
 
 
 def build_teacher(
@@ -129,22 +121,6 @@ def build_student(
     return model, init.init_params(model, seed, gate_bias=section.gate_bias)
 
 
-def inheritance_rules(section: ConfigDict, teacher: ExBertConfig) -> student_init.Rules:
-    """Returns what the student takes of its teacher, as config.student.inherit says.
-
-    Raises:
-      ValueError: layers that the teacher has not, or not as many as the student.
-    """
-    names = section.inherit
-    depths = (teacher.base.num_hidden_layers, section.num_hidden_layers)
-    layers = {
-        "uniform": layer_map,
-        "distilbert": student_init.distilbert_layers,
-        "listed": lambda *depths: student_init.check_listed(names.layers, *depths),
-    }[names.layer_rule](*depths)
-    return student_init.Rules(layers, names.feed_forward, names.width)
-
-
 def student_config(section: ConfigDict, vocabulary: Vocabulary) -> ExBertConfig:
     """Returns the student's sizes."""
     base = BertConfig(
@@ -166,6 +142,6 @@ def is_exported(path: str) -> bool:
 
 def extension_config(section: ConfigDict | None) -> ExtensionConfig | None:
     """Returns the sizes of the extension blocks, or None where there are none."""
-    if section is None or section.hidden_size == NO_EXTENSION:
+    if section is None or section.hidden_size == 0:  # exBERT's own convention for none
         return None
     return ExtensionConfig(**section)

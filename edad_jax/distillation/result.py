@@ -7,8 +7,9 @@ import jax
 from ml_collections import ConfigDict
 
 from edad_jax.data.prepare import Prepared
-from edad_jax.distillation import evaluate, minilm, triple
+from edad_jax.distillation import evaluate
 from edad_jax.distillation.build import Run
+from edad_jax.distillation.method import Method
 from edad_jax.export.huggingface import ModelCard, save_model
 from edad_jax.files import write_json
 from edad_jax.models import init
@@ -20,7 +21,12 @@ from edad_jax.training.progress import TIME_COSTS
 
 
 def leave_result(
-    config: ConfigDict, workdir: Path, prepared: Prepared, run: Run, train_state: state.TrainState
+    config: ConfigDict,
+    method: Method,
+    workdir: Path,
+    prepared: Prepared,
+    run: Run,
+    train_state: state.TrainState,
 ) -> dict:
     """Returns the summary, after writing all that a run leaves; to be called by process 0.
 
@@ -64,7 +70,7 @@ def leave_result(
             params[net],
             run.models[net].config,
             prepared.tokenizer_dir,
-            card=_card(config, net, summary),
+            card=_card(config, method, net, summary),
         )
     write_json(workdir / "summary.json", summary)
     picture = training.plot_training(workdir)
@@ -76,11 +82,12 @@ def _is_heldout(name):
     return name.startswith("heldout/")
 
 
-def _card(config, net, summary):
+def _card(config, method, net, summary):
     end = summary["heldout"]["end"]
     figures = {name: value for name, value in end.items() if _is_heldout(name) and net in name}
     if "heldout/agreement" in end:
         figures["heldout/agreement"] = end["heldout/agreement"]
+    untrained = _untrained(config, method) if net == "student" else {}
     settings = {
         name: section.to_dict() if isinstance(section, ConfigDict) else section
         for name, section in config.items()
@@ -99,24 +106,16 @@ def _card(config, net, summary):
             "teacher checkpoint": Path(config.teacher.checkpoint).name,
         },
         settings=settings,
-        measured=_untrained(config, net)
-        | figures
-        | {"steps": summary["steps"]}
-        | summary["nets"][net],
+        measured=untrained | figures | {"steps": summary["steps"]} | summary["nets"][net],
     )
 
 
-def _untrained(config, net):
+def _untrained(config, method):
     """Returns words for the card: what of the exported student never had a loss."""
-    if net != "student":
-        return {}
-    learned, told = set(), {}
-    if config.method == "edad" and config.alpha != "only_distillation":
-        learned = {"MLM", "NSP"} if config.rows.mode == "pairs" else {"MLM"}
-    elif config.method in triple.METHODS and (config.triple.soft or config.triple.mlm):
-        learned = {"MLM"}
-    elif config.method in minilm.METHODS:
-        told["last block"] = "trained in its queries, keys and values only; fine-tune before use"
+    learned = method.learned_heads(config)
+    if config.rows.mode != "pairs":
+        learned = learned - {"NSP"}
+    told = dict(method.note)
     there = ("MLM", "NSP") if config.student.has_pooler else ("MLM",)
     if untrained := [head for head in there if head not in learned]:
         told["heads"] = f"untrained, no loss of this run reached them: {', '.join(untrained)}"

@@ -1,49 +1,177 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options that a run reads only with certain others; without these they must stay as they are.
+"""A configuration's settings, read and checked once, before hours of preparing text."""
 
-Who sets an option that the run then ignores believes that it did something.
-"""
+import dataclasses
+from typing import Any
 
-from typing import NamedTuple
-
+import optax
 from ml_collections import ConfigDict
 
-from edad_jax.distillation import minilm, triple
-from edad_jax.training.workdir import _check_defaults, _read
+from edad_jax.distillation import student_init
+from edad_jax.distillation.method import Method
+from edad_jax.distillation.methods import METHODS, find_method
+from edad_jax.distillation.nets import extension_config, is_exported, student_config
+from edad_jax.distillation.phases import PhaseSettings
+from edad_jax.models import config_json
+from edad_jax.models.config import Execution
+from edad_jax.models.precision import Precision, resolve_precision
+from edad_jax.training import batch_size
+from edad_jax.training.optimizer import OptimizerSettings, read_optimizer
+from edad_jax.training.sections import check_not_given, read_section
+from edad_jax.types import Vocabulary
+
+ADDED_WORDS = ("random", "pieces")
+ROW_MODES = ("pairs", "single")
 
 
-class Readers(NamedTuple):
-    """Where options are read: with another option that has one of these values."""
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a run is given, as far as no checkpoint must be read for it."""
 
-    option: str
-    values: tuple[str, ...]
+    method: Method
+    own: Any  # of the method
+    precision: Precision
+    execution: Execution
+    optimizer: OptimizerSettings
+    student_init: student_init.InitSettings
+    phases: PhaseSettings
 
-
-# The values are those of configs/edad.py, which the package cannot import.
-TRAINING = {
-    Readers("method", ("edad",)): {"alpha": "linear"},
-    Readers("method", tuple(triple.METHODS)): {
-        "triple.soft": 0.625,
-        "triple.mlm": 0.25,
-        "triple.cosine": 0.125,
-        "triple.temperature": 2.0,
-        "triple.positions": "masked",
-        "triple.schedule": "constant",
-    },
-    Readers("method", tuple(minilm.METHODS)): {"minilm.relation_heads": 12},
-    Readers("student.init", ("teacher",)): {
-        "student.inherit.layer_rule": "uniform",
-        "student.inherit.layers": (),
-        "student.inherit.feed_forward": "largest",
-        "student.inherit.width": "equal",
-    },
-}
+    def alpha(self, config: ConfigDict, total_steps: int) -> optax.Schedule:
+        return self.method.alpha(self.own, config, total_steps)
 
 
-def check_training(config: ConfigDict) -> None:
-    """Raises ValueError for an option of a training run that was changed and would not be read."""
-    for (option, values), defaults in TRAINING.items():
-        now = _read(config, option)
-        if now not in values:
-            only = f"config.{option}={' or '.join(values)}"
-            _check_defaults(config, defaults, f"{only} only, and config.{option}={now!r}")
+def read_settings(config: ConfigDict) -> Settings:
+    """Returns the settings of a run.
+
+    Raises:
+      ValueError: what is wrong at first sight: names out of a list, head counts, intervals, and
+        options that the run would not read. What needs a checkpoint is seen later.
+    """
+    method = find_method(config.method)
+    settings = Settings(
+        method=method,
+        own=method.read(config),
+        precision=resolve_precision(config.dtype),
+        execution=Execution(remat=config.remat, attention=config.attention),
+        optimizer=read_optimizer(config.optimizer),
+        student_init=student_init.read_init(config.student),
+        phases=read_section(PhaseSettings, config.phases),
+    )
+    settings.alpha(config, total_steps=1)
+    _check_numbers(config)
+    _check_choices(config)
+    _check_teacher(config, method)
+    for net in {"teacher", *method.trained_nets}:
+        settings.execution.check_dropout(net, config[net].attention_probs_dropout_prob)
+    student = student_config(config.student, Vocabulary(1, 1, 0, 0, 0))
+    config_json.family_of(student.base, extended=student.extension is not None)
+    extension_config(config.teacher.extension)
+    _check_unread(config, method)
+    return settings
+
+
+def check_frozen_teacher(config: ConfigDict, *, grows: bool, has_learned: bool) -> None:
+    """Raises ValueError where a student would imitate random weights.
+
+    Args:
+      config: of the run.
+      grows: whether the teacher has an extension or added words.
+      has_learned: whether these come from its checkpoint.
+    """
+    method = find_method(config.method)
+    if "teacher" in method.trained_nets:
+        return
+    if (grows or config.teacher.from_scratch) and not has_learned:
+        raise ValueError(
+            f"config.method={config.method!r} freezes the teacher, but {config.teacher.checkpoint} "
+            "has no extension yet: it would imitate random blocks and words. Adapt it first "
+            "(--config.method=adaptation) and give --config.teacher.checkpoint=WORKDIR/teacher, or "
+            "distil the plain model: --config.teacher.extension.hidden_size=0 "
+            "--config.vocabulary.size=0"
+        )
+    if method.needs_mlm_head and "mlm" in config.teacher.fresh:
+        raise ValueError(
+            f"config.method={config.method!r} takes soft targets from the teacher's MLM head, and "
+            "config.teacher.fresh says that it starts from random; give a teacher that has one, or "
+            "adapt it first (--config.method=adaptation)"
+        )
+
+
+def _check_numbers(config):
+    """Raises ValueError for sizes, intervals and shares that cannot be."""
+    batch_size.read_setting(config.batch_size_per_device)
+    for key, least, meaning in (
+        ("batch_size", 1, "at least 1"),
+        ("accumulate_steps", 1, "at least 1"),
+        ("memory_gb", 0, "0 (all there is) or more"),
+        ("log_every_steps", 0, "0 (never) or more"),
+        ("heldout.every_steps", 0, "0 (never) or more"),
+        ("checkpoint.every_steps", 0, "0 (never) or more"),
+        ("max_steps", 0, "0 (no limit) or more"),
+    ):
+        value = config
+        for part in key.split("."):
+            value = value[part]
+        if value < least:
+            raise ValueError(f"config.{key}={value}, expected {meaning}")
+    if not 0 < config.masking.share <= 1 or config.masking.smoothing < 0:
+        raise ValueError(
+            f"config.masking: got share={config.masking.share}, smoothing="
+            f"{config.masking.smoothing}; expected a share from above 0 to 1, and a smoothing of 0 "
+            "(all pieces alike) or more (DistilBERT: 0.7)"
+        )
+    odd = [length for length in config.rows.buckets if not 1 <= length <= config.rows.max_length]
+    if odd:
+        raise ValueError(
+            f"config.rows.buckets has {odd}, expected lengths from 1 to config.rows.max_length="
+            f"{config.rows.max_length}"
+        )
+
+
+def _check_choices(config):
+    """Raises ValueError for a name that is not on offer."""
+    for option, value, choices in (
+        ("teacher.added_words", config.teacher.added_words, ADDED_WORDS),
+        ("rows.mode", config.rows.mode, ROW_MODES),
+    ):
+        if value not in choices:
+            raise ValueError(f"config.{option}={value!r} is not one of {', '.join(choices)}")
+
+
+def _check_teacher(config, method):
+    """Raises ValueError where teacher, vocabulary and method do not go together."""
+    if config.vocabulary.from_scratch and not config.teacher.from_scratch:
+        raise ValueError(
+            "config.vocabulary.from_scratch drops the words that the teacher's checkpoint knows; "
+            "set config.teacher.from_scratch too, or extend the vocabulary instead"
+        )
+    has_learned = is_exported(config.teacher.checkpoint)
+    extension = config.teacher.extension
+    adds_words = not config.prepared and config.vocabulary.size > 0
+    check_frozen_teacher(
+        config,
+        grows=adds_words or (extension is not None and extension.hidden_size > 0),
+        has_learned=has_learned,
+    )
+    if has_learned and adds_words:
+        raise ValueError(
+            f"{config.teacher.checkpoint} has its added words already, and config.vocabulary.size="
+            f"{config.vocabulary.size:,} would add more: give the rows that it learned from, "
+            "--config.prepared=ITS_WORKDIR, or --config.vocabulary.size=0 for its words alone"
+        )
+
+
+def _check_unread(config, method):
+    """Raises ValueError for an option that was given, and that only other runs read."""
+    for option in sorted({option for each in METHODS.values() for option in each.options}):
+        if option not in method.options:
+            readers = " or ".join(each.name for each in METHODS.values() if option in each.options)
+            check_not_given(
+                config, option, f"config.method={readers} only, and config.method={method.name!r}"
+            )
+    if config.student.init != "teacher":
+        check_not_given(
+            config,
+            "student.inherit",
+            f"config.student.init=teacher only, and config.student.init={config.student.init!r}",
+        )

@@ -14,16 +14,19 @@ with every other layer; how to cut a net that is too wide no paper of ours says.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from edad_jax.distillation.nets import layer_map
 from edad_jax.models import factorised, narrowing
 from edad_jax.models.config import ExBertConfig
+from edad_jax.training.sections import read_section
 
+STUDENT_INITS = ("random", "teacher")
 LAYER_RULES = ("uniform", "distilbert", "listed")
 FEED_FORWARD_RULES = ("largest", "random")
 WIDTH_RULES = ("equal", "energetic")
@@ -36,6 +39,63 @@ class Rules:
     layers: tuple[int, ...]  # for each student layer a teacher layer, from 0
     feed_forward: str = "largest"  # of a narrower one: those units, or random
     width: str = "equal"  # a narrower student: an error, or its most energetic coordinates
+
+
+@dataclasses.dataclass(frozen=True)
+class InitSettings:
+    """config.student.init, and the config.student.inherit section."""
+
+    init: str
+    num_hidden_layers: int  # of the student
+    layer_rule: str = "uniform"  # TinyBERT's | distilbert | listed
+    layers: tuple[int, ...] = ()  # teacher layers from 0, for listed
+    feed_forward: str = "largest"
+    width: str = "equal"
+
+    def __post_init__(self):
+        for option, value, choices in (
+            ("init", self.init, STUDENT_INITS),
+            ("inherit.layer_rule", self.layer_rule, LAYER_RULES),
+            ("inherit.feed_forward", self.feed_forward, FEED_FORWARD_RULES),
+            ("inherit.width", self.width, WIDTH_RULES),
+        ):
+            if value not in choices:
+                raise ValueError(
+                    f"config.student.{option}={value!r} is not one of {', '.join(choices)}"
+                )
+        if len(self.layers) != (self.num_hidden_layers if self.layer_rule == "listed" else 0):
+            raise ValueError(
+                f"config.student.inherit.layers={tuple(self.layers)} with layer_rule="
+                f"{self.layer_rule!r}: expected one teacher layer for each of the student's "
+                f"{self.num_hidden_layers} with layer_rule='listed', and () with the other rules"
+            )
+
+    def rules(self, teacher_layers: int) -> Rules:
+        """Returns what the student takes of a teacher of so many layers.
+
+        Raises:
+          ValueError: layers that the teacher has not, or not as many as the student.
+        """
+        layers = tuple(self.layers)
+        if self.layer_rule != "listed":
+            choose = layer_map if self.layer_rule == "uniform" else distilbert_layers
+            layers = choose(teacher_layers, self.num_hidden_layers)
+        elif not all(0 <= m < teacher_layers for m in layers):
+            raise ValueError(
+                f"config.student.inherit.layers={layers}: expected one teacher layer, from 0 to "
+                f"{teacher_layers - 1}, for each of the student's {self.num_hidden_layers}"
+            )
+        return Rules(layers, self.feed_forward, self.width)
+
+
+def read_init(section: ConfigDict) -> InitSettings:
+    """Returns how a config.student section says that the student begins."""
+    return read_section(
+        InitSettings,
+        section.inherit,
+        init=section.init,
+        num_hidden_layers=section.num_hidden_layers,
+    )
 
 
 def distilbert_layers(teacher_layers: int, student_layers: int) -> tuple[int, ...]:
@@ -56,42 +116,6 @@ def distilbert_layers(teacher_layers: int, student_layers: int) -> tuple[int, ..
     return tuple(
         (2 * m * (teacher_layers - 1) + steps) // (2 * steps) for m in range(student_layers)
     )
-
-
-def check_listed(layers: Sequence[int], teacher_layers: int, student_layers: int) -> tuple:
-    """Returns the layers that a configuration lists.
-
-    Raises:
-      ValueError: not one for each layer of the student, or one that the teacher has not.
-    """
-    if len(layers) != student_layers or not all(0 <= m < teacher_layers for m in layers):
-        raise ValueError(
-            f"config.student.inherit.layers={tuple(layers)}: expected one teacher layer, from 0 to "
-            f"{teacher_layers - 1}, for each of the student's {student_layers}"
-        )
-    return tuple(layers)
-
-
-def check_section(section: ConfigDict) -> None:
-    """Raises ValueError where config.student.inherit names no rule, or lists layers amiss."""
-    for name, known in (
-        ("layer_rule", LAYER_RULES),
-        ("feed_forward", FEED_FORWARD_RULES),
-        ("width", WIDTH_RULES),
-    ):
-        if section.inherit[name] not in known:
-            raise ValueError(
-                f"config.student.inherit.{name}={section.inherit[name]!r} is not one of "
-                f"{', '.join(known)}"
-            )
-    is_listed = section.inherit.layer_rule == "listed"
-    count = len(section.inherit.layers)
-    if count != (section.num_hidden_layers if is_listed else 0):
-        raise ValueError(
-            f"config.student.inherit.layers={tuple(section.inherit.layers)} with layer_rule="
-            f"{section.inherit.layer_rule!r}: expected one teacher layer for each of the student's "
-            f"{section.num_hidden_layers} with layer_rule='listed', and () with the other rules"
-        )
 
 
 def inherit(
@@ -200,7 +224,11 @@ def _chosen(params, config, rules):
 
 
 def _without_segments(tables):
-    """Returns embeddings whose positions have the vector of segment A in them."""
+    """Returns embeddings whose positions have the vector of segment A in them.
+
+    Deviation: DistilBERT's published extraction drops the segment vectors. Its student then begins
+    from sums that its teacher never saw.
+    """
     tables = dict(tables)
     first_d = tables.pop("token_type")["embedding"][0]
     tables["position"] = {"embedding": tables["position"]["embedding"] + first_d}

@@ -77,7 +77,6 @@ class Embeddings(nn.Module):
     products: jnp.dtype | None = None
 
     def setup(self):
-        """Makes the parts; Linen calls it."""
         config, dtype = self.config, self.dtype
         self.word = embedding_table(config.vocab_size, config)
         self.position = embedding_table(config.max_position_embeddings, config)
@@ -224,7 +223,6 @@ class Bert(nn.Module):
     execution: Execution = Execution()
 
     def setup(self):
-        """Makes the parts; Linen calls it."""
         config = self.config
         self.embeddings = Embeddings(config, self.dtype, self.products)
         sizes = (config.hidden_size, config.num_attention_heads, config.intermediate_size)

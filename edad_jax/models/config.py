@@ -31,7 +31,6 @@ class BertConfig:
     hidden_act: str = "gelu"  # one of ACTIVATIONS
 
     def __post_init__(self):
-        """Raises ValueError where the heads do not divide the width, or for another activation."""
         check_heads(self.hidden_size, self.num_attention_heads, "hidden_size")
         if self.hidden_act not in ACTIVATIONS:
             raise ValueError(
@@ -70,7 +69,6 @@ class ExtensionConfig:
     num_attention_heads: int
 
     def __post_init__(self):
-        """Raises ValueError where the heads do not divide the width."""
         check_heads(self.hidden_size, self.num_attention_heads, "extension hidden_size")
 
 
@@ -84,7 +82,6 @@ class ExBertConfig:
 
     @property
     def vocab_size(self) -> int:
-        """Returns the size of the joint vocabulary."""
         return self.base.vocab_size + self.extension_vocab_size
 
     @property
@@ -120,7 +117,6 @@ class Execution:
     attention: str = "explicit"
 
     def __post_init__(self):
-        """Raises ValueError for a name that is not on offer."""
         for name, choices in (("remat", REMATS), ("attention", ATTENTIONS)):
             if getattr(self, name) not in choices:
                 raise ValueError(

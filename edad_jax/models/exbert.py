@@ -15,7 +15,8 @@ at the top level, so that "frozen" is a subtree and not a mask:
 
 Deviation from the reference code: the embedding lookup is clean. There, original words get
 the extension's row 0 added (and the other way round), segment 0 is forced to zero and padding
-has no word vector; with any of these, the original branch is not the BERT that was loaded.
+has no word vector; with any of these, the original branch is not the BERT that was loaded. Nor
+is row 0 of the position and segment tables kept from learning, as its `padding_idx=0` does.
 """
 
 from collections.abc import Sequence
@@ -39,7 +40,6 @@ class Extension(nn.Module):
     execution: Execution = Execution()
 
     def setup(self):
-        """Makes the parts; Linen calls it."""
         base, sizes = self.config.base, self.config.extension
         if self.config.extension_vocab_size:
             self.word = embedding_table(self.config.extension_vocab_size, base)
@@ -83,7 +83,6 @@ class ExBert(nn.Module):
     execution: Execution = Execution()
 
     def setup(self):
-        """Makes the parts; Linen calls it."""
         base = self.config.base
         self.base = Bert(base, self.dtype, self.products, self.execution)
         if self.config.extension or self.config.extension_vocab_size:

@@ -26,7 +26,6 @@ class Pooler(nn.Module):
 
     @nn.compact
     def __call__(self, hidden_btd: jax.Array) -> jax.Array:
-        """Returns pooled_bd."""
         pooled_bd = Linear(
             self.config.hidden_size, self.config, self.dtype, self.products, name="dense"
         )(hidden_btd[:, 0])
@@ -75,7 +74,6 @@ class NspHead(nn.Module):
 
     @nn.compact
     def __call__(self, pooled_bd: jax.Array) -> jax.Array:
-        """Returns float32 logits_bc."""
         return Linear(2, self.config, self.dtype, self.products, name="dense")(pooled_bd).astype(
             jnp.float32
         )
@@ -114,7 +112,6 @@ class WidthProjection(nn.Module):
 
     @nn.compact
     def __call__(self, hidden_btd: jax.Array) -> jax.Array:
-        """Returns hidden_bte."""
         return Linear(self.teacher_width, self.config, self.dtype, self.products, name="dense")(
             hidden_btd
         )

@@ -27,10 +27,9 @@ from edad_jax.tasks.setup import (
     prepare_examples,
     run_seeds,
 )
-from edad_jax.training import schedules
 from edad_jax.training.checkpoint import Checkpointer
 from edad_jax.training.metrics import MetricsWriter, read_metrics
-from edad_jax.training.optimizer import build_optimizer
+from edad_jax.training.optimizer import read_optimizer
 from edad_jax.training.parallel import Parallel
 from edad_jax.training.progress import Stopwatch
 from edad_jax.training.workdir import open_workdir
@@ -255,13 +254,8 @@ def _train(config, workdir, prepared, net, params, predict, over):
 
 def make_optimizer(section: ConfigDict, total_steps: int) -> optax.GradientTransformation:
     """Returns the optimiser of a run of so many steps."""
-    schedule = schedules.learning_rate(
-        section.schedule,
-        peak=section.learning_rate,
-        warmup_steps=max(1, round(section.warmup_share * total_steps)),
-        total_steps=total_steps,
-    )
-    return build_optimizer(section, schedule)
+    settings = read_optimizer(section)
+    return settings.build(settings.learning_rate(section.learning_rate, total_steps))
 
 
 def _summarise(config, prepared, trained, predictions):

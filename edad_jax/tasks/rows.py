@@ -35,7 +35,6 @@ class TaskRows:
     segment_b_start: np.ndarray | None = None  # int32 [rows]; None: all is segment A
 
     def __len__(self) -> int:
-        """Returns the number of rows."""
         return len(self.ids)
 
     def soft_batch(self, batch_size: int, slots: int, length: int) -> np.ndarray:

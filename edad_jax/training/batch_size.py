@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from edad_jax.training.parallel import Parallel, program_bytes
 from edad_jax.types import Batch
@@ -36,6 +37,30 @@ def read_setting(text: str) -> int | None:
             "(config.batch_size is taken)"
         )
     return int(text)
+
+
+def settle(config: ConfigDict, parallel: Parallel, recorded: int | None) -> tuple[ConfigDict, bool]:
+    """Returns a copy that may be changed, and whether its batch_size is what the run will take.
+
+    Args:
+      config: of the run.
+      parallel: the devices.
+      recorded: what an AUTO run took when it began, which stays, on other devices too; None
+        where none has begun.
+
+    Raises:
+      ValueError: the batch does not split over devices and micro-batches.
+    """
+    config = config.copy_and_resolve_references()
+    rows = read_setting(config.batch_size_per_device)
+    if rows:
+        config.batch_size = rows * parallel.device_count
+    elif rows is None:
+        if recorded is None:
+            return config, False
+        config.batch_size = recorded
+    parallel.check_batch_size(config.batch_size, config.accumulate_steps)
+    return config, True
 
 
 def memory_budget(memory_gb: float, device: jax.Device) -> float:

@@ -5,6 +5,7 @@ Teacher and student share a step but not an optimiser: a common clipping norm wo
 net's gradient scale the other's update, and the fused step would no longer equal two steps.
 """
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -12,59 +13,74 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
+from edad_jax.training import schedules
+
 OPTIMIZERS = ("bert_adam", "adamw")
 CLIPPING = ("net", "tensor")
 
 
-def make_optimizer(
-    name: str,
-    *,
-    learning_rate: optax.Schedule,
-    b1: float,
-    b2: float,
-    eps: float,
-    weight_decay: float,
-    clip_norm: float,
-    clip_by: str,
-) -> optax.GradientTransformation:
-    """Returns the optimiser of one net.
+@dataclasses.dataclass(frozen=True)
+class OptimizerSettings:
+    """A config.optimizer section, less its learning rates.
 
     `bert_adam` is the optimiser of BERT's release and of the exBERT and EDAD code: Adam
     without bias correction, epsilon outside the root, decoupled weight decay except for
     biases and layer norms. `adamw` corrects the bias, and is the same otherwise.
-
-    Args:
-      name: one of OPTIMIZERS.
-      learning_rate: as a function of the step.
-      b1: decay of the mean gradient.
-      b2: decay of the mean squared gradient.
-      eps: added to the root of the latter.
-      weight_decay: times the learning rate is what a weight shrinks by per step.
-      clip_norm: largest norm of a gradient.
-      clip_by: "net" clips the norm over all tensors of the net (BERT's release), "tensor" each
-        tensor by itself (exBERT, EDAD, TinyBERT).
-
-    Raises:
-      ValueError: on an unknown name or kind of clipping.
     """
-    if name not in OPTIMIZERS:
-        raise ValueError(f"config.optimizer.name={name!r} is not one of {', '.join(OPTIMIZERS)}")
-    if clip_by not in CLIPPING:
-        raise ValueError(
-            f"config.optimizer.clip_by={clip_by!r} is not one of {', '.join(CLIPPING)}"
+
+    name: str = "bert_adam"  # one of OPTIMIZERS
+    schedule: str = "constant"  # one of schedules.LEARNING_RATE_SCHEDULES
+    warmup_share: float = 0.1  # of all steps, for warmup_linear
+    b1: float = 0.9  # decay of the mean gradient
+    b2: float = 0.999  # decay of the mean squared gradient
+    eps: float = 1e-6  # added to the root of the latter
+    weight_decay: float = 0.01  # times the learning rate: what a weight shrinks by per step
+    clip_norm: float = 1.0  # largest norm of a gradient
+    # "net": the norm over all tensors of the net (BERT's release); "tensor": of each by itself
+    # (exBERT, EDAD, TinyBERT).
+    clip_by: str = "tensor"
+
+    def __post_init__(self):
+        for name, choices in (
+            ("name", OPTIMIZERS),
+            ("clip_by", CLIPPING),
+            ("schedule", schedules.LEARNING_RATE_SCHEDULES),
+        ):
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"config.optimizer.{name}={getattr(self, name)!r} is not one of "
+                    f"{', '.join(choices)}"
+                )
+
+        if self.schedule == "warmup_linear" and not 0 < self.warmup_share < 1:
+            raise ValueError(
+                f"config.optimizer.warmup_share={self.warmup_share}, expected a share of all steps "
+                "between 0 and 1, for example 0.1"
+            )
+
+    def learning_rate(self, peak: float, total_steps: int) -> optax.Schedule:
+        """Returns the learning rate by step.
+
+        Raises:
+          ValueError: a warm-up that does not fit the run.
+        """
+        return schedules.learning_rate(
+            self.schedule,
+            peak=peak,
+            warmup_steps=max(1, round(self.warmup_share * total_steps)),
+            total_steps=total_steps,
         )
-    scale = (
-        scale_by_bert_adam(b1=b1, b2=b2, eps=eps)
-        if name == "bert_adam"
-        else optax.scale_by_adam(b1=b1, b2=b2, eps=eps)
-    )
-    clip = optax.clip_by_global_norm if clip_by == "net" else clip_by_tensor_norm
-    return optax.chain(
-        clip(clip_norm),
-        scale,
-        optax.add_decayed_weights(weight_decay, mask=decayed),
-        optax.scale_by_learning_rate(learning_rate),
-    )
+
+    def build(self, learning_rate: optax.Schedule) -> optax.GradientTransformation:
+        """Returns the optimiser of one net."""
+        adam = scale_by_bert_adam if self.name == "bert_adam" else optax.scale_by_adam
+        clip = optax.clip_by_global_norm if self.clip_by == "net" else clip_by_tensor_norm
+        return optax.chain(
+            clip(self.clip_norm),
+            adam(b1=self.b1, b2=self.b2, eps=self.eps),
+            optax.add_decayed_weights(self.weight_decay, mask=decayed),
+            optax.scale_by_learning_rate(learning_rate),
+        )
 
 
 class BertAdamState(NamedTuple):
@@ -92,7 +108,11 @@ def scale_by_bert_adam(*, b1: float, b2: float, eps: float) -> optax.GradientTra
 
 
 def clip_by_tensor_norm(clip_norm: float) -> optax.GradientTransformation:
-    """Returns clipping of each tensor by its own norm."""
+    """Returns clipping of each tensor by its own norm.
+
+    Deviation: the MLM bias of original and added words is one tensor here, two in the reference
+    code, and so is clipped as one.
+    """
 
     def clip(gradient):
         norm = jnp.linalg.norm(gradient.ravel())
@@ -126,9 +146,8 @@ def decayed(params: optax.Params) -> optax.Params:
     return jax.tree_util.tree_map_with_path(is_decayed, params)
 
 
-def build_optimizer(section: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """Returns the optimiser that a config.optimizer section asks for, at this learning rate."""
-    names = ("b1", "b2", "eps", "weight_decay", "clip_norm", "clip_by")
-    return make_optimizer(
-        section.name, learning_rate=schedule, **{name: section[name] for name in names}
+def read_optimizer(section: ConfigDict) -> OptimizerSettings:
+    """Returns the settings of a config.optimizer section, which has learning rates beside them."""
+    return OptimizerSettings(
+        **{field.name: section[field.name] for field in dataclasses.fields(OptimizerSettings)}
     )

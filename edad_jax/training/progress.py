@@ -2,9 +2,11 @@
 """What a person sees of a running loop, and how they stop it."""
 
 import collections
+import contextlib
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -99,6 +101,7 @@ class Progress:
         self._tokens = 0.0
         self._clock: collections.deque[tuple[float, float]] = collections.deque(maxlen=_WINDOW)
         self._watch = Stopwatch(spent)
+        self._programs = set()
 
     def __enter__(self):
         return self
@@ -106,28 +109,62 @@ class Progress:
     def __exit__(self, *exception_info):
         self._bar.close()
 
+    def run(self, done: int, step: Callable, state: Any, frozen: Any, batch: Any) -> Any:
+        """Returns the state after step(state, frozen, batch), and reads the metrics of the last.
+
+        Metrics are read one step late, so that the device never waits for the loop. The first
+        call of a program compiles; of all programs but the first, that is left out of the time.
+
+        Args:
+          done: steps done after this one.
+          step: gives the new state, and metrics.
+          state: may be donated.
+          frozen: what the step only reads.
+          batch: arrays; of each shape the step has another program.
+
+        Raises:
+          FloatingPointError: a loss or a gradient norm of the step before is not finite.
+        """
+        program = (step, *(x.shape for x in jax.tree.leaves(batch)))
+        is_new = program not in self._programs
+        if is_new:
+            self.settle()
+        state, metrics = step(state, frozen, batch)
+        compiled_late = is_new and bool(self._programs)
+        self._programs.add(program)
+        if compiled_late:
+            jax.block_until_ready(metrics)
+            self.restart_clock()
+        self.settle()
+        self._pending = (done, metrics)
+        if compiled_late:
+            self.settle()
+            self.restart_clock()
+        return state
+
+    def settle(self) -> dict[str, float]:
+        """Returns the metrics of the last step, once they are there and finite.
+
+        Raises:
+          FloatingPointError: a loss or a gradient norm is not.
+        """
+        if self._pending is not None:
+            self._read(*self._pending)
+            self._pending = None
+        return self.last_metrics
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves what happens in the block out of the throughput and the time costs."""
+        self.settle()
+        yield
+        self.restart_clock()
+
     def restart_clock(self):
         """Leaves out of the throughput what has happened since the last step."""
         self._watch.restart()
         self._clock.clear()
         self._clock.append((time.perf_counter(), self._tokens))
-
-    def settle(self):
-        """Reads the metrics of the step before, so that what comes now is not of its time."""
-        if self._pending is not None:
-            self._read(*self._pending)
-            self._pending = None
-
-    def advance(self, step: int, metrics: dict, *, finish: bool):
-        """Reads the metrics of the step before, and of this one too where asked to finish.
-
-        Raises:
-          FloatingPointError: a loss or a gradient norm is not finite.
-        """
-        self.settle()
-        self._pending = (step, metrics)
-        if finish:
-            self.settle()
 
     def _read(self, step, metrics):
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}

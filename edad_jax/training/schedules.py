@@ -4,6 +4,8 @@
 `step` counts updates already made, so it runs from 0 to total_steps - 1.
 """
 
+from collections.abc import Callable
+
 import optax
 
 ALPHA_SCHEDULES = (
@@ -26,6 +28,8 @@ def alpha(name: str, *, total_steps: int) -> optax.Schedule:
 
     Deviations: the paper gives no formula for the cosine; (1 + cos(pi t / T)) / 2 is used.
     Its labels "Only DA(=1)" and "Only DT(=2)" contradict Eq. 6, by which they are 0 and 1.
+    `linear_reverse` runs from 0 to (T-1)/T, as the mirror of `linear`; the published code counts
+    updates from 1, and so from 1/T to 1.
 
     Raises:
       ValueError: on an unknown name.
@@ -49,13 +53,23 @@ def alpha(name: str, *, total_steps: int) -> optax.Schedule:
     raise ValueError(f"config.alpha={name!r} is not one of {', '.join(ALPHA_SCHEDULES)}")
 
 
+def make_due(every_steps: int, total_steps: int) -> Callable[[int], bool]:
+    """Returns due(steps done): at every so many-th step (0: never), and at the last."""
+
+    def due(done):
+        return done == total_steps or (every_steps > 0 and done % every_steps == 0)
+
+    return due
+
+
 def learning_rate(name: str, *, peak: float, warmup_steps: int, total_steps: int) -> optax.Schedule:
     """Returns the learning rate as a function of the step.
 
     `constant`: the peak throughout (the paper's EDAD). `linear`: from the peak to 0.
     `warmup_linear`: up to the peak over warmup_steps, then down to 0 (the paper's oiSciBERT,
     with 10% warm-up). The first update already has 1/warmup_steps of the peak; with a start
-    from 0 it would do nothing.
+    from 0 it would do nothing. The fall begins at the peak, as in TinyBERT's code; EDAD's drops
+    to the line from 1 at step 0 to 0 at the end, so to 0.9 of the peak after 10% warm-up.
 
     Raises:
       ValueError: on an unknown name, or a warm-up that does not fit into the run.

@@ -10,15 +10,11 @@ workdir/
   teacher/, student/, summary.json, training.png       the result
 """
 
-import functools
 import json
-import operator
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from ml_collections import ConfigDict
 
 from edad_jax.data.stages import differences
 from edad_jax.files import write_json
@@ -115,14 +111,9 @@ def check_remembered(workdir: Path, name: str, value: str, *, meaning: str) -> N
 
 def _check_defaults(config, defaults, readers):
     for name, default in defaults.items():
-        value = _read(config, name)
+        value = config[name]
         if value != default:
             raise ValueError(
                 f"config.{name}={value!r} is read with {readers}: it would change nothing; leave "
                 f"it at {default!r}"
             )
-
-
-def _read(config: ConfigDict, name: str) -> Any:
-    """Returns the value of an option by its dotted name."""
-    return functools.reduce(operator.getitem, name.split("."), config)

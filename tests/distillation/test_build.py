@@ -8,10 +8,18 @@ import pytest
 from safetensors.numpy import load_file
 
 from edad_jax import machine, types
-from edad_jax.distillation import build, build_nets, nets
+from edad_jax.distillation import nets
+from edad_jax.distillation.settings import read_settings
 from edad_jax.models import precision
 from tests.tiny_models import assert_trees_equal
-from tests.tiny_run import ADDED_WORDS, change_teacher, make_inputs, tiny_config, write_teacher
+from tests.tiny_run import (
+    ADDED_WORDS,
+    change_teacher,
+    make_inputs,
+    run_of,
+    tiny_config,
+    write_teacher,
+)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +36,7 @@ def vocabulary(inputs, **changes):
 def build_run(inputs, added_words=ADDED_WORDS, **changes):
     words = vocabulary(inputs)
     words = dataclasses.replace(words, size=words.base_size + added_words)
-    return build.build_run(tiny_config(inputs, **changes), words, total_steps=10)
+    return run_of(tiny_config(inputs, **changes), words, total_steps=10)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +53,7 @@ def build_run(inputs, added_words=ADDED_WORDS, **changes):
 def test_products_are_bfloat16_only_on_cpus_that_have_units_for_it(
     name, has_units, expected, monkeypatch
 ):
-    monkeypatch.setattr(build_nets, "has_bfloat16_units", lambda: has_units)
+    monkeypatch.setattr(precision, "has_bfloat16_units", lambda: has_units)
     assert precision.resolve_precision(name).name == expected
 
 
@@ -181,7 +189,7 @@ def test_unknown_pieces_are_masked_unless_pieces_have_weights(inputs):
     words = vocabulary(inputs, unk_id=1)
     words = dataclasses.replace(words, token_counts=np.ones(words.size, np.int64))
     special_ids = [
-        build.build_run(
+        run_of(
             tiny_config(inputs, masking__smoothing=smoothing), words, total_steps=10
         ).settings.masking.special_ids
         for smoothing in (0.0, 0.7)
@@ -212,7 +220,7 @@ def test_a_hidden_size_that_heads_do_not_divide_is_an_error(inputs):
 def test_a_tokenizer_that_does_not_fit_is_an_error_before_anything_is_trained(inputs):
     config = tiny_config(inputs)
     with pytest.raises(ValueError, match="tokenizer has 7 pieces"):
-        build.build_run(config, vocabulary(inputs, base_size=7), total_steps=1)
+        run_of(config, vocabulary(inputs, base_size=7), total_steps=1)
 
 
 @pytest.mark.parametrize("text", [None, "{}", '{"model_type": "bert"}'])
@@ -227,7 +235,7 @@ def test_added_words_begin_as_the_mean_of_their_base_pieces_where_asked(inputs):
     pieces = [(7, 9), (), *[(8,)] * (ADDED_WORDS - 2)]
     words = dataclasses.replace(words, added_pieces=pieces)
     runs = {
-        how: build.build_run(tiny_config(inputs, teacher__added_words=how), words, total_steps=10)
+        how: run_of(tiny_config(inputs, teacher__added_words=how), words, total_steps=10)
         for how in ("random", "pieces")
     }
     tables = {
@@ -238,7 +246,7 @@ def test_added_words_begin_as_the_mean_of_their_base_pieces_where_asked(inputs):
     np.testing.assert_array_equal(tables["pieces"][1], tables["random"][1])
     np.testing.assert_array_equal(tables["pieces"][2], base_vd[8])
     with pytest.raises(ValueError, match="got the pieces of 3 added words, expected 20"):
-        build.build_run(
+        run_of(
             tiny_config(inputs, teacher__added_words="pieces"),
             dataclasses.replace(words, added_pieces=pieces[:3]),
             total_steps=10,
@@ -265,7 +273,7 @@ def test_added_words_begin_as_the_mean_of_their_base_pieces_where_asked(inputs):
 )
 def test_settings_that_do_not_go_together_are_named_at_once(inputs, changes, message):
     with pytest.raises(ValueError, match=message):
-        build.check_settings(tiny_config(inputs, **changes))
+        read_settings(tiny_config(inputs, **changes))
 
 
 def test_a_student_may_begin_with_its_teachers_layers(inputs):
@@ -327,8 +335,8 @@ def test_a_teacher_from_scratch_has_only_the_sizes_of_its_checkpoint(inputs):
         teacher__extension__hidden_size=0,
         teacher__frozen=(),
     )
-    build.check_settings(config)
-    run = build.build_run(config, words, total_steps=10)
+    read_settings(config)
+    run = run_of(config, words, total_steps=10)
     assert run.frozen["teacher"] == {}
     params = run.trained["teacher"]
     assert params["base"]["embeddings"]["word"]["embedding"].shape == (50, 24)

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import dataclasses
 import functools
 
 import jax
@@ -7,8 +8,9 @@ import optax
 import pytest
 
 from edad_jax.data import masking
-from edad_jax.distillation import edad, losses
-from edad_jax.distillation.nets import Nets, check_heads, layer_map
+from edad_jax.distillation import losses
+from edad_jax.distillation.nets import Nets, check_imitation, layer_map
+from edad_jax.distillation.two_stages import ADAPTATION
 from edad_jax.models import init
 from edad_jax.training import state
 from edad_jax.training.parallel import AXIS
@@ -60,7 +62,7 @@ def test_nets_with_other_head_counts_are_an_error_that_names_the_option():
     nets = tiny_nets()
     other = tiny_nets(num_attention_heads=2)
     with pytest.raises(ValueError, match="config.student.num_attention_heads=2"):
-        check_heads(other.teacher, nets.student)
+        check_imitation(dataclasses.replace(nets, teacher=other.teacher))
 
 
 def test_the_fused_step_equals_a_teacher_step_and_a_student_step_taken_apart():
@@ -158,7 +160,7 @@ def test_xla_computes_no_gradient_of_the_base():
         trained, frozen = state.freeze(params, frozen_parts)
         train_state = state.begin({"teacher": trained}, settings.optimizers)
         step = jax.vmap(
-            edad.make_adaptation_step(nets, settings),
+            ADAPTATION.make_step(nets, settings),
             in_axes=(None, None, 0),
             out_axes=None,
             axis_name=AXIS,

@@ -11,7 +11,6 @@ import pytest
 from safetensors.numpy import save_file
 
 from edad_jax import types
-from edad_jax.distillation import build
 from edad_jax.distillation.train import train
 from edad_jax.export import check, formats
 from edad_jax.export.graph import INPUTS
@@ -22,7 +21,7 @@ from edad_jax.runtime import models
 from edad_jax.tasks.finetune import finetune
 from edad_jax.training.metrics import read_metrics
 from tests.tiny_models import random_params, tiny_bert_config
-from tests.tiny_run import tiny_config, write_corpus
+from tests.tiny_run import run_of, tiny_config, write_corpus
 from tests.tiny_tasks import tiny_tuning, write_labelled, write_tagging
 from tests.tiny_text import write_tokenizer
 
@@ -101,7 +100,7 @@ def test_extension_blocks_beside_an_albert_are_an_error_at_once(taught):
     pieces = len((taught.inputs / "teacher" / "vocab.txt").read_text("utf-8").splitlines())
     words = types.Vocabulary(pieces, pieces, mask_id=4, cls_id=2, sep_id=3)
     with pytest.raises(ValueError, match="an extension, which no kind of checkpoint can hold"):
-        build.build_run(config, words, total_steps=1)
+        run_of(config, words, total_steps=1)
 
 
 def test_a_distilbert_learns_to_classify_and_is_exported(taught, tmp_path):

@@ -2,7 +2,6 @@
 """What updates may leave out: when, at what price for the student, and through a whole run."""
 
 import functools
-import itertools
 import logging
 import signal
 
@@ -13,8 +12,8 @@ import optax
 import pytest
 
 from configs import edad
-from edad_jax.distillation.build import check_settings
-from edad_jax.distillation.phases import WHOLE, Phase, make_phase_at
+from edad_jax.distillation.phases import WHOLE, Phase, PhaseSettings
+from edad_jax.distillation.settings import read_settings
 from edad_jax.distillation.train import train
 from edad_jax.training import schedules
 from edad_jax.training.metrics import read_metrics
@@ -47,11 +46,10 @@ def differ(ours, theirs):
     return any((a != b).any() for a, b in pairs)
 
 
-def phases_of(alpha="linear", *, total_steps=10, **savings):
+def phases_of(alpha="linear", *, total_steps=10, **thresholds):
     """Returns the phase of every step of a short run."""
-    section = edad.get_config().savings
-    section.update(savings)
-    phase_at = make_phase_at(section, schedules.alpha(alpha, total_steps=total_steps), total_steps)
+    settings = PhaseSettings(**thresholds)
+    phase_at = settings.make_phase_at(schedules.alpha(alpha, total_steps=total_steps), total_steps)
     return [phase_at(step) for step in range(total_steps)]
 
 
@@ -63,7 +61,7 @@ def steps_where(name, phases):
 
 
 @pytest.mark.parametrize("alpha", schedules.ALPHA_SCHEDULES)
-def test_without_savings_every_step_is_whole(alpha):
+def test_without_thresholds_every_step_is_whole(alpha):
     assert set(phases_of(alpha)) == {WHOLE}
 
 
@@ -90,18 +88,11 @@ def test_the_student_imitates_nothing_where_alpha_is_below_the_other_threshold()
     assert set(never) == {ALONE}
 
 
-def test_every_kth_step_is_the_last_of_its_cycle():
-    phases = phases_of(teacher_every_steps=3, early_taps_every_steps=2)
-    assert steps_where("teacher_learns", phases) == [2, 5, 8]
-    assert [phase.early_weight for phase in phases] == [0.0, 2.0] * 5
-
-
 def test_the_phase_depends_on_the_step_alone():
     """Asked backwards, as no run does, and by a second function, as after a restart."""
-    section = edad.get_config().savings
-    section.update({"stop_teacher_below": 0.6, "drop_teacher_below": 0.2, "teacher_every_steps": 2})
+    settings = PhaseSettings(stop_teacher_below=0.6, drop_teacher_below=0.2)
     alpha = schedules.alpha("cosine", total_steps=40)
-    first, second = (make_phase_at(section, alpha, 40) for _ in range(2))
+    first, second = (settings.make_phase_at(alpha, 40) for _ in range(2))
     forwards = [first(step) for step in range(40)]
     assert [second(step) for step in reversed(range(40))] == forwards[::-1]
     assert len(set(forwards)) == 3
@@ -113,15 +104,13 @@ def test_the_phase_depends_on_the_step_alone():
         ({"stop_teacher_below": -0.1}, "stop_teacher_below=-0.1, expected a value of alpha"),
         ({"drop_teacher_below": 1.5}, "drop_teacher_below=1.5, expected a value of alpha"),
         ({"stop_teacher_below": float("nan")}, "stop_teacher_below=nan, expected"),
-        ({"teacher_every_steps": 0}, "teacher_every_steps=0, expected 1"),
-        ({"early_taps_every_steps": -2}, "early_taps_every_steps=-2, expected 1"),
     ],
 )
 def test_a_wrong_value_is_an_error_that_names_the_option(changes, message):
     config = edad.get_config()
-    config.savings.update(changes)
-    with pytest.raises(ValueError, match=f"config.savings.{message}"):
-        check_settings(config)
+    config.phases.update(changes)
+    with pytest.raises(ValueError, match=f"config.phases.{message}"):
+        read_settings(config)
 
 
 @pytest.mark.parametrize(
@@ -129,17 +118,15 @@ def test_a_wrong_value_is_an_error_that_names_the_option(changes, message):
     [
         {"stop_teacher_below": 0.1},
         {"drop_teacher_below": 0.1},
-        {"teacher_every_steps": 2},
-        {"early_taps_every_steps": 2},
     ],
 )
-def test_savings_with_another_method_are_an_error(changes):
+def test_thresholds_of_another_method_are_an_error(changes):
     config = edad.get_config()
     config.method = "triple_adaptation"
-    config.savings.update(changes)
+    config.phases.update(changes)
     (name,) = changes
-    with pytest.raises(ValueError, match=f"config.savings.{name}=.*'triple_adaptation'"):
-        check_settings(config)
+    with pytest.raises(ValueError, match=f"config.phases.{name}=.*'triple_adaptation'"):
+        read_settings(config)
 
 
 # ---- what a step that leaves something out does
@@ -205,15 +192,9 @@ def test_two_devices_and_micro_batches_make_the_same_step_with_a_teacher_that_re
     assert_close(parts.params, one.params)
 
 
-def test_the_teacher_changes_at_every_kth_step_only():
-    phases = phases_of(total_steps=4, teacher_every_steps=2)
-    states = [state for state, _ in after(*phases)]
-    changes = [
-        [differ(now.params[net], then.params[net]) for then, now in itertools.pairwise(states)]
-        for net in ("teacher", "student")
-    ]
-    assert changes == [[True, False, True], [True, True, True]]
-    assert {int(count) for count in _schedule_counts(states[-1])} == {4}
+def test_a_teacher_that_rests_keeps_the_count_of_its_learning_rate():
+    states = [state for state, _ in after(WHOLE, FORWARD, FORWARD)]
+    assert {int(count) for count in _schedule_counts(states[-1])} == {3}
 
 
 def _schedule_counts(train_state):
@@ -223,35 +204,6 @@ def _schedule_counts(train_state):
     return [part.count for part in parts if is_schedule(part)]
 
 
-def test_over_a_cycle_the_mean_gradient_is_that_of_all_layers():
-    """At the same parameters; a momentum without decay keeps each step's gradient as it is."""
-    nets = tiny_nets(student_layers=2, student_extension=False, **NO_DROPOUT)
-    settings = tiny_settings(nets, alpha="same")
-    settings.optimizers["student"] = optax.trace(decay=0.0)
-
-    def gradient(phase):
-        train_state, metrics, _ = run_phases(nets, settings, [phase])[0]
-        return train_state.opt_state["student"].trace, metrics
-
-    # The teacher's part is the same in all, and left out: alpha never reaches the threshold.
-    cycle = phases_of("same", total_steps=3, early_taps_every_steps=3, stop_teacher_below=0.6)
-    assert [phase.early_weight for phase in cycle] == [0.0, 0.0, 3.0]
-    (rest, rest_metrics), (due, due_metrics) = gradient(cycle[0]), gradient(cycle[2])
-    whole, whole_metrics = gradient(FORWARD)
-    mean = jax.tree.map(lambda a, b: (2 * a + b) / 3, rest, due)
-    largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(whole))
-    assert_close(mean, whole, 1e-6 * largest)
-    for part in (rest, due):
-        apart = jax.tree.map(lambda a, b: np.abs(a - b).max(), part, whole)
-        assert max(jax.tree.leaves(apart)) > 0.01 * largest
-    # Terms keep their meaning: sums over all layers, or not there.
-    assert not DISTILL_TERMS & set(rest_metrics)
-    for name in DISTILL_TERMS:
-        np.testing.assert_allclose(due_metrics[name], whole_metrics[name], rtol=1e-5)
-    mean_loss = (2 * rest_metrics["loss"] + due_metrics["loss"]) / 3
-    np.testing.assert_allclose(mean_loss, whole_metrics["loss"], rtol=1e-5)
-
-
 # ---- a whole run
 
 
@@ -259,23 +211,21 @@ def test_a_run_goes_through_its_phases_and_a_stop_between_them_leaves_no_trace(
     finished, tmp_path, monkeypatch, caplog
 ):
     """Alpha is 1, 7/8 ... 1/8: the teacher learns at 4 steps, does not run at the last."""
-    savings = {"stop_teacher_below": 0.6, "drop_teacher_below": 0.2}
+    thresholds = {"stop_teacher_below": 0.6, "drop_teacher_below": 0.2}
     config = tiny_config(
         finished.inputs,
         prepared=str(finished.workdir),
         accumulate_steps=2,
         heldout__every_steps=0,
         checkpoint__every_steps=0,
-        **{f"savings__{name}": value for name, value in savings.items()},
+        **{f"phases__{name}": value for name, value in thresholds.items()},
     )
     through, stopped = tmp_path / "through", tmp_path / "stopped"
     with caplog.at_level(logging.INFO):
         assert train(config, str(through))["steps"] == STEPS
     for line in (
-        "Compiling for step 5 and its like: the teacher runs forward only, "
-        "the student imitates all its layers.",
-        "Compiling for step 8 and its like: the teacher does not run, "
-        "the student does not imitate it.",
+        "From here on the teacher runs forward only, the student imitates it: compiling.",
+        "From here on the teacher does not run, the student does not imitate it: compiling.",
     ):
         assert line in caplog.messages
     lines = [line for line in read_metrics(through / "metrics.jsonl") if "loss" in line]

@@ -16,6 +16,7 @@ from edad_jax.data import masking
 from edad_jax.distillation import methods
 from edad_jax.models import init
 from edad_jax.training import optimizer, state
+from edad_jax.training.optimizer import OptimizerSettings
 from edad_jax.training.parallel import Parallel
 from tests.tiny_models import random_params
 from tests.tiny_run import run_command, write_config_file
@@ -67,7 +68,7 @@ def our_step(method):
     nets, trained, frozen, settings = tiny_case(method)
     parallel = Parallel("pmap", jax.devices()[:1])
     step = parallel.compile(
-        methods.MAKERS[method](nets, settings), replicated_arguments=2, donate=False
+        methods.METHODS[method].make_step(nets, settings), replicated_arguments=2, donate=False
     )
     done, metrics = step(
         parallel.replicate(state.begin(trained, settings.optimizers)),
@@ -196,7 +197,7 @@ def test_two_updates_are_ours(mode, name, clip_by):
     params = draw()
     ours = torch.nn.ParameterDict({leaf: torch.tensor(array) for leaf, array in params.items()})
     peer = torch_update.make_optimizer(ours.values(), section, torch_update.MODES[mode])
-    tx = optimizer.build_optimizer(section, optax.linear_schedule(0.1, 0.0, 10))
+    tx = OptimizerSettings(**section).build(optax.linear_schedule(0.1, 0.0, 10))
     opt_state = tx.init(params)
     for rate in (0.1, 0.09):
         gradients = draw()

@@ -13,7 +13,6 @@ import pytest
 from safetensors.numpy import load_file
 
 from edad_jax.data import prepare
-from edad_jax.distillation import build
 from edad_jax.distillation.train import train
 from edad_jax.models import pretrained
 from edad_jax.training import state
@@ -30,6 +29,7 @@ from tests.tiny_run import (
     change_teacher,
     environment,
     make_inputs,
+    run_of,
     tiny_config,
     write_corpus,
     write_teacher,
@@ -63,9 +63,7 @@ def weights(workdir, net="student"):
 
 def restore(config, workdir):
     """Returns (step, trained parameters, the run that they belong to)."""
-    run = build.build_run(
-        config, prepare.prepare(config, workdir).vocabulary, total_steps=config.max_steps
-    )
+    run = run_of(config, prepare.prepare(config, workdir).vocabulary, total_steps=config.max_steps)
     like = jax.tree.map(np.asarray, state.begin(run.trained, run.settings.optimizers))
     with Checkpointer(workdir / "checkpoints", keep=2) as checkpoints:
         step, restored = checkpoints.restore(like)

@@ -1,19 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """DistilBERT's triple loss and MiniLM's relations, as steps."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
-from ml_collections import ConfigDict
 
 from configs import edad
 from edad_jax.data import masking
-from edad_jax.distillation import build, losses, triple
-from edad_jax.distillation.minilm import check_relation_heads
+from edad_jax.distillation import losses, triple
+from edad_jax.distillation.minilm import MINILM, MiniLmSettings
 from edad_jax.distillation.nets import Nets
-from edad_jax.distillation.step import TripleSettings
+from edad_jax.distillation.settings import read_settings
+from edad_jax.distillation.triple import TripleSettings
 from edad_jax.models.exbert import ExBert
 from tests.tiny_models import tiny_exbert_config
 from tests.tiny_steps import (
@@ -29,8 +30,7 @@ WEIGHTS = TripleSettings(soft=0.5, mlm=0.3, cosine=0.2, temperature=2.0, positio
 
 
 def triple_settings(nets, weights=WEIGHTS, **changes):
-    alpha = optax.constant_schedule(weights.soft + weights.cosine)
-    return tiny_settings(nets, alpha=alpha, triple=weights, **changes)
+    return tiny_settings(nets, alpha=weights.alpha(10), own=weights, **changes)
 
 
 def log_softmax(x):
@@ -42,7 +42,7 @@ def log_softmax(x):
 def test_the_three_terms_are_those_of_the_paper(positions):
     """Written out in numpy, from the logits and hidden states of the two nets."""
     nets = tiny_nets(**NO_DROPOUT)
-    settings = triple_settings(nets, WEIGHTS._replace(positions=positions))
+    settings = triple_settings(nets, dataclasses.replace(WEIGHTS, positions=positions))
     params, frozen = tiny_params(nets)
     _, metrics, _ = run_steps(nets, settings, method="triple", steps=1)
 
@@ -99,7 +99,7 @@ def test_a_teacher_that_learns_meanwhile_learns_as_if_alone():
 
 def test_four_devices_give_what_one_gives():
     nets = tiny_nets(**NO_DROPOUT)
-    settings = triple_settings(nets, WEIGHTS._replace(positions="all"))
+    settings = triple_settings(nets, dataclasses.replace(WEIGHTS, positions="all"))
     one, one_metrics, _ = run_steps(nets, settings, method="triple", steps=1)
     four, four_metrics, _ = run_steps(nets, settings, method="triple", steps=1, devices=4)
     assert one_metrics["loss"] == pytest.approx(four_metrics["loss"], rel=1e-5)
@@ -138,18 +138,16 @@ def test_cosine_loss_is_finite_for_vectors_of_zeros():
 )
 def test_weights_that_make_no_sense_are_told_before_any_work(section, message):
     config = edad.get_config()
+    config.method = "triple"
     config.triple.update(section)
     with pytest.raises(ValueError, match=message):
-        build.check_settings(config)
+        read_settings(config)
 
 
 def test_a_schedule_moves_the_weights_and_their_sum_stays_one():
-    section = ConfigDict(edad.get_config().triple.to_dict() | {"schedule": "linear"})
-    alpha = triple.alpha_schedule(section, triple.read_settings(section), 10)
+    alpha = TripleSettings(schedule="linear").alpha(10)
     assert [float(alpha(step)) for step in (0, 5, 10)] == [1.0, 0.5, 0.0]
-    section.schedule = "constant"
-    alpha = triple.alpha_schedule(section, triple.read_settings(section), 10)
-    assert float(alpha(3)) == 0.75
+    assert float(TripleSettings().alpha(10)(3)) == 0.75
 
 
 def relations(vectors_thk, heads):
@@ -177,10 +175,10 @@ def test_a_student_with_other_heads_learns_its_teachers_relations():
     sizes = {"hidden_size": 12, "num_attention_heads": 2, "num_hidden_layers": 1}
     student = ExBert(tiny_exbert_config(blocks=False, **sizes, **NO_DROPOUT), jnp.float32)
     nets = Nets(teacher, student, tiny_nets().projection)
-    check_relation_heads(nets, 6)
+    MINILM.check_nets(nets, MiniLmSettings(6))
     with pytest.raises(ValueError, match="relation_heads=8 does not divide the student's width"):
-        check_relation_heads(nets, 8)
-    settings = tiny_settings(nets, relation_heads=6)
+        MINILM.check_nets(nets, MiniLmSettings(8))
+    settings = tiny_settings(nets, own=MiniLmSettings(6))
     _, first, _ = run_steps(nets, settings, method="minilm", steps=1, same_rows=True)
     _, later, frozen = run_steps(nets, settings, method="minilm", steps=12, same_rows=True)
     assert {"distill/query", "distill/key", "distill/value"} <= set(first)

@@ -12,7 +12,8 @@ import pytest
 from configs import distilkcbert, edad
 from edad_jax import types
 from edad_jax.data.tokenizer import load_tokenizer
-from edad_jax.distillation import build, nets
+from edad_jax.distillation import nets
+from edad_jax.distillation.settings import read_settings
 from edad_jax.tasks.rows import classification_rows
 from reproduction import kcbert
 from reproduction.cells import command
@@ -67,7 +68,7 @@ def test_news_are_a_document_a_line_and_other_text_is_not():
 
 def test_the_configuration_is_sound_and_its_student_the_thesiss_fifth():
     config = distilkcbert.get_config()
-    build.check_settings(config)
+    read_settings(config)
     assert set(config) == set(edad.get_config())
     student = nets.student_config(config.student, types.Vocabulary(30_000, 30_000, 4, 2, 3))
     assert student.extension is None and not student.base.has_pooler

@@ -4,21 +4,16 @@ import numpy as np
 import optax
 import pytest
 
-from edad_jax.training.optimizer import make_optimizer, skip_update
+from edad_jax.training.optimizer import OptimizerSettings, skip_update
 
-SETTINGS = {
-    "learning_rate": optax.constant_schedule(0.1),
-    "b1": 0.9,
-    "b2": 0.999,
-    "eps": 1e-6,
-    "weight_decay": 0.01,
-    "clip_norm": 1.0,
-    "clip_by": "net",
-}
+
+def optimizer(name, rate=0.1, *, clip_by="net", **changes):
+    rate = rate if callable(rate) else optax.constant_schedule(rate)
+    return OptimizerSettings(name, clip_by=clip_by, **changes).build(rate)
 
 
 def update_once(name, gradients, params, **changes):
-    tx = make_optimizer(name, **(SETTINGS | changes))
+    tx = optimizer(name, **changes)
     updates, _ = tx.update(gradients, tx.init(params), params)
     return updates
 
@@ -59,16 +54,14 @@ def test_clipping_by_net_and_by_tensor():
 
 def test_unknown_names_are_errors():
     with pytest.raises(ValueError, match="'adam' is not one of bert_adam, adamw"):
-        make_optimizer("adam", **SETTINGS)
+        OptimizerSettings("adam")
     with pytest.raises(ValueError, match="'all' is not one of net, tensor"):
-        make_optimizer("adamw", **(SETTINGS | {"clip_by": "all"}))
+        OptimizerSettings("adamw", clip_by="all")
 
 
 def test_a_skipped_update_moves_the_learning_rate_on_and_not_the_bias_correction():
     """Three steps, the second skipped; Adam without decay, its moments by hand."""
-    tx = make_optimizer(
-        "adamw", **SETTINGS | {"learning_rate": lambda step: 0.1 * (step + 1), "weight_decay": 0.0}
-    )
+    tx = optimizer("adamw", lambda step: 0.1 * (step + 1), weight_decay=0.0)
     params = {"kernel": jnp.array([2.0])}
     _, opt_state = tx.update({"kernel": jnp.array([0.3])}, tx.init(params), params)
     opt_state = skip_update(opt_state)
