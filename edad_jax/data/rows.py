@@ -42,7 +42,7 @@ def shard_path(folder: Path, number: int) -> Path:
     return folder / f"rows-{number:05d}.npy"
 
 
-def write_file(path: Path, content: bytes | memoryview) -> None:
+def write_file(path: Path, content: bytes) -> None:
     """Writes a whole file beside its place, syncs and renames it.
 
     Raises:
@@ -80,13 +80,13 @@ def read_json(path: Path) -> dict | None:
         return None
 
 
-def npy_bytes(rows: np.ndarray) -> memoryview:
+def npy_bytes(rows: np.ndarray) -> bytes:
     """Returns the rows as the content of a .npy file."""
     from io import BytesIO
 
     buffer = BytesIO()
     np.lib.format.write_array(buffer, rows, allow_pickle=False)
-    return buffer.getbuffer()
+    return buffer.getvalue()  # not a view: Python 3.13 tells of one that outlives its buffer
 
 
 def file_checksum(path: Path) -> str:
