@@ -12,7 +12,6 @@ can reach: answers that begin or end within a piece, or are longer than the long
 import numpy as np
 from absl import flags
 
-from configs import squad
 from edad_jax.command import run_command
 
 DATA = flags.DEFINE_string("data", None, "Questions, as configs/squad.py takes them.")
@@ -23,6 +22,7 @@ _SURE = 50.0  # logit of a right start or end, where all others have 0
 
 
 def main():
+    from configs import squad
     from edad_jax.data.tokenizer import load_tokenizer
     from edad_jax.tasks.answer_scores import answer_scores
     from edad_jax.tasks.data.questions import read_questions

@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -47,6 +48,7 @@ def run_command(
         error otherwise.
     """
     restart_with_large_pages()
+    _find_configs()
     flags.mark_flags_as_required(list(required))
 
     def main(arguments):
@@ -68,6 +70,19 @@ def run_command(
             )
 
     app.run(main, flags_parser=_parse_flags)
+
+
+def _find_configs():
+    """Lets configurations say `from configs import edad`, wherever they and the user are.
+
+    `python launch/train.py` puts launch/ on the path, but not the folder that has launch/ and
+    configs/; an editable install happens to put it there, a plain one does not. Here, in the one
+    function that every script runs before it reads a configuration.
+    """
+    script = getattr(sys.modules["__main__"], "__file__", None)  # None: python -c
+    root = Path(script).resolve().parents[1] if script else None
+    if root and (root / "configs").is_dir() and str(root) not in sys.path:
+        sys.path.insert(0, str(root))
 
 
 def _parse_flags(arguments):

@@ -39,10 +39,10 @@ def shard_path(folder: Path, number: int) -> Path:
     return folder / f"rows-{number:05d}.npy"
 
 
-def npy_bytes(rows: np.ndarray) -> memoryview:
+def npy_bytes(rows: np.ndarray) -> bytes:
     """Returns the rows as the content of a .npy file."""
     from io import BytesIO
 
     buffer = BytesIO()
     np.lib.format.write_array(buffer, rows, allow_pickle=False)
-    return buffer.getbuffer()
+    return buffer.getvalue()
