@@ -25,14 +25,14 @@ def test_a_changed_initialiser_is_told_from_a_changed_step():
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_losses_and_every_gradients_norm_are_torchs_at_both_updates(case):
+def test_losses_and_every_gradients_norm_are_torchs(case):
     got = our_updates(case)
     terms = {"edad": 7, "adaptation": 3, "distillation": 3}[case.method]  # "loss" is one of them
     assert [len(losses) for losses in got.losses] == [terms] * golden_step.UPDATES
     golden_step.assert_updates(got, case)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", [case for case in CASES if case.updates_parameters], ids=str)
 def test_parameters_after_two_updates_are_torchs(case):
     golden_step.assert_parameters(our_updates(case), case)
 

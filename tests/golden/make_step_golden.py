@@ -30,10 +30,7 @@ def torch_updates(case: Case, mode: torch_update.Mode, nets: Nets | None = None)
         )
 
     def loss_fn(batch, alpha):
-        # Torch's optimisers pass by a tensor that the loss does not read (a student's heads in
-        # distillation); ours lets it decay, as both do where alpha of 1 makes a gradient of zeros.
-        nothing = sum(0.0 * p.sum() for p in loaded.parameters() if p.requires_grad)
-        return torch_update.total_loss(terms_of(batch), case.method, alpha) + nothing
+        return torch_update.total_loss(terms_of(batch), case.method, alpha)
 
     update = torch_update.make_update(loaded, loss_fn, golden_step.SECTION, mode)
     losses, gradients = [], []
@@ -49,8 +46,9 @@ def torch_updates(case: Case, mode: torch_update.Mode, nets: Nets | None = None)
         )
         gradients.append({net: _gradients(loaded[net]) for net in trained})
         loaded.zero_grad()
-        rates = {net: float(rate(number)) for net, rate in golden_step.RATES.items()}
-        update(batch, case.alpha, rates)
+        if case.updates_parameters:
+            rates = {net: float(rate(number)) for net, rate in golden_step.RATES.items()}
+            update(batch, case.alpha, rates)
     parameters = {
         net: {
             name: p.detach().numpy()
@@ -63,8 +61,12 @@ def torch_updates(case: Case, mode: torch_update.Mode, nets: Nets | None = None)
 
 
 def _gradients(net):
-    """Returns name -> gradient of what is trained."""
-    return {name: p.grad.numpy().copy() for name, p in net.named_parameters() if p.requires_grad}
+    """Returns name -> gradient of what is trained; zeros where the loss does not read it."""
+    return {
+        name: (torch.zeros_like(p) if p.grad is None else p.grad).numpy().copy()
+        for name, p in net.named_parameters()
+        if p.requires_grad
+    }
 
 
 def torch_optimizer(name: str, clip_by: str, mode: torch_update.Mode) -> dict[str, np.ndarray]:
@@ -93,7 +95,8 @@ def main() -> None:
         for net, named in got.parameters.items():
             tensors[net] = sorted(named)
             arrays[f"{case}/norms/{net}"] = got.norms(net)
-            arrays[f"{case}/parameters/{net}"] = golden_step.flat(named)
+            if case.updates_parameters:
+                arrays[f"{case}/parameters/{net}"] = golden_step.flat(named)
     for name, clip_by in golden_step.OPTIMIZERS:
         for leaf, array in torch_optimizer(name, clip_by, plain).items():
             arrays[f"optimizer/{name}/{clip_by}/{leaf}"] = array
