@@ -45,4 +45,4 @@ def npy_bytes(rows: np.ndarray) -> bytes:
 
     buffer = BytesIO()
     np.lib.format.write_array(buffer, rows, allow_pickle=False)
-    return buffer.getvalue()
+    return buffer.getvalue()  # not a view: Python 3.13 tells of one that outlives its buffer
