@@ -31,7 +31,8 @@ def run_command(
         if len(arguments) > 1 and not positional:
             raise app.UsageError(f"unexpected arguments: {' '.join(arguments[1:])}")
         absl_logging.set_verbosity(absl_logging.WARNING)  # orbax tells much
-        logging.getLogger("edad_jax").setLevel(logging.INFO)
+        for package in ("edad_jax", "reproduction"):
+            logging.getLogger(package).setLevel(logging.INFO)
         try:
             work(*([arguments[1:]] if positional else []))
         except (ValueError, FloatingPointError, OSError) as error:

@@ -5,19 +5,10 @@ import importlib
 from pathlib import Path
 
 import pytest
-from absl import flags
-from ml_collections import config_flags
 
 from configs import classify, edad, ner, quickstart, squad
 from edad_jax.distillation import build, settings
 from edad_jax.tasks import setup
-from reproduction import kcbert
-from reproduction.edad import SCALES, TITLES
-from reproduction.raspberry_pi import PI_SCALES, plan_pi
-from reproduction.triple_loss import ABLATION_SCALES, plan_ablation
-from tests.reproduction.test_edad import ALL_INPUTS, all_cells
-from tests.reproduction.test_kcbert import INPUTS
-from tests.tiny_run import write_teacher
 
 ROOT = Path(__file__).parents[2]
 CONFIGURATIONS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
@@ -98,46 +89,3 @@ def test_every_configuration_passes(name, monkeypatch):
         setup.check_tuning(config)
     else:
         settings.check_training(config)
-
-
-def check_cells(cells):
-    """Checks what the flags of every command make of its configuration."""
-    for cell in cells:
-        script, name, *changes = cell.words
-        name = name.removeprefix("--config=configs/").removesuffix(".py")
-        words, values = [script, *changes], flags.FlagValues()
-        config = importlib.import_module(f"configs.{name}").get_config()
-        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=words)
-        values(words)
-        if script == "launch/finetune.py":
-            setup.check_tuning(values.config)
-        elif script == "launch/train.py":
-            settings.check_training(values.config)
-        else:
-            assert script == "launch/prepare.py"  # which reads none of the options
-
-
-@pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("number", TITLES)
-def test_every_command_of_the_papers_tables_passes(number, scale):
-    check_cells(all_cells(number, scale, ALL_INPUTS)[1])
-
-
-@pytest.mark.parametrize("scale", kcbert.KC_SCALES.values(), ids=kcbert.KC_SCALES)
-def test_every_command_of_the_thesiss_tables_passes(scale):
-    check_cells(kcbert.plan_kcbert(6, scale, INPUTS, "/cells").cells)
-
-
-def test_every_command_of_the_other_tables_passes(tmp_path):
-    teacher = str(write_teacher(tmp_path / "teacher"))
-    for scale in ABLATION_SCALES.values():
-        check_cells(plan_ablation(scale, teacher, "/d/*.txt", "/n", "/cells").cells)
-    models = {"big": teacher, "small": teacher}
-    for tune in PI_SCALES.values():
-        check_cells(plan_pi(models, "/squad", "/cells", tune, "big", "korquad").cells)
-
-
-def test_a_command_with_an_option_of_another_method_would_be_found():
-    (cell,) = (cell for cell in all_cells(2, "small")[1] if cell.name == "adaptation")
-    with pytest.raises(ValueError, match="config.alpha='cosine' is read with config.method=edad"):
-        check_cells([cell._replace(words=(*cell.words, "--config.alpha=cosine"))])
