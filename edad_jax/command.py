@@ -56,7 +56,8 @@ def run_command(
             raise app.UsageError(f"unexpected arguments: {' '.join(arguments[1:])}")
         _check_keys()
         absl_logging.set_verbosity(absl_logging.WARNING)  # orbax tells much
-        logging.getLogger("edad_jax").setLevel(logging.INFO)
+        for package in ("edad_jax", "reproduction"):
+            logging.getLogger(package).setLevel(logging.INFO)
         try:
             work(*([arguments[1:]] if positional else []))
         except (ValueError, FloatingPointError, OSError) as error:

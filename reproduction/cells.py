@@ -5,7 +5,6 @@ What is finished is not run again, and what was killed goes on where it stopped.
 """
 
 import fcntl
-import json
 import logging
 import os
 import shlex
@@ -14,10 +13,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from edad_jax.files import write_json
+from edad_jax.files import read_json, write_json
 
 LOG = logging.getLogger(__name__)
 
@@ -27,8 +28,22 @@ class Cell(NamedTuple):
 
     name: str
     words: tuple[str, ...]  # script and flags, without the folder
-    folder_flag: str
-    marker: str
+    folder_flag: str = "--workdir"
+    marker: str = "summary.json"
+
+
+def make_cell(script: str, name: str, config: str, *options: str) -> Cell:
+    """Returns the cell of a command.
+
+    Args:
+      script: of launch/: "prepare", "train" or "finetune".
+      name: of the cell, and of its folder.
+      config: file of configs/, without ending.
+      options: "key=value" of the configuration; or whole flags, which begin with "-".
+    """
+    flags = (each if each.startswith("-") else f"--config.{each}" for each in options)
+    words = (f"launch/{script}.py", f"--config=configs/{config}.py", *flags)
+    return Cell(name, words, *(("--out", "rows.stage.json") if script == "prepare" else ()))
 
 
 def run_cells(cells: Sequence[Cell], cells_folder: Path, root: Path, jobs: int = 1) -> None:
@@ -49,75 +64,74 @@ def run_cells(cells: Sequence[Cell], cells_folder: Path, root: Path, jobs: int =
       ValueError: some failed, or were made by another command before.
     """
     cells_folder.mkdir(parents=True, exist_ok=True)
-    names = {cell.name for cell in cells}
-    needed = {cell.name: folders_read(cell, cells_folder) & names for cell in cells}
-    place = {cell.name: f"[{number}/{len(cells)}]" for number, cell in enumerate(cells, start=1)}
     for cell in cells:
         check_command(cell, cells_folder)
-    waiting, finished, failed = list(cells), set(), {}
-    running: list[_Running] = []
-    cores = _share_cores(jobs)
-    before = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        while waiting or running:
-            for run in [run for run in running if run.process.poll() is not None]:
-                running.remove(run)
-                run.lock.close()
-                if run.process.returncode or not _is_finished(run.cell, cells_folder):
-                    failed[run.cell.name] = run
-                else:
-                    finished.add(run.cell.name)
-            lost = set(failed) | (names - finished - {cell.name for cell in waiting})
-            lost -= {run.cell.name for run in running}
-            waiting = [cell for cell in waiting if not needed[cell.name] & lost]
-            ready = (cell for cell in waiting if needed[cell.name] <= finished)
-            free = sorted(set(range(jobs)) - {run.slot for run in running})
-            locked = _lock_first(ready, cells_folder) if free else None
-            if locked is None:
-                time.sleep(0.2)
-                continue
-            cell, lock = locked
-            waiting.remove(cell)
+    processes, shares = [], _share_cores(jobs)
+
+    def work(cell: Cell, lock: IO) -> int:
+        """Returns the status of the process, which has a thread of its own to wait for it."""
+        label, words = (
+            f"[{cells.index(cell) + 1}/{len(cells)}] {cell.name}",
+            command(cell, cells_folder),
+        )
+        with lock:
             if _is_finished(cell, cells_folder):
-                LOG.info("%s %s: finished before", place[cell.name], cell.name)
-                finished.add(cell.name)
-                lock.close()
-                continue
-            words = command(cell, cells_folder)
-            LOG.info("%s %s: python %s", place[cell.name], cell.name, shlex.join(words))
+                LOG.info("%s: finished before", label)
+                return 0
+            LOG.info("%s: python %s", label, shlex.join(words))
             write_json(_command_file(cell, cells_folder), words)
             # The process has the lock too, and keeps it should this program be killed.
             process = subprocess.Popen(
                 [sys.executable, *words], cwd=root, pass_fds=(lock.fileno(),)
             )
-            running.append(_Running(cell, process, lock, free[0]))
-            if cores:
-                os.sched_setaffinity(process.pid, cores[free[0]])
-    finally:
-        for run in running:
-            run.process.terminate()
-        for run in running:
-            run.process.wait()
-            run.lock.close()
-        signal.signal(signal.SIGTERM, before)
+            processes.append(process)
+            return process.wait()
+
+    def take_cores() -> None:  # a thread's, and so its processes'
+        if shares:
+            os.sched_setaffinity(0, shares.pop())
+
+    by_name = {cell.name: cell for cell in cells}
+    graph = TopologicalSorter(
+        {cell.name: folders_read(cell, cells_folder) & set(by_name) for cell in cells}
+    )
+    graph.prepare()
+    ready, running, failed = [], {}, []
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    with ThreadPoolExecutor(jobs, initializer=take_cores) as pool:
+        try:
+            while graph.is_active():
+                ready = sorted((*ready, *map(by_name.get, graph.get_ready())), key=cells.index)
+                is_free = len(running) < jobs
+                if is_free and (locked := _lock_first(ready, cells_folder)):
+                    ready.remove(locked[0])
+                    running[pool.submit(work, *locked)] = locked[0]
+                elif running:
+                    # Where another program is at what is ready, look again.
+                    ended, _ = wait(running, 1 if ready and is_free else None, FIRST_COMPLETED)
+                    for future in ended:
+                        cell = running.pop(future)
+                        if future.result() or not _is_finished(cell, cells_folder):
+                            failed.append((cell, future.result()))
+                        else:
+                            graph.done(cell.name)
+                elif ready:
+                    time.sleep(1)
+                else:
+                    break  # what is left needs what failed
+        finally:
+            while wait(running, 0.1).not_done:
+                while processes:
+                    processes.pop().terminate()
+            signal.signal(signal.SIGTERM, before)
     if failed:
         lines = [
-            f"{name} {_end(run.process.returncode)}; by hand: python "
-            f"{shlex.join(command(run.cell, cells_folder))}"
-            for name, run in failed.items()
+            f"{cell.name} {_end(status)}; by hand: python {shlex.join(command(cell, cells_folder))}"
+            for cell, status in failed
         ]
         raise ValueError(
             "\n".join(lines) + "\nWhat they said stands above. The same command goes on from here"
         )
-
-
-class _Running(NamedTuple):
-    """A cell under way."""
-
-    cell: Cell
-    process: subprocess.Popen
-    lock: IO
-    slot: int
 
 
 def folders_read(cell: Cell, cells_folder: str | Path) -> set[str]:
@@ -148,11 +162,9 @@ def _is_finished(cell, cells_folder):
 
 
 def _share_cores(jobs):
-    """Returns the cores of each job; empty for one job, or where the system has too few."""
-    if jobs == 1 or not hasattr(os, "sched_getaffinity"):
-        return []
-    cores = sorted(os.sched_getaffinity(0))
-    return [cores[slot::jobs] for slot in range(jobs)] if len(cores) >= jobs else []
+    """Returns the cores of each job; none for one job, or where the system has too few."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    return [cores[job::jobs] for job in range(jobs)] if 1 < jobs <= len(cores) else []
 
 
 def _end(status):
@@ -175,7 +187,8 @@ def check_command(cell: Cell, cells_folder: Path) -> bool:
     path = _command_file(cell, cells_folder)
     if not path.exists():
         return (cells_folder / cell.name).exists()
-    before, now = json.loads(path.read_text(encoding="utf-8")), command(cell, cells_folder)
+    before = read_json(path, expected="the words of a command; remove the cell, or mend it")
+    now = command(cell, cells_folder)
     if before != now:
         raise ValueError(
             f"{cells_folder / cell.name} was made by another command; got "
@@ -193,9 +206,7 @@ def read_summary(cells_folder: Path, name: str) -> dict:
       ValueError: it has not run to its end.
     """
     path = cells_folder / name / "summary.json"
-    if not path.is_file():
-        raise ValueError(f"{path}: got no such file, expected that the cell has run")
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_json(path, expected="that the cell has run to its end")
 
 
 def finite_seeds(summary: Mapping) -> list[bool]:
@@ -228,22 +239,15 @@ def command(cell: Cell, cells_folder: Path) -> list[str]:
     return [*cell.words, cell.folder_flag, str(cells_folder / cell.name)]
 
 
-def show_commands(
-    cells: Sequence[Cell], cells_folder: Path, places: Mapping[str, str]
-) -> list[str]:
-    """Returns Markdown lines with every cell's command.
+def show_command(cell: Cell, cells_folder: Path, places: Mapping[str, str]) -> str:
+    """Returns a cell's command as one line.
 
     Args:
-      cells: in the order they are shown.
-      cells_folder: where they are.
+      cell: whose command it is.
+      cells_folder: where the cells are.
       places: paths and ids of the user's -> the words that stand for them.
     """
-    return ["```", *(show_command(cell, cells_folder, places) for cell in cells), "```"]
-
-
-def show_command(cell: Cell, cells_folder: Path, places: Mapping[str, str]) -> str:
-    """Returns a cell's command as one line; arguments are those of `show_commands`."""
     words = " ".join(["python", *command(cell, cells_folder)])
     for path, short in places.items():
-        words = words.replace(path, short) if path else words
+        words = words.replace(path, short)
     return words

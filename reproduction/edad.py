@@ -1,16 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The paper's four tables: which runs each row needs, as commands. `published` has its figures.
+"""The paper's four tables: the rows, how they are read from the cells, and how they are shown.
 
 Rows share cells: EDAD with the linear schedule is in tables 2, 3 and 4, and is trained once.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from edad_jax.machine import describe_machine, name_machine
+from edad_jax.report import figures
+from edad_jax.report.tables import markdown_table
+from edad_jax.tasks.data.tagged import read_tagged
+from edad_jax.tasks.result import show_interval
+from edad_jax.tasks.scores import mean_interval
 from edad_jax.training.schedules import ALPHA_SCHEDULES
-from reproduction.cells import Cell
+from reproduction.cells import Cell, make_cell, read_summary, show_command, tell_failed
+from reproduction.edad_trainings import SCALES, plan_trainings
+from reproduction.table import Plan, Report, TableRun
 
 DATASETS = {
     "BC5CDR": "BC5CDR-IOB",
@@ -23,406 +31,371 @@ TITLES = {
     3: "EDAD against models pretrained on large domain text",
     4: "The schedule of alpha",
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Inputs:
-    """What only the user has."""
-
-    teacher: str  # a general BERT: folder or hub id
-    corpus: str  # domain text, as config.corpus.files takes it
-    ner: str  # folder with the three folders of DATASETS
-    biobert: str = ""
-    scibert: str = ""
-    # Width and feed-forward width of each model above; read where students begin with its layers.
-    sizes: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
-
-    def paths(self) -> dict[str, str]:
-        """Returns what was given, by name."""
-        names = ("teacher", "corpus", "ner", "biobert", "scibert")
-        return {name: path for name in names if (path := getattr(self, name))}
-
-
-@dataclasses.dataclass(frozen=True)
-class Scale:
-    """How large the runs are: configurations, and what is changed in them."""
-
-    train_config: str
-    plain_student: tuple[str, ...]  # the student of a teacher without extension
-    distillation: tuple[str, ...]  # of stage two
-    all_weights: tuple[str, ...]  # of adapting all weights of a pretrained BERT
-    new_vocabulary: tuple[str, ...]  # of a vocabulary from scratch
-    student: tuple[str, ...]  # begun with the teacher's layers, as wide as it; () for random ones
-    tune_teacher: tuple[str, ...]
-    tune_student: tuple[str, ...]
-    seeds: int  # of fine-tuning
-    cost: str  # what the pictures call cost: "seconds" by the clock, or "cpu_seconds" of all cores
-
-
-class RowSet(NamedTuple):
-    """Rows of text on disk, which training runs with the same vocabulary share."""
-
-    name: str = "rows"
-    changes: tuple[str, ...] = ()  # flags that set the vocabulary apart
-    teacher: str = ""  # whose vocabulary it begins with; "" for the user's
+METRICS = {"f1": "entity F1", "paper_metric": "the paper's metric"}
+COLUMNS = (*DATASETS, "average")
 
 
 class Row(NamedTuple):
     """One line of a table."""
 
     name: str
-    model: str  # folder or hub id; "" where it cannot run
     kind: str  # teacher | student
-    trained_by: tuple[str, ...]  # cells whose training makes up the time cost
+    trained_by: tuple[str, ...] = ()  # trainings that make up the time cost; the last has the model
     note: str = ""  # why it cannot run, or what sets it apart
-    is_cost_known: bool = True  # False where others have trained the model before
+    begun_by: str = "teacher"  # the flag that gives the model where nothing is trained
     teacher_cell: str = ""  # cell whose teacher, fine-tuned on the same data, gives soft labels
+    is_cost_known: bool = True  # False where others have trained the model before
+    model: str = ""  # folder or hub id of what is fine-tuned; "" where it cannot run
 
     @property
     def cell(self) -> str:
         """Returns what its fine-tuning runs are called: rows with the same model share them."""
-        name = Path(self.model).parent.name if self.trained_by else self.name
+        name = self.trained_by[-1] if self.trained_by else self.name
         return f"{name}.soft" if self.teacher_cell else name
 
 
-class Plan(NamedTuple):
-    """A table: its rows, and the cells in the order they run."""
-
-    rows: list[Row]
-    cells: dict[str, Cell]
-
-
-# The small training runs have none, and their nets say so; a plain BERT says 0.1. All rows alike:
-_NO_DROPOUT = ("--config.hidden_dropout_prob=0.0", "--config.attention_probs_dropout_prob=0.0")
-# Small batches: with so few sentences it is the number of updates that counts.
-_SMALL_TUNING = (
-    *_NO_DROPOUT,
-    "--config.max_train=600",
-    "--config.max_devel=150",
-    "--config.max_length=48",
-    "--config.batch_size=8",
-    "--config.epochs=2",
-)
-
-SCALES = {
-    "paper": Scale(
-        train_config="configs/edad.py",
-        plain_student=("--config.student.extension.hidden_size=0",),
-        distillation=("--config.optimizer.student_learning_rate=1e-5",),
-        all_weights=(),
-        new_vocabulary=("--config.vocabulary.size=30986",),  # 31,090 with BERT's special pieces
-        student=(),
-        tune_teacher=("--config.epochs=3", "--config.optimizer.learning_rate=5e-5"),
-        tune_student=("--config.epochs=15", "--config.optimizer.learning_rate=1e-4"),
-        seeds=5,
-        cost="seconds",
+_RANDOM = "student as in the paper: narrower, begun from random weights"
+_OTHERS = "without its own pretraining"
+ROWS = {
+    1: (
+        Row("BERT", "teacher"),
+        Row("oiBioBERT", "teacher", ("adaptation-all-weights",)),
+        Row("oiSciBERT", "teacher", ("adaptation-from-scratch",)),
+        Row("exBERT", "teacher", ("adaptation",)),
+        Row("BERT_GD", "student", ("distillation-bert",)),
+        Row("oiBioBERT_GD", "student", ("adaptation-all-weights", "distillation-all-weights")),
+        Row("oiSciBERT_GD", "student", ("adaptation-from-scratch", "distillation-from-scratch")),
+        Row("exBERT_GD", "student", ("adaptation", "distillation")),
     ),
-    "small": Scale(
-        train_config="configs/table_small.py",
-        plain_student=("--config.student.extension.hidden_size=0",),
-        distillation=(),  # 1e-5, the paper's, hardly moves a student in so few updates
-        # The small configuration's 1e-3 is for a fresh extension beside a frozen BERT.
-        all_weights=("--config.optimizer.teacher_learning_rate=1e-4",),
-        # All the pieces there are, so about as many as BERT has; the small configuration's 1,000
-        # come on top of BERT's, and alone would spell most words out.
-        new_vocabulary=("--config.vocabulary.size=29000",),
-        student=(
-            "--config.student.init=teacher",
-            "--config.student.extension.hidden_size=132",
-            "--config.student.extension.intermediate_size=512",
-        ),
-        tune_teacher=(*_SMALL_TUNING, "--config.optimizer.learning_rate=1e-4"),
-        tune_student=(*_SMALL_TUNING, "--config.optimizer.learning_rate=2e-4"),
-        seeds=3,
-        cost="cpu_seconds",
-    ),
-}
-
-
-def plan_table(number: int, scale: Scale, inputs: Inputs, folder: str) -> Plan:
-    """Returns the rows of a table and the cells that they need, but for fine-tuning.
-
-    Args:
-      number: 1 to 4.
-      scale: one of SCALES, or a changed one.
-      inputs: what only the user has.
-      folder: where the cells are.
-    """
-    return {1: _table_1, 2: _table_2, 3: _table_3, 4: _table_4}[number](
-        _Maker(scale, inputs, folder)
-    )
-
-
-def tuning_cell(
-    row: Row, dataset: str, scale: Scale, inputs: Inputs, folder: str, extra: Sequence[str]
-) -> Cell:
-    """Returns the fine-tuning of a row's model on one data set, with all its seeds."""
-    changes = scale.tune_teacher if row.kind == "teacher" else scale.tune_student
-    teacher = (
-        (f"--config.teacher={folder}/{row.teacher_cell}.{dataset}/model",)
-        if row.teacher_cell
-        else ()
-    )
-    return Cell(
-        f"{row.cell}.{dataset}",
-        (
-            "launch/finetune.py",
-            "--config=configs/ner.py",
-            f"--config.model={row.model}",
-            f"--config.data={inputs.ner}/{DATASETS[dataset]}",
-            f"--config.seeds={scale.seeds}",
-            *changes,
-            *teacher,
-            *extra,
-        ),
-        "--workdir",
-        "summary.json",
-    )
-
-
-_EXTENDED = RowSet()
-
-
-class _Maker:
-    """Collects cells; each method returns the name of one, or the folder of a net."""
-
-    def __init__(self, scale, inputs, folder):
-        self.scale, self.inputs, self.folder = scale, inputs, folder
-        self.cells: dict[str, Cell] = {}
-
-    def train(self, name, *changes, checkpoint="", rows=_EXTENDED):
-        """Adds the rows and the training run, and returns the folder of the latter."""
-        config = f"--config={self.scale.train_config}"
-        self.cells[rows.name] = Cell(
-            rows.name,
-            (
-                "launch/prepare.py",
-                config,
-                f"--config.teacher.checkpoint={rows.teacher or self.inputs.teacher}",
-                f"--config.corpus.files={self.inputs.corpus}",
-                *rows.changes,
-            ),
-            "--out",
-            "rows.stage.json",
-        )
-        words = (
-            "launch/train.py",
-            config,
-            f"--config.teacher.checkpoint={checkpoint or self.inputs.teacher}",
-            f"--config.prepared={self.folder}/{rows.name}",
-            *changes,
-        )
-        self.cells[name] = Cell(name, words, "--workdir", "summary.json")
-        return f"{self.folder}/{name}"
-
-    def student(self, checkpoint):
-        """Returns the flags of a student as wide as its teacher, which gives it layers."""
-        if not self.scale.student:
-            return ()
-        width, inner = self.inputs.sizes[checkpoint]
-        return (
-            *self.scale.student,
-            f"--config.student.hidden_size={width}",
-            f"--config.student.intermediate_size={inner}",
-        )
-
-    def adapt(self):
-        """Returns the folder of the adapted exBERT."""
-        return self.train("adaptation", "--config.method=adaptation") + "/teacher"
-
-    def distil(self, name, teacher, *changes, rows=_EXTENDED, is_random=False):
-        """Returns the folder of a student distilled from a frozen teacher."""
-        student = () if is_random else self.student(rows.teacher or self.inputs.teacher)
-        folder = self.train(
-            name,
-            "--config.method=distillation",
-            *self.scale.distillation,
-            *student,
-            *changes,
-            checkpoint=teacher,
-            rows=rows,
-        )
-        return folder + "/student"
-
-    def edad(self, alpha, *, name=None, is_random=False):
-        """Returns the folder of the student of a single pass."""
-        student = () if is_random else self.student(self.inputs.teacher)
-        name = name or f"edad-{alpha}"
-        return self.train(name, f"--config.alpha={alpha}", *student) + "/student"
-
-
-_NO_WORDS = ("--config.vocabulary.size=0",)
-_NO_BLOCKS = ("--config.teacher.extension.hidden_size=0",)
-_NO_EXTENSION = (*_NO_BLOCKS, *_NO_WORDS)
-_ALL_WEIGHTS = ("--config.method=adaptation", "--config.teacher.frozen=()")
-_NO_HEADS = ("--config.teacher.fresh=('mlm','nsp','pooler')",)  # distillation reads none of them
-_FROM_SCRATCH = ("--config.vocabulary.from_scratch=True", "--config.teacher.from_scratch=True")
-
-
-def _table_1(maker):
-    plain = RowSet("rows-plain", _NO_WORDS)
-    new = RowSet("rows-new", (*_FROM_SCRATCH, *maker.scale.new_vocabulary))
-    bare = maker.scale.plain_student
-    teacher = maker.inputs.teacher
-    bio = maker.train(
-        "adaptation-all-weights",
-        *_ALL_WEIGHTS,
-        *_NO_EXTENSION,
-        *maker.scale.all_weights,
-        rows=plain,
-    )
-    sci = maker.train(
-        "adaptation-from-scratch",
-        *_ALL_WEIGHTS,
-        *_NO_BLOCKS,
-        *_FROM_SCRATCH,
-        "--config.optimizer.schedule=warmup_linear",
-        rows=new,
-    )
-    exbert = maker.adapt()
-    students = [
-        maker.distil("distillation-bert", teacher, *_NO_EXTENSION, *bare, rows=plain),
-        maker.distil("distillation-all-weights", f"{bio}/teacher", *bare, rows=plain),
-        maker.distil("distillation-from-scratch", f"{sci}/teacher", *bare, rows=new),
-        maker.distil("distillation", exbert),
-    ]
-    rows = [
-        Row("BERT", teacher, "teacher", ()),
-        Row("oiBioBERT", f"{bio}/teacher", "teacher", ("adaptation-all-weights",)),
-        Row("oiSciBERT", f"{sci}/teacher", "teacher", ("adaptation-from-scratch",)),
-        Row("exBERT", exbert, "teacher", ("adaptation",)),
-        Row("BERT_GD", students[0], "student", ("distillation-bert",)),
-        Row(
-            "oiBioBERT_GD",
-            students[1],
-            "student",
-            ("adaptation-all-weights", "distillation-all-weights"),
-        ),
-        Row(
-            "oiSciBERT_GD",
-            students[2],
-            "student",
-            ("adaptation-from-scratch", "distillation-from-scratch"),
-        ),
-        Row("exBERT_GD", students[3], "student", ("adaptation", "distillation")),
-    ]
-    return Plan(rows, maker.cells)
-
-
-def _table_2(maker):
-    exbert = maker.adapt()
-    two_stages = maker.distil("distillation", exbert)
-    edad = maker.edad("linear")
-    rows = [
-        Row("BERT", maker.inputs.teacher, "teacher", (), "the teacher before adaptation"),
-        Row("exBERT", exbert, "teacher", ("adaptation",), "the adapted teacher"),
-        Row("exBERT_GD", two_stages, "student", ("adaptation", "distillation"), "two stages"),
-        Row("EDAD", edad, "student", ("edad-linear",), "single pass"),
+    2: (
+        Row("BERT", "teacher", (), "the teacher before adaptation"),
+        Row("exBERT", "teacher", ("adaptation",), "the adapted teacher"),
+        Row("exBERT_GD", "student", ("adaptation", "distillation"), "two stages"),
+        Row("EDAD", "student", ("edad-linear",), "single pass"),
         Row(
             "EDAD_TD",
-            edad,
             "student",
             ("edad-linear",),
             "single pass; tuned with soft labels of the adapted teacher, which it trains too",
             teacher_cell="adaptation",
         ),
-    ]
-    if maker.scale.student:
-        note = "; student as in the paper: narrower, begun from random weights"
-        rows += [
-            Row(
-                "exBERT_GD_random",
-                maker.distil("distillation-random", exbert, is_random=True),
-                "student",
-                ("adaptation", "distillation-random"),
-                "two stages" + note,
-            ),
-            Row(
-                "EDAD_random",
-                maker.edad("linear", name="edad-linear-random", is_random=True),
-                "student",
-                ("edad-linear-random",),
-                "single pass" + note,
-            ),
-        ]
-    return Plan(rows, maker.cells)
-
-
-def _table_3(maker):
-    rows = []
-    for name, given in (("BioBERT", maker.inputs.biobert), ("SciBERT", maker.inputs.scibert)):
-        if not given:
-            missing = f"not run: no {name} at hand, give --{name.lower()}=DIR_OR_HUB_ID"
-            rows += [
-                Row(name, "", "teacher", (), missing),
-                Row(f"{name}_GD", "", "student", (), missing),
-            ]
-            continue
-        cell = f"distillation-{name.lower()}"
-        student = maker.distil(
-            cell,
-            given,
-            *_NO_EXTENSION,
-            *maker.scale.plain_student,
-            *_NO_HEADS,
-            rows=RowSet(f"rows-{name.lower()}", _NO_WORDS, given),
-        )
-        note = "without its own pretraining"
-        rows += [
-            Row(name, given, "teacher", (), note, is_cost_known=False),
-            Row(f"{name}_GD", student, "student", (cell,), note, is_cost_known=False),
-        ]
-    rows.append(Row("EDAD", maker.edad("linear"), "student", ("edad-linear",)))
-    return Plan(sorted(rows, key=lambda row: row.kind == "student"), maker.cells)
-
-
-def _table_4(maker):
-    rows = [
-        Row(alpha, maker.edad(alpha), "student", (f"edad-{alpha}",)) for alpha in ALPHA_SCHEDULES
-    ]
-    return Plan(rows, maker.cells)
-
-
-# Piece-level macro F1 with O (see `tasks.scores.paper_metric`), mean and half-width
-# of the 95% interval of five seeds, and hours on four RTX 3090. Columns: BC5CDR, BioNLP09, NCBI,
-# average. In table 4 the paper writes alpha = 1 and 2 beside its first two rows; by its Eq. 6 they
-# are alpha = 0 (adaptation only) and 1 (distillation only).
-PAPER = {
-    "BERT": ("85.18 ± 0.31", "89.38 ± 0.08", "91.06 ± 0.13", "88.54 ± 0.17", "110M", "-"),
-    "oiBioBERT": ("85.53 ± 0.37", "90.09 ± 0.10", "91.18 ± 0.20", "88.93 ± 0.22", "110M", "9.7"),
-    "oiSciBERT": ("85.90 ± 0.04", "90.39 ± 0.07", "91.65 ± 0.11", "89.32 ± 0.07", "111M", "10.6"),
-    "exBERT": ("86.13 ± 0.16", "91.41 ± 0.09", "91.83 ± 0.19", "89.79 ± 0.15", "152M", "14.1"),
-    "BERT_GD": ("83.27 ± 0.10", "87.54 ± 0.08", "90.20 ± 0.13", "87.01 ± 0.10", "15M", "4.6"),
-    "oiBioBERT_GD": ("83.53 ± 0.09", "88.47 ± 0.06", "90.49 ± 0.06", "87.50 ± 0.07", "15M", "14.3"),
-    "oiSciBERT_GD": ("83.72 ± 0.11", "89.18 ± 0.07", "90.21 ± 0.10", "87.70 ± 0.09", "15M", "15.5"),
-    "exBERT_GD": ("83.74 ± 0.16", "90.05 ± 0.13", "90.60 ± 0.07", "88.13 ± 0.12", "22M", "21.6"),
-    "EDAD": ("84.15 ± 0.06", "90.26 ± 0.06", "90.68 ± 0.14", "88.36 ± 0.09", "22M", "17.4"),
-    "BioBERT": ("88.54 ± 0.21", "91.76 ± 0.20", "92.95 ± 0.12", "91.09 ± 0.18", "109M", "1104"),
-    "SciBERT": ("88.32 ± 0.15", "92.03 ± 0.16", "93.03 ± 0.15", "91.13 ± 0.15", "111M", "672"),
-    "BioBERT_GD": ("83.95 ± 0.09", "88.62 ± 0.07", "90.05 ± 0.08", "87.54 ± 0.08", "14M", "1108.1"),
-    "SciBERT_GD": ("84.56 ± 0.10", "89.75 ± 0.05", "90.89 ± 0.07", "88.40 ± 0.07", "15M", "676.3"),
-    "only_adaptation": ("82.20 ± 0.10", "89.39 ± 0.06", "89.51 ± 0.05", "87.03 ± 0.07", "22M", ""),
-    "only_distillation": (
-        "84.17 ± 0.19",
-        "89.90 ± 0.10",
-        "89.98 ± 0.09",
-        "88.02 ± 0.13",
-        "22M",
-        "",
+        Row(
+            "exBERT_GD_random",
+            "student",
+            ("adaptation", "distillation-random"),
+            f"two stages; {_RANDOM}",
+        ),
+        Row("EDAD_random", "student", ("edad-linear-random",), f"single pass; {_RANDOM}"),
     ),
-    "same": ("84.04 ± 0.10", "89.85 ± 0.14", "90.06 ± 0.02", "87.98 ± 0.11", "22M", ""),
-    "linear": ("84.15 ± 0.06", "90.26 ± 0.06", "90.68 ± 0.14", "88.36 ± 0.09", "22M", ""),
-    "linear_reverse": ("84.07 ± 0.17", "89.91 ± 0.06", "90.25 ± 0.16", "88.08 ± 0.13", "22M", ""),
-    "cosine": ("84.14 ± 0.08", "89.88 ± 0.05", "90.35 ± 0.10", "88.12 ± 0.08", "22M", ""),
-    "cosine_reverse": ("83.76 ± 0.08", "89.84 ± 0.06", "90.34 ± 0.10", "87.98 ± 0.08", "22M", ""),
+    3: (
+        Row("BioBERT", "teacher", (), _OTHERS, "biobert", is_cost_known=False),
+        Row("SciBERT", "teacher", (), _OTHERS, "scibert", is_cost_known=False),
+        *(
+            Row(f"{name}_GD", "student", (f"distillation-{flag}",), _OTHERS, flag, "", False)
+            for name, flag in (("BioBERT", "biobert"), ("SciBERT", "scibert"))
+        ),
+        Row("EDAD", "student", ("edad-linear",)),
+    ),
+    4: tuple(Row(alpha, "student", (f"edad-{alpha}",)) for alpha in ALPHA_SCHEDULES),
+}
+
+# Piece-level macro F1 with O (see `tasks.scores.paper_metric`), mean and half-width of the 95%
+# interval of five seeds, and hours on four RTX 3090. In table 4 the paper writes alpha = 1 and 2
+# beside its first two rows; by its Eq. 6 they are alpha = 0 (adaptation only) and 1 (distillation
+# only).
+_COLUMNS = ("model", *COLUMNS, "parameters", "time cost (h)")
+_FIGURES = """
+BERT              | 85.18 ± 0.31 | 89.38 ± 0.08 | 91.06 ± 0.13 | 88.54 ± 0.17 | 110M | -
+oiBioBERT         | 85.53 ± 0.37 | 90.09 ± 0.10 | 91.18 ± 0.20 | 88.93 ± 0.22 | 110M | 9.7
+oiSciBERT         | 85.90 ± 0.04 | 90.39 ± 0.07 | 91.65 ± 0.11 | 89.32 ± 0.07 | 111M | 10.6
+exBERT            | 86.13 ± 0.16 | 91.41 ± 0.09 | 91.83 ± 0.19 | 89.79 ± 0.15 | 152M | 14.1
+BERT_GD           | 83.27 ± 0.10 | 87.54 ± 0.08 | 90.20 ± 0.13 | 87.01 ± 0.10 | 15M  | 4.6
+oiBioBERT_GD      | 83.53 ± 0.09 | 88.47 ± 0.06 | 90.49 ± 0.06 | 87.50 ± 0.07 | 15M  | 14.3
+oiSciBERT_GD      | 83.72 ± 0.11 | 89.18 ± 0.07 | 90.21 ± 0.10 | 87.70 ± 0.09 | 15M  | 15.5
+exBERT_GD         | 83.74 ± 0.16 | 90.05 ± 0.13 | 90.60 ± 0.07 | 88.13 ± 0.12 | 22M  | 21.6
+EDAD              | 84.15 ± 0.06 | 90.26 ± 0.06 | 90.68 ± 0.14 | 88.36 ± 0.09 | 22M  | 17.4
+BioBERT           | 88.54 ± 0.21 | 91.76 ± 0.20 | 92.95 ± 0.12 | 91.09 ± 0.18 | 109M | 1104
+SciBERT           | 88.32 ± 0.15 | 92.03 ± 0.16 | 93.03 ± 0.15 | 91.13 ± 0.15 | 111M | 672
+BioBERT_GD        | 83.95 ± 0.09 | 88.62 ± 0.07 | 90.05 ± 0.08 | 87.54 ± 0.08 | 14M  | 1108.1
+SciBERT_GD        | 84.56 ± 0.10 | 89.75 ± 0.05 | 90.89 ± 0.07 | 88.40 ± 0.07 | 15M  | 676.3
+only_adaptation   | 82.20 ± 0.10 | 89.39 ± 0.06 | 89.51 ± 0.05 | 87.03 ± 0.07 | 22M  |
+only_distillation | 84.17 ± 0.19 | 89.90 ± 0.10 | 89.98 ± 0.09 | 88.02 ± 0.13 | 22M  |
+same              | 84.04 ± 0.10 | 89.85 ± 0.14 | 90.06 ± 0.02 | 87.98 ± 0.11 | 22M  |
+linear            | 84.15 ± 0.06 | 90.26 ± 0.06 | 90.68 ± 0.14 | 88.36 ± 0.09 | 22M  |
+linear_reverse    | 84.07 ± 0.17 | 89.91 ± 0.06 | 90.25 ± 0.16 | 88.08 ± 0.13 | 22M  |
+cosine            | 84.14 ± 0.08 | 89.88 ± 0.05 | 90.35 ± 0.10 | 88.12 ± 0.08 | 22M  |
+cosine_reverse    | 83.76 ± 0.08 | 89.84 ± 0.06 | 90.34 ± 0.10 | 87.98 ± 0.08 | 22M  |
+"""
+PUBLISHED = {
+    row[0]: dict(zip(_COLUMNS, row, strict=True))
+    for row in ([*map(str.strip, line.split("|"))] for line in _FIGURES.strip().splitlines())
 }
 
 
-def published_rows(names: Sequence[str]) -> list[Mapping[str, str]]:
-    """Returns the paper's figures for these rows, where it has them, as cells of a table."""
-    columns = ("BC5CDR", "BioNLP09", "NCBI-disease", "average", "parameters", "time cost (h)")
-    return [
-        {"model": name} | dict(zip(columns, PAPER[name], strict=True))
-        for name in names
-        if name in PAPER
+@dataclasses.dataclass(frozen=True)
+class EdadPlan(Plan):
+    """Which cells belong to which row."""
+
+    rows: Sequence[Row]
+    trainings: Sequence[Cell]
+    tunings: Mapping[str, Mapping[str, Cell]]  # name of a row that can run -> data set -> its cell
+
+
+def plan(run: TableRun) -> EdadPlan:
+    """Returns the rows of a table, 1 to 4, and the cells that they need.
+
+    Raises:
+      ValueError: no such row or data set; or, where cells are to run, data that cannot be read.
+    """
+    if unknown := sorted(set(run.datasets) - set(DATASETS)):
+        raise ValueError(f"--datasets: got {unknown}, expected out of {list(DATASETS)}")
+    number, by_name = int(run.table), plan_trainings(run)
+    planned = table_rows(number, run)
+    rows = _choose_rows(planned, run.rows)
+    every, needed = (
+        dict.fromkeys(cell for row in each for name in row.trained_by for cell in by_name[name])
+        for each in (planned, rows)
+    )
+    trainings = [cell for cell in every if cell in needed]
+    tunings = {
+        row.name: {dataset: tuning_cell(row, dataset, run) for dataset in DATASETS}
+        for row in rows
+        if row.model
+    }
+    if not run.only_report:
+        check_data(run.ner, run.datasets)
+    # One data set after the other, so that half a table can be compared.
+    tuned = [each[dataset] for dataset in run.datasets for each in tunings.values()]
+    return EdadPlan(
+        f"table-{number}",
+        f"Table {number}: {TITLES[number]}",
+        list(dict.fromkeys([*trainings, *tuned])),
+        rows,
+        trainings,
+        tunings,
+        others=[cell for each in tunings.values() for cell in each.values() if cell not in tuned],
+        preface=(f"Begun with a {Path(run.teacher).name} as TEACHER.", ""),
+    )
+
+
+def tuning_cell(row: Row, dataset: str, run: TableRun) -> Cell:
+    """Returns the fine-tuning of a row's model on one data set, with all its seeds."""
+    scale = SCALES[run.scale]
+    soft = row.teacher_cell and f"teacher={run.folder}/{row.teacher_cell}.{dataset}/model"
+    return make_cell(
+        "finetune",
+        f"{row.cell}.{dataset}",
+        "ner",
+        f"model={row.model}",
+        f"data={run.ner}/{DATASETS[dataset]}",
+        f"seeds={scale.seeds}",
+        *(scale.tune_teacher if row.kind == "teacher" else scale.tune_student),
+        *filter(None, [soft]),
+        *run.tune,
+    )
+
+
+def table_rows(number: int, run: TableRun) -> list[Row]:
+    """Returns the rows of a table, with their models; what is not at hand is said in the note."""
+    rows = []
+    for row in ROWS[number]:
+        if row.name.endswith("_random") and not SCALES[run.scale].student:
+            continue  # all students begin so
+        given = getattr(run, row.begun_by)
+        if not given:
+            name = row.name.removesuffix("_GD")
+            note = f"not run: no {name} at hand, give --{row.begun_by}=DIR_OR_HUB_ID"
+            row = Row(row.name, row.kind, note=note)
+        elif row.trained_by:
+            row = row._replace(model=f"{run.folder}/{row.trained_by[-1]}/{row.kind}")
+        else:
+            row = row._replace(model=given)
+        rows.append(row)
+    return rows
+
+
+def _choose_rows(rows: Sequence[Row], names: Sequence[str]) -> Sequence[Row]:
+    """Returns the named rows, and those whose models give them soft labels; no name: all."""
+    if not names:
+        return rows
+    known = [row.name for row in rows]
+    if unknown := sorted(set(names) - set(known)):
+        raise ValueError(f"--rows: got {unknown}, expected out of {known}")
+    teachers = {row.teacher_cell for row in rows if row.name in names}
+    return [row for row in rows if row.name in names or row.cell in teachers]
+
+
+def check_data(folder: str, datasets: Sequence[str]) -> None:
+    """Raises ValueError where a data set cannot be read and scored, before hours of training."""
+    names = [DATASETS[dataset] for dataset in datasets]
+    for name in names:
+        try:
+            splits, _ = read_tagged(f"{folder}/{name}")
+            if "test" not in splits:  # which a fine-tuning run can do without, and a table cannot
+                raise ValueError(f"{folder}/{name}: got no test split, expected one to score")
+        except ValueError as error:
+            raise ValueError(f"{error}; give --ner=FOLDER that has {', '.join(names)}") from error
+
+
+def report(run: TableRun, plan: EdadPlan) -> Report:
+    """Returns the scores and costs of a table's rows, as far as cells have run."""
+    number = int(run.table)
+    cells = [*plan.trainings, *(cell for each in plan.tunings.values() for cell in each.values())]
+    done = {
+        cell.name: read_summary(run.folder, cell.name)
+        for cell in cells
+        if (run.folder / cell.name / "summary.json").is_file()
+    }
+    rows = []
+    for row in plan.rows:
+        tuned = plan.tunings.get(row.name, {}).items()
+        runs = {dataset: done[cell.name] for dataset, cell in tuned if cell.name in done}
+        rows.append(_read_row(row, runs, [done.get(name) for name in row.trained_by]))
+    table = {
+        "table": number,
+        "scale": run.scale,
+        "teacher": Path(run.teacher).name,
+        "machine": describe_machine(),
+        "rows": rows,
+        "cells": {
+            cell.name: _read_training(done[cell.name], show_command(cell, run.folder, run.places))
+            for cell in plan.trainings
+            if cell.name in done
+        },
+    }
+    return Report(table, _show(table), _picture(number, run.scale, rows))
+
+
+def _read_row(
+    row: Row, runs: Mapping[str, Mapping], trainings: Sequence[Mapping | None]
+) -> dict[str, Any]:
+    """Returns the scores and costs of one row.
+
+    Scores are of the test split: mean and 95% interval over the seeds; their average over the
+    data sets is taken seed by seed first.
+
+    Args:
+      row: of the table.
+      runs: data set -> summary of the fine-tuning, of those that have run.
+      trainings: summaries of what makes up the time cost; None for one that has not run.
+    """
+    kept = ("seeds", "time_cost", "examples", "epochs", "notes")
+    result = {
+        "name": row.name,
+        "kind": row.kind,
+        "note": row.note,
+        "runs": {dataset: {key: run[key] for key in kept} for dataset, run in runs.items()},
+        "model": Path(row.model).name,
+        "is_cost_known": row.is_cost_known,
+    }
+    by_dataset = {
+        dataset: {seed: each["test"] for seed, each in run["seeds"].items() if not each["failed"]}
+        for dataset, run in runs.items()
+    }
+    for metric in METRICS:
+        columns = {
+            dataset: [scores[metric] for scores in seeds.values()]
+            for dataset, seeds in by_dataset.items()
+        }
+        if len(columns) == len(DATASETS):
+            shared = set.intersection(*(set(seeds) for seeds in by_dataset.values()))
+            columns["average"] = [
+                sum(by_dataset[dataset][seed][metric] for dataset in DATASETS) / len(DATASETS)
+                for seed in sorted(shared)
+            ]
+        result[metric] = {
+            name: mean_interval(values)._asdict() for name, values in columns.items() if values
+        }
+    if row.model and None not in trainings:
+        costs = [training["time_cost"] for training in trainings]
+        result["seconds"] = sum(cost["train/seconds"] for cost in costs)
+        result["cpu_seconds"] = sum(cost["train/cpu_seconds"] for cost in costs)
+        if trainings:
+            result["parameters"] = trainings[-1]["nets"][row.kind]["parameters"]
+    return result
+
+
+def _read_training(summary: Mapping[str, Any], command: str) -> dict[str, Any]:
+    return {
+        "command": command,
+        "steps": summary["steps"],
+        "time_cost": summary["time_cost"],
+        "heldout": {
+            name.removeprefix("heldout/"): value
+            for name, value in summary["heldout"]["end"].items()
+            if name.startswith("heldout/")
+        },
+    }
+
+
+def _picture(number: int, scale: str, rows: Sequence[Mapping]) -> Callable[[Path], Any] | None:
+    """Returns what draws the averages, or, before all data sets have run, what most models have.
+
+    Models that others have trained before have no place on a cost axis.
+    """
+    # max takes the first of equals, so the average where all rows have it
+    column = max(("average", *DATASETS), key=lambda name: sum(name in row["f1"] for row in rows))
+    key = SCALES[scale].cost
+    points = [
+        {
+            "name": row["name"],
+            "score": 100 * row["f1"][column]["mean"],
+            "half": None if (half := row["f1"][column]["half"]) is None else 100 * half,
+            "cost": row.get(key, 0.0) / 60,
+        }
+        for row in rows
+        if column in row["f1"] and (number == 4 or row["is_cost_known"])
     ]
+    if not points:
+        return None
+    score = f"entity F1 (%), {column.replace('average', 'average of three data sets')}"
+    if number == 4:
+        return lambda path: figures.plot_bars(path, points, TITLES[4], score)
+    clock = {"seconds": "minutes", "cpu_seconds": "minutes of all cores"}[key]
+    cost = f"training before the task ({clock})"
+    return lambda path: figures.plot_costs(path, points, TITLES[number], cost, score)
+
+
+def _show(table: Mapping[str, Any]) -> list[str]:
+    rows = table["rows"]
+    seeds = {len(run["seeds"]) for row in rows for run in row["runs"].values()}
+    lines = [
+        "Test scores in percent: mean ± half the 95% interval (Student's t) over "
+        f"{', '.join(map(str, sorted(seeds))) or 'no'} fine-tuning seeds. Time cost is training "
+        "before fine-tuning, steps only: wall minutes, and minutes of all cores together, which "
+        "other work on the machine hardly changes.",
+        "",
+        f"Written on {name_machine(table['machine'])}.",
+    ]
+    for metric, title in METRICS.items():
+        shown = [
+            {
+                "model": row["name"],
+                "parameters": f"{row['parameters'] / 1e6:.1f}M" if "parameters" in row else None,
+                "minutes": _minutes(row, "seconds"),
+                "CPU minutes": _minutes(row, "cpu_seconds"),
+            }
+            | {
+                column: show_interval(row[metric][column]) if column in row[metric] else None
+                for column in COLUMNS
+            }
+            | {"": row["note"] or " "}
+            for row in rows
+        ]
+        lines += ["", f"## {title[0].upper()}{title[1:]}", ""]
+        lines += [markdown_table(shown, list(shown[0]))]
+    lines += tell_failed(
+        {f"{row['name']}, {dataset}": run for row in rows for dataset, run in row["runs"].items()}
+    )
+    if any(row["f1"] for row in rows):
+        lines += ["", f"![scores](table-{table['table']}.png)"]
+    papers = [PUBLISHED[row["name"]] for row in rows if row["name"] in PUBLISHED]
+    if papers:
+        lines += ["", "## The paper's figures", ""]
+        lines += ["Its metric, its sizes: BERT-base, 500M tokens, four RTX 3090, five seeds.", ""]
+        lines += [markdown_table(papers, list(papers[0]))]
+    return lines
+
+
+def _minutes(row, key):
+    return f"{row[key] / 60:.1f}" if key in row else None

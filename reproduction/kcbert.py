@@ -8,32 +8,41 @@
 Each student is distilled by the triple loss and fine-tuned on three-class sentiment, both as cells.
 """
 
+import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from edad_jax.distillation.evaluate import measure_speed
+from edad_jax.export import formats
+from edad_jax.models.exbert import ExBert
+from edad_jax.models.hf_files import local_folder, read_model_json
+from edad_jax.models.precision import resolve_precision
+from edad_jax.report import figures
+from edad_jax.report.tables import markdown_table
 from edad_jax.tasks.result import show_interval
-from reproduction.cells import Cell
+from reproduction.cells import Cell, finite_seeds, make_cell, read_summary, tell_failed
+from reproduction.table import Options, Plan, Report, TableRun
 
 TITLES = {
     4: "Nine students: parameters and prediction time",
     5: "Nine students: accuracy by epoch",
     6: "Accuracy and time of each model",
 }
-LAYERS, FEED_FORWARD = (1, 3, 6), (192, 768, 3_072)  # of the nine
-# (layers, feed-forward) -> parameters, seconds of prediction; the thesis's Table 4.
+# Student, layers x feed-forward -> parameters, seconds of prediction; the thesis's Table 4.
 PUBLISHED = {
-    (1, 192): (26_555_376, 128),
-    (1, 768): (27_440_688, 136),
-    (1, 3_072): (30_981_936, 177),
-    (3, 192): (31_878_000, 292),
-    (3, 768): (34_533_936, 330),
-    (3, 3_072): (45_157_680, 475),
-    (6, 192): (39_861_936, 548),
-    (6, 768): (45_173_808, 649),
-    (6, 3_072): (66_421_296, 882),
+    "1 x 192": (26_555_376, 128),
+    "1 x 768": (27_440_688, 136),
+    "1 x 3072": (30_981_936, 177),
+    "3 x 192": (31_878_000, 292),
+    "3 x 768": (34_533_936, 330),
+    "3 x 3072": (45_157_680, 475),
+    "6 x 192": (39_861_936, 548),
+    "6 x 768": (45_173_808, 649),
+    "6 x 3072": (66_421_296, 882),
 }
+FIRST = "1 x 192"
 # The thesis's Table 6: accuracy in percent, minutes in all, of 5,000 news items of its own.
 PUBLISHED_MODELS = {
     "KoBERT": (96.9, 36.25),
@@ -43,137 +52,157 @@ PUBLISHED_MODELS = {
     "ALBERT": (89.2, 10.0),
 }
 ITEMS = 5_000  # news items that the thesis's times are for
-LENGTHS = (64, 256)  # pieces of the rows that are timed: of a headline, of a news item
 TEACHER = "teacher"
 
-
-class KcInputs(NamedTuple):
-    """What only the user has."""
-
-    teacher: str  # Korean BERT or ALBERT with its MLM head: folder or hub id
-    corpus: str  # Korean text, as config.corpus.files takes it
-    sentiment: str  # labelled texts, as launch/finetune.py takes them
-    positions: int  # of the teacher, which the students have too
-    others: Mapping[str, str]  # name -> folder or hub id, for table 6
-
-
-class KcScale(NamedTuple):
-    """How large the runs are: flags for every run of a kind."""
-
-    rows: tuple[str, ...]
-    train: tuple[str, ...]
-    tune: tuple[str, ...]
-
-
-_SMALL_ROWS = ("--config.rows.max_length=64", "--config.rows.buckets=()")
-KC_SCALES = {
-    "paper": KcScale((), (), ()),
-    "small": KcScale(
-        _SMALL_ROWS,
-        (
+_SMALL_ROWS = ("rows.max_length=64", "rows.buckets=()")
+SCALES = {
+    "paper": Options(),
+    "small": Options(
+        rows=_SMALL_ROWS,
+        train=(
             *_SMALL_ROWS,
-            "--config.batch_size=32",
-            "--config.accumulate_steps=1",
-            "--config.max_steps=40",
-            "--config.masking.max_predictions=10",
-            "--config.triple.positions=masked",  # logits at all positions cost more than the rest
-            "--config.optimizer.student_learning_rate=3e-4",
-            "--config.heldout.max_rows=128",
-            "--config.heldout.every_steps=20",
+            "batch_size=32",
+            "accumulate_steps=1",
+            "max_steps=40",
+            "masking.max_predictions=10",
+            "triple.positions=masked",  # logits at all positions cost more than the rest
+            "optimizer.student_learning_rate=3e-4",
+            "heldout.max_rows=128",
+            "heldout.every_steps=20",
         ),
-        (
-            "--config.max_train=800",
-            "--config.max_length=64",
-            "--config.batch_size=16",
-            "--config.epochs=3",
-            "--config.optimizer.learning_rate=1e-4",
+        tune=(
+            "max_train=800",
+            "max_length=64",
+            "batch_size=16",
+            "epochs=3",
+            "optimizer.learning_rate=1e-4",
         ),
     ),
 }
 
 
-class KcPlan(NamedTuple):
-    """The cells of a table in the order they run, and which belong to each model."""
+@dataclasses.dataclass(frozen=True)
+class KcPlan(Plan):
+    """Which cells belong to which model."""
 
-    cells: list[Cell]
-    models: dict[str, str]  # name -> folder or hub id of the model before fine-tuning
-    tunings: dict[str, Cell]  # name -> its fine-tuning
-
-
-def student_name(layers: int, feed_forward: int) -> str:
-    """Returns what a student is called."""
-    return f"{layers} x {feed_forward}"
+    models: Mapping[str, str]  # name -> folder or hub id of the model before fine-tuning
+    tunings: Mapping[str, Cell]  # name -> its fine-tuning
+    lengths: Sequence[int]  # pieces of the rows that are timed
 
 
-def plan_kcbert(
-    number: int,
-    scale: KcScale,
-    inputs: KcInputs,
-    folder: str,
-    *,
-    train: Sequence[str] = (),
-    tune: Sequence[str] = (),
-) -> KcPlan:
-    """Returns the cells of a table, 4 to 6.
+def plan(run: TableRun) -> KcPlan:
+    """Returns the cells of a table, kcbert-4 to -6.
 
-    Args:
-      number: of the table.
-      scale: one of KC_SCALES, or a changed one.
-      inputs: what only the user has.
-      folder: where the cells are.
-      train: more flags for every distillation.
-      tune: more flags for every fine-tuning.
+    Raises:
+      ValueError: the teacher is not there, or cannot read rows as long as --lengths.
     """
-    config = "--config=configs/distilkcbert.py"
-    teacher = f"--config.teacher.checkpoint={inputs.teacher}"
-    cells = [
-        Cell(
-            "kcbert-rows",
-            (
-                "launch/prepare.py",
-                config,
-                teacher,
-                f"--config.corpus.files={inputs.corpus}",
-                *scale.rows,
-            ),
-            "--out",
-            "rows.stage.json",
+    number, scale = int(run.table.removeprefix("kcbert-")), SCALES[run.scale]
+    folder = local_folder(run.teacher, option="--teacher=FOLDER")
+    positions = read_model_json(folder / "config.json")["max_position_embeddings"]
+    lengths = _lengths(run, positions)
+    begun = f"teacher.checkpoint={run.teacher}"
+    text = f"corpus.files={run.corpus}"
+    cells = [make_cell("prepare", "kcbert-rows", "distilkcbert", begun, text, *scale.rows)]
+    models = {TEACHER: run.teacher} | (run.named_models if number == 6 else {})
+    for student in PUBLISHED:
+        layers, feed_forward = student.split(" x ")
+        name = f"kcbert-{layers}x{feed_forward}"
+        cell = make_cell(
+            "train",
+            name,
+            "distilkcbert",
+            begun,
+            f"prepared={run.folder}/kcbert-rows",
+            f"student.num_hidden_layers={layers}",
+            f"student.intermediate_size={feed_forward}",
+            f"student.max_position_embeddings={positions}",
+            *scale.train,
+            *run.train,
         )
-    ]
-    models = {TEACHER: inputs.teacher} | (dict(inputs.others) if number == 6 else {})
-    for layers in LAYERS:
-        for feed_forward in FEED_FORWARD:
-            name = f"kcbert-{layers}x{feed_forward}"
-            words = (
-                "launch/train.py",
-                config,
-                teacher,
-                f"--config.prepared={folder}/kcbert-rows",
-                f"--config.student.num_hidden_layers={layers}",
-                f"--config.student.intermediate_size={feed_forward}",
-                f"--config.student.max_position_embeddings={inputs.positions}",
-                *scale.train,
-                *train,
-            )
-            cells.append(Cell(name, words, "--workdir", "summary.json"))
-            models[student_name(layers, feed_forward)] = f"{folder}/{name}/student"
+        cells.append(cell)
+        models[student] = f"{run.folder}/{name}/student"
     tunings = {}
+    for name, model in models.items() if number != 4 else ():
+        if name == TEACHER and number == 5:
+            continue
+        place = Path(model).parent.name if model.startswith(str(run.folder)) else f"kcbert-{name}"
+        tunings[name] = make_cell(
+            "finetune",
+            f"{place}.{Path(run.sentiment).name.split('.')[0]}",
+            "sentiment",
+            f"model={model}",
+            f"data={run.sentiment}",
+            *scale.tune,
+            *run.tune,
+        )
+    return KcPlan(
+        f"table-kcbert-{number}",
+        f"Table {number} of Distil-KcBERT: {TITLES[number]}",
+        [*cells, *tunings.values()],
+        models,
+        tunings,
+        {4: lengths, 5: [], 6: lengths[:1]}[number],
+    )
+
+
+def _lengths(run: TableRun, longest: int) -> list[int]:
+    """Returns the lengths of --lengths; checked, since they are read when hours have passed."""
+    if not run.lengths or not all(
+        each.isdecimal() and 0 < int(each) <= longest for each in run.lengths
+    ):
+        raise ValueError(
+            f"got --lengths={','.join(run.lengths)}, expected numbers from 1 to {longest}, the "
+            "teacher's positions, comma-separated"
+        )
+    return [int(each) for each in run.lengths]
+
+
+def report(run: TableRun, plan: KcPlan) -> Report:
+    """Returns the table, from the cells.
+
+    Prediction is timed here, all models in turn on the same rows, without classifier, in the
+    precision that config.dtype="auto" stands for.
+    """
+    number = int(run.table.removeprefix("kcbert-"))
+    seconds = _time(plan)
+    summaries = {name: read_summary(run.folder, cell.name) for name, cell in plan.tunings.items()}
+    curves = {name: _finite_curves(summary) for name, summary in summaries.items()}
+    if number == 4:
+        rows = _time_rows(run, plan, seconds)
+        millions = {row["model"]: row["parameters"] / 1e6 for row in rows}
+        draw = _draw_times(number, seconds, millions, "parameters (millions)")
+    elif number == 5:
+        rows = [_epoch_row(name, curves[name], summary) for name, summary in summaries.items()]
+        draw = _draw_epochs(curves)
+    else:
+        (times,) = seconds.values()
+        rows = [accuracy_row(name, each, times[name]) for name, each in summaries.items()]
+        percent = {row["model"]: float(row["accuracy"].split()[0]) for row in rows}
+        draw = _draw_times(number, seconds, percent, "accuracy (%), test split")
+    table = {"scale": run.scale, "teacher": Path(run.teacher).name}
     if number != 4:
-        labelled = Path(inputs.sentiment).name.split(".")[0]
-        for name, model in models.items():
-            if name == TEACHER and number == 5:
-                continue
-            place = Path(model).parent.name if model.startswith(folder) else f"kcbert-{name}"
-            words = (
-                "launch/finetune.py",
-                "--config=configs/sentiment.py",
-                f"--config.model={model}",
-                f"--config.data={inputs.sentiment}",
-                *scale.tune,
-                *tune,
-            )
-            tunings[name] = Cell(f"{place}.{labelled}", words, "--workdir", "summary.json")
-    return KcPlan([*cells, *tunings.values()], models, tunings)
+        table["data"] = Path(run.sentiment).name
+    table |= {"rows": rows, "by_epoch": curves}
+    lines = [
+        "Students are called layers x feed-forward width; all are 768 wide and begin with layers "
+        f"of the teacher, {table['teacher']}. Prediction of {ITEMS:,} rows is timed with "
+        f"products in {resolve_precision('auto').products.name}, eight rows at a time, all models "
+        "in turn; accuracy is in percent.",
+        "",
+        markdown_table(rows, list(rows[0])),
+        "",
+        f"![{TITLES[number]}]({plan.name}.png)",
+        *tell_order(seconds),
+        *tell_failed(summaries),
+    ]
+    if number == 6:
+        published = [
+            {"model": model, "accuracy": accuracy, "minutes in all": minutes}
+            for model, (accuracy, minutes) in PUBLISHED_MODELS.items()
+        ]
+        lines += ["", "## The thesis's figures", "", "Its own 5,000 news items, one RTX 2080 Ti."]
+        lines += ["", markdown_table(published, list(published[0]))]
+    return Report(table, lines, draw)
 
 
 def time_row(
@@ -187,7 +216,7 @@ def time_row(
       first: that the smallest student takes, likewise.
       parameters: of the model.
     """
-    published = {student_name(*sizes): figures for sizes, figures in PUBLISHED.items()}.get(name)
+    published = PUBLISHED.get(name)
     row = {"model": name, "parameters": parameters}
     for length in seconds:
         row[f"{length} pieces: s"] = round(seconds[length], 1)
@@ -195,7 +224,7 @@ def time_row(
     return row | {
         "thesis: parameters": published and published[0],
         "thesis: s": published and published[1],
-        "thesis: times its first": published and round(published[1] / PUBLISHED[1, 192][1], 2),
+        "thesis: times its first": published and round(published[1] / PUBLISHED[FIRST][1], 2),
     }
 
 
@@ -205,9 +234,8 @@ def out_of_order(seconds: Mapping[str, float]) -> list[tuple[str, str]]:
     Args:
       seconds: by name of the student; other models are left out.
     """
-    by_thesis = sorted(PUBLISHED, key=lambda sizes: PUBLISHED[sizes][1])
-    names = [name for name in (student_name(*sizes) for sizes in by_thesis) if name in seconds]
-    pairs = itertools.combinations(names, 2)
+    by_thesis = sorted(PUBLISHED.keys() & seconds.keys(), key=lambda name: PUBLISHED[name][1])
+    pairs = itertools.combinations(by_thesis, 2)
     return [(before, after) for before, after in pairs if seconds[before] > seconds[after]]
 
 
@@ -228,3 +256,79 @@ def accuracy_row(name: str, summary: Mapping[str, Any], seconds: float) -> dict[
         f"prediction of {ITEMS:,} (s)": round(seconds, 1),
         "in all (s)": round(tuning + seconds, 1),
     }
+
+
+def _finite_curves(summary: Mapping[str, Any]) -> list[list[float]]:
+    """Returns development scores by epoch and seed, without the seeds whose loss was not finite."""
+    kept = finite_seeds(summary)
+    return [list(itertools.compress(scores, kept)) for scores in summary["devel_by_epoch"]]
+
+
+def _time(plan: KcPlan) -> dict[int, dict[str, float]]:
+    """Returns for each length the seconds that each model takes for ITEMS rows."""
+    if not plan.lengths:
+        return {}
+    precision = resolve_precision("auto")
+    nets = {}
+    for name, source in plan.models.items():
+        model = formats.load(source)
+        nets[name] = (ExBert(model.config, *precision), model.params)
+    seconds = {}
+    for length in plan.lengths:
+        speeds = measure_speed(nets, length=length)
+        seconds[length] = {name: ITEMS / speed for name, speed in speeds.items()}
+    return seconds
+
+
+def tell_order(seconds: Mapping[int, Mapping[str, float]]) -> list[str]:
+    """Returns lines of markdown: whether the students' times are in the thesis's order."""
+    lines = []
+    for length, by_name in seconds.items():
+        wrong = "; ".join(f"{slow} is slower than {fast}" for slow, fast in out_of_order(by_name))
+        found = (
+            f"in the thesis's order, but for these: {wrong}" if wrong else "in the thesis's order"
+        )
+        lines += ["", f"Rows of {length} pieces: the students' times are {found}."]
+    return lines
+
+
+def _time_rows(
+    run: TableRun, plan: KcPlan, seconds: Mapping[int, Mapping[str, float]]
+) -> list[dict[str, Any]]:
+    parameters = {}
+    for name in PUBLISHED:
+        nets = read_summary(run.folder, Path(plan.models[name]).parent.name)["nets"]
+        parameters |= {name: nets["student"]["parameters"], TEACHER: nets["teacher"]["parameters"]}
+    by_name = {name: {n: times[name] for n, times in seconds.items()} for name in plan.models}
+    first = by_name[FIRST]
+    return [time_row(name, each, first, parameters[name]) for name, each in by_name.items()]
+
+
+def _epoch_row(name: str, curve: Sequence[Sequence[float]], summary: Mapping) -> dict[str, str]:
+    means = enumerate((sum(scores) / len(scores) for scores in curve), start=1)
+    return (
+        {"model": name}
+        | {f"epoch {epoch}": f"{100 * mean:.1f}" for epoch, mean in means}
+        | {"test": f"{100 * summary['means']['test/accuracy']['mean']:.1f}"}
+    )
+
+
+def _draw_times(
+    number: int, seconds: Mapping[int, Mapping[str, float]], scores: Mapping[str, float], label: str
+) -> Callable[[Path], Path]:
+    """Returns what draws scores over the time that models take for rows of the first length."""
+    length, times = next(iter(seconds.items()))
+    points = [
+        {"name": name, "score": score, "half": None, "cost": times[name]}
+        for name, score in scores.items()
+    ]
+    cost = f"prediction of {ITEMS:,} rows of {length} pieces (s)"
+    return lambda path: figures.plot_costs(path, points, TITLES[number], cost, label)
+
+
+def _draw_epochs(curves: Mapping[str, Sequence[Sequence[float]]]) -> Callable[[Path], Path]:
+    means = {
+        name: [[sum(scores) / len(scores) for scores in curve]] for name, curve in curves.items()
+    }
+    epochs = range(1, 1 + max(len(each[0]) for each in means.values()))
+    return lambda path: figures.plot_seeds(path, epochs, means, ylabel="accuracy, development set")

@@ -1,41 +1,53 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A table of other runs that lies where a new one is written: it is kept, under a longer name."""
+"""A table's files; one of other runs that lies in their place is kept, under a longer name."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from edad_jax.files import open_beside
+from edad_jax.files import open_beside, read_json, write_json
+from reproduction.table import Report
 
-SUFFIXES = ("md", "png", "json")
-
-
-def read_table(out: Path, name: str) -> dict | None:
-    """Returns what out/NAME.json holds, None where there is none."""
-    path = out / f"{name}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+NAMED_BY = ("scale", "teacher", "data", "models")  # what sets tables of one name apart
 
 
-def keep_other(out: Path, name: str, told: Mapping[str, str], *, replaces: bool = True) -> None:
-    """Renames out/NAME.* to NAME-SCALE-TEACHER.*, unless the new table stands for it.
+def write_table(out: Path, name: str, report: Report, markdown: str) -> Path:
+    """Returns the path of out/NAME.md, when it, NAME.json and NAME.png are written.
 
-    Args:
-      out: the tables' folder.
-      name: of the new table, without ending.
-      told: what the new table says of itself, such as its scale and teacher. A table whose .json
-        says otherwise is another one, and what it says is its longer name.
-      replaces: False where the new table has less than the old one, which is kept then too.
+    A table there that says of itself another scale, teacher, data or models, or that has more
+    rows, is kept as NAME-SCALE-TEACHER-....
     """
-    there = read_table(out, name)
-    if there is None or (replaces and all(there.get(key) == told[key] for key in told)):
-        return
-    kept = "-".join([name, *([there[key] for key in told if there.get(key)] or ["before"])])
-    for suffix in SUFFIXES:
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / f"{name}.json"
+    if path.is_file():
+        there = read_json(path, expected="a table; move it away")
+        if _is_other(there, report.table):
+            told = [there[key] for key in NAMED_BY if there.get(key)]
+            _rename(out, name, "-".join([name, *(told or ["before"])]))
+    write_json(path, report.table)
+    picture = out / f"{name}.png"
+    report.draw(picture) if report.draw else picture.unlink(missing_ok=True)
+    return _write_text(out / f"{name}.md", markdown)
+
+
+def _is_other(there: Mapping[str, Any], table: Mapping[str, Any]) -> bool:
+    """Returns whether a table is of other runs, or has rows that --rows leaves out of the new."""
+    before, now = ({row.get("name") for row in each["rows"]} for each in (there, table))
+    return now < before or any(there.get(key) != table.get(key) for key in NAMED_BY)
+
+
+def _rename(out: Path, name: str, kept: str) -> None:
+    for suffix in ("md", "png", "json"):
         path = out / f"{name}.{suffix}"
         if path.exists():
             path.rename(out / f"{kept}.{suffix}")
     markdown = out / f"{kept}.md"
     if markdown.exists():
         text = markdown.read_text(encoding="utf-8")
-        with open_beside(markdown) as file:
-            file.write(text.replace(f"]({name}.png)", f"]({kept}.png)"))
+        _write_text(markdown, text.replace(f"]({name}.png)", f"]({kept}.png)"))
+
+
+def _write_text(path: Path, text: str) -> Path:
+    with open_beside(path) as file:
+        file.write(text)
+    return path

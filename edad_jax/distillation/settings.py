@@ -66,8 +66,24 @@ def read_settings(config: ConfigDict) -> Settings:
     student = student_config(config.student, Vocabulary(1, 1, 0, 0, 0))
     config_json.family_of(student.base, extended=student.extension is not None)
     extension_config(config.teacher.extension)
-    _check_unread(config, method)
+    check_unread(config, method)
     return settings
+
+
+def check_unread(config: ConfigDict, method: Method) -> None:
+    """Raises ValueError for an option that was given, and that only other runs read."""
+    for option in sorted({option for each in METHODS.values() for option in each.options}):
+        if option not in method.options:
+            readers = " or ".join(each.name for each in METHODS.values() if option in each.options)
+            check_not_given(
+                config, option, f"config.method={readers} only, and config.method={method.name!r}"
+            )
+    if config.student.init != "teacher":
+        check_not_given(
+            config,
+            "student.inherit",
+            f"config.student.init=teacher only, and config.student.init={config.student.init!r}",
+        )
 
 
 def check_frozen_teacher(config: ConfigDict, *, grows: bool, has_learned: bool) -> None:
@@ -158,20 +174,4 @@ def _check_teacher(config, method):
             f"{config.teacher.checkpoint} has its added words already, and config.vocabulary.size="
             f"{config.vocabulary.size:,} would add more: give the rows that it learned from, "
             "--config.prepared=ITS_WORKDIR, or --config.vocabulary.size=0 for its words alone"
-        )
-
-
-def _check_unread(config, method):
-    """Raises ValueError for an option that was given, and that only other runs read."""
-    for option in sorted({option for each in METHODS.values() for option in each.options}):
-        if option not in method.options:
-            readers = " or ".join(each.name for each in METHODS.values() if option in each.options)
-            check_not_given(
-                config, option, f"config.method={readers} only, and config.method={method.name!r}"
-            )
-    if config.student.init != "teacher":
-        check_not_given(
-            config,
-            "student.inherit",
-            f"config.student.init=teacher only, and config.student.init={config.student.init!r}",
         )

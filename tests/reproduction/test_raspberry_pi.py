@@ -9,30 +9,38 @@ import pytest
 from configs import squad
 from edad_jax.export import formats
 from edad_jax.tasks.exported import open_reader
-from reproduction import raspberry_pi as reproduce_pi_module
-from reproduction.raspberry_pi import _settings, plan_pi, reproduce_pi
+from reproduction import raspberry_pi
+from reproduction.driver import reproduce
 from tests.export.test_formats import save
-from tests.test_launch import assert_dies
-from tests.tiny_run import run_command, write_teacher
+from tests.reproduction.conftest import plan_of
+from tests.tiny_run import write_teacher
 from tests.tiny_tasks import write_questions
 from tests.tiny_text import write_tokenizer
 
 
-def test_models_that_answer_are_asked_and_others_are_tuned_first(tmp_path):
-    tokenizer = write_tokenizer(tmp_path / "tokenizer")
-    answering = str(save(tmp_path / "answering", tokenizer, "answering"))
-    plain = str(write_teacher(tmp_path / "plain"))
-    plan = plan_pi({"a": answering, "b": plain}, "/squad", "/cells", ("--config.epochs=1",))
-    assert plan.models == {"a": answering, "b": "/cells/squad-b/model"}
+@pytest.fixture(scope="module")
+def answering(tmp_path_factory):
+    """Returns the folder of a tiny model that answers questions."""
+    folder = tmp_path_factory.mktemp("answering")
+    return save(folder / "model", write_tokenizer(folder / "tokenizer"), "answering")
+
+
+def test_models_that_answer_are_asked_and_others_are_tuned_first(make_run, models, answering):
+    named = [f"a={answering}", f"b={models / 'bert'}"]
+    run = make_run("pi-2", models=named, tune=["--config.epochs=1"])
+    plan = plan_of(run)
+    assert plan.models == {"a": answering, "b": f"{run.folder}/squad-b/model"}
     (cell,) = plan.cells
-    assert f"--config.model={plain}" in cell.words and cell.words[-1] == "--config.epochs=1"
+    assert f"--config.model={models / 'bert'}" in cell.words
+    assert cell.words[-1] == "--config.epochs=1"
     with pytest.raises(ValueError, match="--models is empty"):
-        plan_pi({}, "/squad", "/cells")
+        plan_of(make_run("pi-2", models=[]))
 
 
-def test_students_are_tuned_with_and_without_soft_labels(tmp_path):
-    models = {name: str(write_teacher(tmp_path / name)) for name in ("big", "small", "third")}
-    plan = plan_pi(models, "/squad", "/cells", soft_labels_of="big")
+def test_students_are_tuned_with_and_without_soft_labels(make_run, models):
+    named = [f"{name}={models / 'bert'}" for name in ("big", "small", "third")]
+    run = make_run("pi-2", models=named, soft_labels_of="big")
+    plan = plan_of(run)
     assert [cell.name for cell in plan.cells] == [
         "squad-big",
         "squad-small",
@@ -41,51 +49,45 @@ def test_students_are_tuned_with_and_without_soft_labels(tmp_path):
         "squad-third-soft",
     ]
     assert plan.cells[3].words[:-1] == plan.cells[1].words
-    assert plan.cells[3].words[-1] == "--config.teacher=/cells/squad-big/model"
-    assert plan.models["small, soft labels of big"] == "/cells/squad-small-soft/model"
+    assert plan.cells[3].words[-1] == f"--config.teacher={run.folder}/squad-big/model"
+    assert plan.models["small, soft labels of big"] == f"{run.folder}/squad-small-soft/model"
     with pytest.raises(ValueError, match="expected one of --models, big, small, third"):
-        plan_pi(models, "/squad", "/cells", soft_labels_of="huge")
+        plan_of(make_run("pi-2", models=named, soft_labels_of="huge"))
 
 
-def test_a_student_with_other_pieces_has_no_soft_labels(tmp_path, caplog):
-    models = {name: str(write_teacher(tmp_path / name)) for name in ("big", "small", "other")}
-    write_tokenizer(tmp_path / "other", lower=False)
-    plan = plan_pi(models, "/squad", "/cells", soft_labels_of="big")
+def test_a_student_with_other_pieces_has_no_soft_labels(make_run, models, tmp_path, caplog):
+    other = write_teacher(tmp_path / "other")
+    write_tokenizer(other, lower=False)
+    named = [f"big={models / 'bert'}", f"small={models / 'bio'}", f"other={other}"]
+    plan = plan_of(make_run("pi-2", models=named, soft_labels_of="big"))
     assert [cell.name for cell in plan.cells][3:] == ["squad-small-soft"]
-    assert plan.left_out == ("other",) and "other has other pieces than big" in caplog.text
+    assert plan.left_out == ["other"] and "other has other pieces than big" in caplog.text
 
 
-def test_every_model_is_scored_and_timed_in_both_kinds_of_numbers(tmp_path):
-    tokenizer = write_tokenizer(tmp_path / "tokenizer")
-    model = str(save(tmp_path / "model", tokenizer, "answering"))
-    questions = write_questions(tmp_path / "squad.json")
-    written = reproduce_pi(
-        {"tiny": model},
-        str(questions),
-        scale_name="small",
-        root=tmp_path,
-        workdir=tmp_path / "work",
-        out=tmp_path / "out",
-        questions=4,
-        progress=False,
-    )
-    found = json.loads((tmp_path / "out" / "table-pi-2.json").read_text())
+def ask(make_run, answering, tmp_path, **changes):
+    """Returns what the table of one model holds, and its text."""
+    squad_file = str(write_questions(tmp_path / "squad.json"))
+    run = make_run("pi-2", models=[f"tiny={answering}"], squad=squad_file, questions=4, **changes)
+    written = reproduce(run)
+    assert written.with_suffix(".png").stat().st_size > 5_000
+    return json.loads(written.with_suffix(".json").read_text()), written.read_text("utf-8")
+
+
+def test_every_model_is_scored_and_timed_in_both_kinds_of_numbers(make_run, answering, tmp_path):
+    found, text = ask(make_run, answering, tmp_path, only_report=False)
     assert [row["numbers"] for row in found["rows"]] == ["float32", "int8"]
     for row in found["rows"]:
         assert 0 <= row["exact_match"] <= row["f1"] <= 1 and row["seconds"] > 0
-    text = written.read_text(encoding="utf-8")
-    assert (
-        "4 questions of the test split (all), one at a time, windows of at most 20" in text
-        and "| BERT-base" in text
-    )
-    assert (tmp_path / "out" / "table-pi-2.png").stat().st_size > 5_000
+    assert "4 questions of the test split (all), one at a time, windows of at most 20" in text
+    assert "| BERT-base" in text and "Every command" not in text
 
 
-def test_models_are_asked_as_they_were_tuned(tmp_path):
+def test_models_are_asked_as_they_were_tuned(make_run, models, answering, tmp_path):
     """Another seed of the split would ask questions that a model was trained on."""
-    plain = str(write_teacher(tmp_path / "plain"))
-    plan = plan_pi({"b": plain}, "/squad", str(tmp_path))
-    (tmp_path / "squad-b").mkdir()
+    run = make_run("pi-2", models=[f"b={models / 'bert'}"])
+    plan = plan_of(run)
+    folder = run.folder / "squad-b"
+    folder.mkdir(parents=True)
     config = {
         "encoding": "cp949",
         "split_seed": 3,
@@ -96,12 +98,11 @@ def test_models_are_asked_as_they_were_tuned(tmp_path):
         "longest_answer": 5,
     }
     assert set(config) < set(squad.get_config())
-    (tmp_path / "squad-b" / "config.json").write_text(json.dumps(config))
-    settings = _settings(plan, tmp_path)
+    (folder / "config.json").write_text(json.dumps(config))
+    settings = raspberry_pi.read_settings(plan, run.folder)
     assert settings.data == {"encoding": "cp949", "seed": 3, "dataset_config": ""}
-    tokenizer = write_tokenizer(tmp_path / "tokenizer")
-    model = formats.load(str(save(tmp_path / "model", tokenizer, "answering")))
-    reader = open_reader(formats.export(model, "onnx", tmp_path / "onnx"), **settings.search)
+    exported = formats.export(formats.load(answering), "onnx", tmp_path / "onnx")
+    reader = open_reader(exported, **settings.search)
     assert (reader.max_length, reader.longest_question, reader.longest_answer) == (16, 12, 5)
 
 
@@ -114,34 +115,14 @@ class Told(list):
         return iter([list(self)] * len(pairs))
 
 
-def test_korquads_scoring_selects_epochs_and_counts_answers(tmp_path, monkeypatch):
-    plain = str(write_teacher(tmp_path / "plain"))
-    (cell,) = plan_pi({"b": plain}, "/squad", "/cells", scoring="korquad").cells
+def test_korquads_scoring_selects_epochs_and_counts_answers(
+    make_run, answering, tmp_path, monkeypatch
+):
+    (cell, _) = plan_of(make_run("pi-2", scoring="korquad")).cells
     assert "--config.scoring=korquad" in cell.words
-    tokenizer = write_tokenizer(tmp_path / "tokenizer")
-    model = str(save(tmp_path / "model", tokenizer, "answering"))
     answer = [SimpleNamespace(text="prot")]  # four of the seven letters of "protein"
-    monkeypatch.setattr(
-        reproduce_pi_module,
-        "open_reader",
-        lambda *_, **__: Told(answer),
-    )
-    places = {"root": tmp_path, "workdir": tmp_path / "work", "out": tmp_path / "out"}
-    places["scale_name"] = "small"
-    written = reproduce_pi(
-        {"tiny": model},
-        str(write_questions(tmp_path / "squad.json")),
-        **places,
-        questions=4,
-        scoring="korquad",
-        progress=False,
-    )
-    found = json.loads((tmp_path / "out" / "table-pi-2.json").read_text())
+    monkeypatch.setattr(raspberry_pi, "open_reader", lambda *_, **__: Told(answer))
+    found, text = ask(make_run, answering, tmp_path, scoring="korquad")
     assert [row["f1"] for row in found["rows"]] == [pytest.approx(2 * 4 / (4 + 7))] * 2
     assert found["scoring"] == "korquad"
-    assert "in KorQuAD 1.0's way" in written.read_text(encoding="utf-8")
-
-
-def test_missing_questions_are_named():
-    done = run_command("--table", "pi-2", "--models", "a=/none", script="reproduce.py")
-    assert_dies(done, "--squad is empty, expected questions and their contexts for table pi-2")
+    assert "in KorQuAD 1.0's way" in text
