@@ -17,7 +17,7 @@ CONFIGURATIONS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"triple.soft": 0.5, "triple.mlm": 0.375}, "triple.soft=0.5.*method=triple or triple_ad"),
+        ({"triple.soft": 0.5, "triple.mlm": 0.375}, "triple.mlm=0.375.*method=triple or triple_ad"),
         ({"triple.temperature": 4.0}, "triple.temperature=4.0.*method='edad'.*leave it out"),
         ({"triple.schedule": "linear"}, "triple.schedule='linear'.*leave it out"),
         ({"minilm.relation_heads": 6}, "minilm.relation_heads=6.*method=minilm only"),
