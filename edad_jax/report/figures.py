@@ -2,7 +2,8 @@
 """How all pictures look (palette, axes, saving), and the pictures of scores.
 
 `panels` has what the pictures of logs are made of: `training` draws one run, `comparison` several.
-Every picture is written beside its path and renamed; the path ends with .png, .svg or .pdf.
+Every function that draws returns the path of its picture, which ends with .png, .svg or .pdf and is
+written beside it and renamed.
 """
 
 from __future__ import annotations
@@ -104,9 +105,6 @@ def plot_confusion(
       labels: names of rows and columns.
       title: stands above.
 
-    Returns:
-      The path.
-
     Raises:
       ValueError: if the matrix has not as many rows and columns as there are labels.
     """
@@ -166,9 +164,6 @@ def plot_seeds(
       scores: name -> one sequence for each seed, with a score for each epoch.
       ylabel: what the scores are.
 
-    Returns:
-      The path.
-
     Raises:
       ValueError: if there is nothing to draw, or a seed has not a score for each epoch.
     """
@@ -221,9 +216,6 @@ def plot_costs(
       cost_label: what the cost is, with its unit.
       score_label: what the score is.
 
-    Returns:
-      The path.
-
     Raises:
       ValueError: if there is no row.
     """
@@ -256,9 +248,6 @@ def plot_bars(
       rows: {"name", "score", "half"}; half is half an interval, None for no error bar.
       title: stands above.
       score_label: what the score is.
-
-    Returns:
-      The path.
 
     Raises:
       ValueError: if there is no row.

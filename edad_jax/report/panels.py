@@ -40,15 +40,10 @@ def logged_names(metric: str, logged: Collection[str]) -> list[str]:
 
 
 def logged_panels(panels: Sequence[Panel], logged: Collection[str], source: object) -> list[Panel]:
-    """Returns the panels that have a curve.
-
-    Args:
-      panels: to choose from.
-      logged: names of metrics.
-      source: where they were logged, for the error.
+    """Returns the panels that have a curve among the metrics that `source` has logged.
 
     Raises:
-      ValueError: none has a curve.
+      ValueError: none has.
     """
     found = [
         panel

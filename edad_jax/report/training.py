@@ -17,26 +17,18 @@ from edad_jax.training import metrics
 
 _SMOOTH_FROM = 150  # points from which a running mean is drawn over the pale raw line
 
+
+def _losses(net: str, colour: str) -> tuple[Curve, ...]:
+    return (
+        Curve(f"{net}/mlm", "masked words", colour),
+        Curve(f"{net}/nsp", "next sentence", GREY, dashed=True),
+    )
+
+
 # Teacher and student have the same colour in every panel.
 PANELS = (
-    Panel(
-        "Teacher: pretraining losses",
-        "loss in nats",
-        (
-            Curve("teacher/mlm", "masked words", BLUE),
-            Curve("teacher/nsp", "next sentence", GREY, dashed=True),
-        ),
-        "log",
-    ),
-    Panel(
-        "Student: pretraining losses",
-        "loss in nats",
-        (
-            Curve("student/mlm", "masked words", VERMILION),
-            Curve("student/nsp", "next sentence", GREY, dashed=True),
-        ),
-        "log",
-    ),
+    Panel("Teacher: pretraining losses", "loss in nats", _losses("teacher", BLUE), "log"),
+    Panel("Student: pretraining losses", "loss in nats", _losses("student", VERMILION), "log"),
     Panel(
         "Distillation: distance to the teacher",
         "mean squared error",
@@ -49,10 +41,7 @@ PANELS = (
     Panel(
         "Triple loss: distance to the teacher",
         "nats, and 1 - cosine",
-        (
-            Curve("distill/soft", "soft targets", GREEN),
-            Curve("distill/cosine", "cosine", PURPLE),
-        ),
+        (Curve("distill/soft", "soft targets", GREEN), Curve("distill/cosine", "cosine", PURPLE)),
         "log",
     ),
     Panel(
