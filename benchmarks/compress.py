@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.turns import Candidate, time_in_turn
+from benchmarks.turns import Candidate, Cases, time_in_turn
 from edad_jax.export import formats
 from edad_jax.export.pruning import prune_extension, prune_vocabulary
 from edad_jax.files import open_beside, write_json
@@ -93,9 +93,7 @@ def compress(
                 "words": smaller.config.vocab_size,
             }
         )
-    timed = time_in_turn(
-        candidates, batches=[1], lengths=[length], seconds=seconds, threads=1, turns=5
-    )
+    timed = time_in_turn(candidates, Cases([1], [length], seconds, turns=5), threads=1)
     for row, result in zip(rows, timed, strict=True):
         row |= {"median_ms": result["cells"][0]["median_ms"], "memory_mb": result["memory_mb"]}
     _write(rows, out, length)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.turns import Candidate, ratios, time_in_turn
+from benchmarks.turns import Candidate, Cases, ratios, time_in_turn
 from edad_jax.files import open_beside, write_json
 from edad_jax.machine import core_count, describe_machine, name_machine
 from edad_jax.report import figures
@@ -16,73 +16,57 @@ from edad_jax.report.tables import markdown_table
 
 
 def benchmark_edge(
-    candidates: Sequence[Candidate],
-    *,
-    out: Path,
-    batches: Sequence[int],
-    lengths: Sequence[int],
-    seconds: float,
-    threads: int,
-    turns: int,
+    candidates: Sequence[Candidate], cases: Cases, *, out: Path, threads: int
 ) -> list[dict[str, Any]]:
     """Returns what was measured of each candidate; writes out/edge.json, edge.md and edge.png.
 
     Args:
       candidates: the first one is what the others are compared with.
+      cases: what to time of them.
       out: folder for the three files.
-      batches: rows of a call.
-      lengths: pieces of a row.
-      seconds: how long to time each case of each model, all its turns together.
       threads: of each model; 0 for as many as there are cores.
-      turns: how often each model's turn comes, for each case.
 
     Raises:
       ValueError: a candidate's process failed; says what it said. Or sizes that no model has.
     """
-    if min(*batches, *lengths) < 1:
+    if min(*cases.batches, *cases.lengths) < 1:
         raise ValueError(
-            f"got batches {list(batches)} and lengths {list(lengths)}, expected 1 or more"
+            f"got batches {list(cases.batches)} and lengths {list(cases.lengths)}, expected 1 or "
+            "more"
         )
     cores = threads or core_count()
     for candidate in candidates:
-        if min(lengths) > candidate.longest:
+        if min(cases.lengths) > candidate.longest:
             raise ValueError(
-                f"{candidate.name} has {candidate.longest} positions, got lengths {list(lengths)}; "
-                "give a shorter one"
+                f"{candidate.name} has {candidate.longest} positions, got lengths "
+                f"{list(cases.lengths)}; give a shorter one"
             )
-    settings = {
-        "batches": list(batches),
-        "lengths": list(lengths),
-        "seconds": seconds,
-        "turns": turns,
-    }
     names = ", ".join(candidate.name for candidate in candidates)
     print(f"{names}, in turn ...", file=sys.stderr, flush=True)
-    measured = time_in_turn(candidates, **settings, threads=cores)
+    measured = time_in_turn(candidates, cases, threads=cores)
     print("the same, one thread each ...", file=sys.stderr, flush=True)
     length = min(128, *(candidate.longest for candidate in candidates))
-    single = time_in_turn(  # one turn: this is not compared
-        candidates, batches=[32], lengths=[length], seconds=seconds, threads=1, turns=1
-    )
+    alone = Cases([32], [length], cases.seconds, turns=1)  # one turn: this is not compared
+    single = time_in_turn(candidates, alone, threads=1)
     rows = [
         {
             "name": candidate.name,
             "kind": candidate.kind,
             "file_mb": _size(candidate),
             **result,
-            "rows_per_second_per_core": alone["cells"][0]["rows_per_second"],
+            "rows_per_second_per_core": by_core["cells"][0]["rows_per_second"],
         }
-        for candidate, result, alone in zip(candidates, measured, single, strict=True)
+        for candidate, result, by_core in zip(candidates, measured, single, strict=True)
     ]
     machine = describe_machine(cores)
     out.mkdir(parents=True, exist_ok=True)
     write_json(
         out / "edge.json",
-        settings | {"machine": machine, "one_core_length": length, "models": rows},
+        cases._asdict() | {"machine": machine, "one_core_length": length, "models": rows},
     )
     _draw(rows, out / "edge.png")
     with open_beside(out / "edge.md") as file:
-        file.write(_markdown(rows, machine, length, turns))
+        file.write(_markdown(rows, machine, length, cases.turns))
     return rows
 
 

@@ -102,9 +102,7 @@ def step_flops(
         taught.extension + taught.attention + taught.transform + taught.added_words
     )
     seen = taught.base + taught.extension + taught.attention
-    matched = student.base.num_hidden_layers + 1  # and the embeddings
-    if not (phase.imitates and phase.early_weight):
-        matched = int(phase.imitates)
+    matched = (student.base.num_hidden_layers + 1) * phase.imitates  # and the embeddings
     mapping = 2.0 * student.base.hidden_size * teacher.base.hidden_size * matched * length
     match method:
         case "adaptation":

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A measurement in a process of its own, so that neither heap nor device is shared with another.
 
-    python -m edad_jax.benchmark_job < job.json     prints one line of JSON
+    python -m benchmarks.job < job.json     prints one line of JSON
 
-On a CPU, programs that take turns break up each other's heap, and the largest temporaries are
-mapped anew each time: EDAD's update then took 6.5 s instead of its own time. On a GPU the first
-process takes most of the memory. So whoever starts jobs touches no device itself.
+On a CPU, programs in one process break up each other's heap, and the largest temporaries are mapped
+anew each time. On a GPU the first process takes most of the memory. So whoever starts jobs touches
+no device itself.
 """
 
 import json
@@ -19,7 +19,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from benchmarks import checkpoints, input, profile, step
+from benchmarks import checkpoints, input_pipeline, operations, step
 
 _LAST_WORDS = 2_000  # characters of a failed process that are shown
 
@@ -28,10 +28,9 @@ def run_job(kind: str, job: Mapping[str, Any], environment: Mapping[str, str]) -
     """Returns what a process measured.
 
     Args:
-      kind: "step", "profile", "saving" or "input".
-      job: arguments of `benchmark_step.time_step`, `benchmark_profile.time_operations`,
-        `benchmark_saving.time_saves` (these with the fields of a Case) or
-        `benchmark_data.time_input`, as JSON values.
+      kind: "step", "profile", "checkpoint" or "input".
+      job: arguments of `step.time_step`, `operations.time_operations`, `checkpoints.time_saves`
+        (these with the fields of a Case) or `input_pipeline.time_input`, as JSON values.
       environment: variables to change.
 
     Raises:
@@ -66,13 +65,13 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     """Returns what a job measures, here and now."""
     kind, started = job.pop("kind"), job.pop("started")
     if kind == "input":
-        return input.time_input(**job)
+        return input_pipeline.time_input(**job)
     fields = {name: job.pop(name) for name in step.Case._fields if name in job}
     case = step.Case(**fields | {"config": ConfigDict(fields["config"])})
-    if kind == "saving":
+    if kind == "checkpoint":
         return checkpoints.time_saves(case, **job)
     if kind == "profile":
-        return profile.time_operations(case, **job)
+        return operations.time_operations(case, **job)
     return step.time_step(case, started=started, **job)
 
 

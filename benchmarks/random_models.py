@@ -2,7 +2,6 @@
 """Well-known models with random weights, as ONNX: what benchmarks compare with."""
 
 import functools
-import json
 from pathlib import Path
 
 import jax
@@ -11,6 +10,7 @@ import numpy as np
 import tokenizers
 
 from edad_jax.export import onnx
+from edad_jax.files import write_json
 from edad_jax.models.config import BertConfig, ExBertConfig, ExtensionConfig
 from edad_jax.models.exbert import ExBert
 from edad_jax.runtime.session import MODEL_FILE
@@ -47,7 +47,7 @@ SIZES = {
 
 
 def write_random(folder: Path, config: ExBertConfig, *, int8: bool, seed: int = 0) -> Path:
-    """Returns the folder, now an encoder that `runtime.Encoder` opens; its words mean nothing.
+    """Returns the folder, now what `runtime.models.Encoder` opens; its words mean nothing.
 
     Args:
       folder: where to.
@@ -74,7 +74,7 @@ def write_random(folder: Path, config: ExBertConfig, *, int8: bool, seed: int = 
         "hidden_size": config.base.hidden_size,
         "max_position_embeddings": config.base.max_position_embeddings,
     }
-    (folder / "config.json").write_text(json.dumps(values), encoding="utf-8")
+    write_json(folder / "config.json", values)
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     pieces += [f"piece{number}" for number in range(config.vocab_size - len(pieces))]
     vocabulary = {piece: number for number, piece in enumerate(pieces)}

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from edad_jax.files import open_beside, write_json
 from edad_jax.machine import name_machine
@@ -23,15 +21,13 @@ def write_report(result: Mapping[str, Any], out: Path) -> None:
     write_json(out / "benchmark.json", result)
     with open_beside(out / "benchmark.md") as file:
         file.write(markdown_report(result))
-    panels = [(draw, result) for name, draw in _PANELS.items() if result.get(name)]
+    panels = [draw for name, draw in _PANELS.items() if result.get(name)]
     path = out / "benchmark.png"
     path.unlink(missing_ok=True)
     if panels:
-        figure = Figure(figsize=(8, 0.4 + 3.2 * len(panels)), layout="constrained")
-        FigureCanvasAgg(figure)
-        axes = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
-        for each, (draw, measured) in zip(axes, panels, strict=True):
-            draw(each, measured)
+        figure, all_axes = figures.new_figure((8, 3.2), len(panels), margin=0.4)
+        for axes, draw in zip(all_axes, panels, strict=True):
+            draw(axes, result)
         figures.save_figure(figure, path)
 
 
@@ -117,7 +113,7 @@ def _percent(share):
     return None if share is None else f"{share:.1%}"
 
 
-def _describe_savings(result):
+def _describe_phases(result):
     rows = [
         {
             "update": row["phase"],
@@ -125,7 +121,7 @@ def _describe_savings(result):
             "of the whole": f"{row['share_of_whole']:.0%}",
             "model GFLOP": _count(row["model_gflop"]),
         }
-        for row in result["savings"]
+        for row in result["phases"]
     ]
     return [markdown_table(rows, list(rows[0])), "", "What config.phases lets updates leave out."]
 
@@ -220,7 +216,7 @@ _SECTIONS = (
     ("steps", "Steps", _describe_steps),
     ("torch", "Against torch", _describe_torch),
     ("profile", "Where the time goes", _describe_profile),
-    ("savings", "Savings", _describe_savings),
+    ("phases", "Phases", _describe_phases),
     ("compile", "Compiling", _describe_compile),
     ("scaling", "Devices", _describe_scaling),
     ("input", "Input", _describe_input),
@@ -230,7 +226,7 @@ _SECTIONS = (
 
 def _draw_speed(axes: Axes, result: Mapping[str, Any]) -> None:
     """Draws tokens a second of each step: ours, and torch's below."""
-    figures.style_axes(axes, "Tokens a second")
+    figures.style_axes(axes, "Tokens a second", grid="x")
     sources = {"ours": result["steps"]}
     for mode, steps in result.get("torch", {}).get("steps", {}).items():
         sources[f"torch, {mode}"] = steps
@@ -246,7 +242,12 @@ def _draw_speed(axes: Axes, result: Mapping[str, Any]) -> None:
         axes.barh(place, speed, color=colour)
         label = f"{speed:,.0f}" if len(sources) == 1 else f"{name}: {speed:,.0f}"
         axes.annotate(
-            label, (speed, place), (4, 0), textcoords="offset points", va="center", fontsize=9
+            label,
+            (speed, place),
+            (4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=figures.NAME_SIZE,
         )
     axes.set_yticks(range(len(bars)), [method for method, *_ in bars])
     _finish_bars(axes)
@@ -256,11 +257,10 @@ def _draw_stages(axes: Axes, result: Mapping[str, Any]) -> None:
     """Draws the one pass against the sum of the two stages."""
     steps = result["steps"]
     ratio = result["two_stages_over_one_pass"]["seconds"]
-    figures.style_axes(axes, f"One pass against two stages: {ratio:.2f} in time")
+    figures.style_axes(axes, f"One pass against two stages: {ratio:.2f} in time", grid="x")
     start = 0.0
-    blue, vermilion, green = figures.colours(3)
-    axes.barh(0, steps["edad"]["seconds"], color=blue)
-    for method, colour in (("adaptation", vermilion), ("distillation", green)):
+    axes.barh(0, steps["edad"]["seconds"], color=figures.BLUE)
+    for method, colour in (("adaptation", figures.VERMILION), ("distillation", figures.GREEN)):
         axes.barh(1, steps[method]["seconds"], left=start, color=colour)
         axes.annotate(
             method,
@@ -268,7 +268,7 @@ def _draw_stages(axes: Axes, result: Mapping[str, Any]) -> None:
             ha="center",
             va="center",
             color="white",
-            fontsize=9,
+            fontsize=figures.NAME_SIZE,
         )
         start += steps[method]["seconds"]
     axes.set_yticks([0, 1], ["EDAD", "two stages"])
@@ -282,11 +282,11 @@ def _draw_scaling(axes: Axes, result: Mapping[str, Any]) -> None:
     rows = result["scaling"]
     alone = rows[0]["tokens_per_second"]
     counts = sorted({row["devices"] for row in rows})
-    axes.plot(counts, [alone * count for count in counts], "--", color="0.6", label="efficiency 1")
-    for (per, label), colour in zip(
-        (("batch", "same batch"), ("device", "same batch per device")),
-        figures.colours(2),
-        strict=True,
+    ideal = [alone * count for count in counts]
+    axes.plot(counts, ideal, "--", color=figures.GREY, label="efficiency 1")
+    for per, label, colour in (
+        ("batch", "same batch", figures.BLUE),
+        ("device", "same batch per device", figures.VERMILION),
     ):
         points = [row for row in rows if row["per"] in (per, "both")]
         axes.plot(
@@ -295,12 +295,13 @@ def _draw_scaling(axes: Axes, result: Mapping[str, Any]) -> None:
             "o-",
             color=colour,
             label=label,
+            **figures.THICK,
         )
     axes.set_xticks(counts)
     axes.set_xlabel("devices")
     axes.set_ylabel("tokens a second")
     axes.set_ylim(bottom=0)
-    axes.legend(frameon=False, fontsize=9)
+    axes.legend(frameon=False, fontsize=figures.NAME_SIZE)
 
 
 _PANELS = {
@@ -315,8 +316,6 @@ def _finish_bars(axes):
     axes.margins(x=0.2)
     axes.set_xlim(left=0)
     axes.tick_params(axis="y", length=0)
-    axes.grid(axis="y", visible=False)
-    axes.grid(axis="x", color="0.9", linewidth=0.8)
 
 
 def _by(batch):

@@ -4,7 +4,7 @@
     python -m benchmarks.timing '{"kind": "onnx", "source": "runs/ner/onnx-int8", ...}'
 
 Prints one line of JSON when the model has answered for the first time, then one for each line that
-it reads: {"batch": 1, "length": 128, "seconds": 0.5, "is_first": true}. So `edad_jax.turns` lets
+it reads: {"batch": 1, "length": 128, "seconds": 0.5, "is_first": true}. So `benchmarks.turns` lets
 several take turns. The process imports what this model needs and nothing else, so that its memory
 and its start are the model's own; with "onnx" that is numpy, onnxruntime and tokenizers.
 """

@@ -2,7 +2,6 @@
 """The benchmark of training: what is measured, in which order, each in a process of its own."""
 
 import importlib.util
-import json
 import os
 import subprocess
 import sys
@@ -18,18 +17,14 @@ from benchmarks import report
 from benchmarks.job import last_words, run_job
 from benchmarks.step import BERT_VOCABULARY, MEASURED, batch_shape, two_stages_over_one_pass
 from edad_jax.distillation.phases import WHOLE, Phase, PhaseSettings
+from edad_jax.files import read_json
 from edad_jax.machine import describe_machine
 from edad_jax.training.sections import read_section
 
-PARTS = ("steps", "profile", "savings", "compile", "devices", "input", "checkpoint")
+PARTS = ("steps", "profile", "phases", "compile", "devices", "input", "checkpoint")
 DEVICE_COUNTS = (1, 2, 4)
-# Of an update that leaves out what config.phases allows, by alpha or at most updates.
-PHASES = (
-    Phase(teacher_learns=False),
-    Phase(early_weight=0.0),
-    Phase(teacher_learns=False, early_weight=0.0),
-    Phase(teacher_learns=False, imitates=False),
-)
+# Of an update that leaves out what config.phases allows.
+PHASES = (Phase(teacher_learns=False), Phase(teacher_learns=False, imitates=False))
 _HEAD = ("device", "devices", "dtype", "batch")  # what all steps of a benchmark share
 
 
@@ -53,17 +48,17 @@ def benchmark(plan: Plan, out: Path) -> dict[str, Any]:
 
     Returns:
       {"machine", "device", "devices", "dtype", "batch", "teacher", and for each part that was
-      asked for: "steps": {method: see `benchmark_step.time_step`} and, where all three methods ran,
-      "two_stages_over_one_pass"; "savings": a list of {"phase", "seconds", "model_gflop",
+      asked for: "steps": {method: see `step.time_step`} and, where all three methods ran,
+      "two_stages_over_one_pass"; "phases": a list of {"phase", "seconds", "model_gflop",
       "share_of_whole"}, the whole update first; "compile": {"cold", "warm"}: seconds; "scaling": a
       list of {"devices", "batch", "per", "seconds", "tokens_per_second", "efficiency"}; "profile",
-      "input" and "checkpoint" (see `benchmark_profile`, `benchmark_data` and `benchmark_saving`);
-      "torch" as the peer wrote it, and "ours_over_torch": {mode: {method: ratio of tokens/s}};
-      "notes": what was left out, and why}
+      "input" and "checkpoint" (see `operations`, `input_pipeline` and `checkpoints`); "torch" as
+      the peer wrote it, and "ours_over_torch": {mode: {method: ratio of tokens/s}}; "notes": what
+      was left out, and why}
 
     Raises:
-      ValueError: a part that there is not, a configuration of another method or with savings, or
-        a process that failed; says what it said. What was measured before is in `out`.
+      ValueError: a part that there is not, or a configuration of another method or with phases.
+        Or, at the end, processes that failed; says what they said. The other parts are in `out`.
     """
     unknown = set(plan.parts) - set(PARTS)
     if unknown or not plan.parts:
@@ -83,7 +78,7 @@ def benchmark(plan: Plan, out: Path) -> dict[str, Any]:
     if not read_section(PhaseSettings, plan.config.phases) == PhaseSettings():
         raise ValueError(
             f"got config.phases={plan.config.phases.to_dict()}, expected all of it off: what it "
-            "leaves out is measured by --parts=savings"
+            "leaves out is measured by --parts=phases"
         )
     out.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = {
@@ -92,19 +87,25 @@ def benchmark(plan: Plan, out: Path) -> dict[str, Any]:
         "teacher": list(plan.teacher),
         "notes": [],
     }
-    # One new folder for compiled programs: the first that needs one compiles it cold, and no
-    # program is compiled twice.
+    failures = []
+    # One new folder for compiled programs: the first that needs one compiles it cold, and later
+    # ones find it.
     with tempfile.TemporaryDirectory(prefix="edad-jax-programs-") as programs:
         jobs = _Jobs(plan, programs)
-        for part in PARTS:
-            if part in plan.parts:
-                try:
-                    _MEASURES[part](plan, jobs, result)
-                finally:  # a step that fails costs none that was measured before
-                    report.write_report(result, out)
+        for part in (part for part in PARTS if part in plan.parts):
+            try:
+                _MEASURES[part](plan, jobs, result)
+            except ValueError as error:  # costs none of the other parts, nor its own first steps
+                failures.append(str(error))
+                last = failures[-1].splitlines()[-1]
+                result["notes"].append(f"{part}: not all of it could be measured; {last}")
+            finally:
+                report.write_report(result, out)
     if plan.torch_command:
         _measure_torch(plan, result, out)
         report.write_report(result, out)
+    if failures:
+        raise ValueError("\n".join([*failures, f"What could be measured is in {out}"]))
     return result
 
 
@@ -125,10 +126,21 @@ class _Jobs:
         }
 
     def step(
-        self, name, method, *, batch_size=None, devices=0, repeats=None, virtual=0, phase=WHOLE
+        self,
+        name,
+        method,
+        *,
+        batch_size=None,
+        devices=0,
+        repeats=None,
+        virtual=0,
+        phase=WHOLE,
+        programs=None,
     ):
         changes = {} if batch_size is None else {"batch_size": batch_size}
         environment = dict(self._environment)
+        if programs is not None:
+            environment["JAX_COMPILATION_CACHE_DIR"] = programs
         if virtual:
             flag = f"--xla_force_host_platform_device_count={virtual}"
             environment["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}"
@@ -181,13 +193,13 @@ def _measure_profile(plan, jobs, result):
     result |= {name: result["profile"][name] for name in _HEAD}
 
 
-def _measure_savings(plan, jobs, result):
-    whole = result.get("steps", {}).get("edad") or jobs.step("savings: the whole update", "edad")
+def _measure_phases(plan, jobs, result):
+    whole = result.get("steps", {}).get("edad") or jobs.step("phases: the whole update", "edad")
     result |= {name: whole[name] for name in _HEAD}
     rows = [(WHOLE, whole)]
     for phase in PHASES:
-        rows.append((phase, jobs.step(f"savings: {phase.describe()}", "edad", phase=phase)))
-    result["savings"] = [
+        rows.append((phase, jobs.step(f"phases: {phase.describe()}", "edad", phase=phase)))
+    result["phases"] = [
         {
             "phase": phase.describe(),
             "seconds": row["seconds"],
@@ -199,11 +211,13 @@ def _measure_savings(plan, jobs, result):
 
 
 def _measure_compile(plan, jobs, result):
-    cold = result.get("steps", {}).get("edad")
-    if cold is None:
-        cold = jobs.step("compile: cold", "edad", repeats=1)
-        result |= {name: cold[name] for name in _HEAD}
-    warm = jobs.step("compile: from the persistent cache", "edad", repeats=1)
+    cold, settings = result.get("steps", {}).get("edad"), {"method": "edad", "repeats": 1}
+    with tempfile.TemporaryDirectory(prefix="edad-jax-cold-") as empty:
+        if cold is None:  # another part may have left the program in the folder that all share
+            settings["programs"] = empty
+            cold = jobs.step("compile: cold", **settings)
+            result |= {name: cold[name] for name in _HEAD}
+        warm = jobs.step("compile: from the persistent cache", **settings)
     names = ("trace_seconds", "compile_seconds", "first_step_seconds")
     result["compile"] = {
         kind: {name: row[name] for name in names} for kind, row in (("cold", cold), ("warm", warm))
@@ -284,13 +298,13 @@ def _measure_input(plan, jobs, result):
 
 
 def _measure_checkpoint(plan, jobs, result):
-    result["checkpoint"] = jobs.edad("saving", "checkpoint: saves beside the EDAD step")
+    result["checkpoint"] = jobs.edad("checkpoint", "checkpoint: saves beside the EDAD step")
 
 
 _MEASURES = {
     "steps": _measure_steps,
     "profile": _measure_profile,
-    "savings": _measure_savings,
+    "phases": _measure_phases,
     "compile": _measure_compile,
     "devices": _measure_devices,
     "input": _measure_input,
@@ -313,7 +327,7 @@ def _measure_torch(plan, result, out):
     if done.returncode or not path.exists():
         _leave_out(result, f"its command failed: {last_words(done).splitlines()[-1]}")
         return
-    result["torch"] = json.loads(path.read_text(encoding="utf-8"))
+    result["torch"] = read_json(path, expected="what the torch peer measured")
     path.unlink()
     ours = result.get("steps", {})
     result["ours_over_torch"] = {

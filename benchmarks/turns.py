@@ -26,18 +26,21 @@ class Candidate(NamedTuple):
 
     name: str
     kind: str  # onnx | torch
-    source: str  # folder; in torch also a key of export.timing.TORCH_SIZES
+    source: str  # folder; in torch also a key of benchmarks.timing.TORCH_SIZES
     longest: int  # positions it has
 
 
+class Cases(NamedTuple):
+    """What is timed of each model: every batch with every length."""
+
+    batches: Sequence[int]  # rows of a call
+    lengths: Sequence[int]  # pieces of a row
+    seconds: float  # how long to time each case of each model, all its turns together
+    turns: int  # how often each model's turn comes, for each case
+
+
 def time_in_turn(
-    candidates: Sequence[Candidate],
-    *,
-    batches: Sequence[int],
-    lengths: Sequence[int],
-    seconds: float,
-    threads: int,
-    turns: int,
+    candidates: Sequence[Candidate], cases: Cases, *, threads: int
 ) -> list[dict[str, Any]]:
     """Returns what was measured of each candidate, in their order.
 
@@ -50,25 +53,22 @@ def time_in_turn(
 
     Args:
       candidates: the models.
-      batches: rows of a call.
-      lengths: pieces of a row.
-      seconds: how long to time each case of each model, all turns together.
+      cases: what to time of them.
       threads: of each model.
-      turns: how often each model's turn comes, for each case.
 
     Raises:
       ValueError: a candidate's process failed; says what it said.
     """
     with contextlib.ExitStack() as stack:
-        processes = [_Process(candidate, threads, stack) for candidate in candidates]
+        processes = [TimedModel(candidate, threads, stack) for candidate in candidates]
         results = [process.ready | {"cells": []} for process in processes]
-        for batch in batches:
-            for length in lengths:
+        for batch in cases.batches:
+            for length in cases.lengths:
                 case = {"batch": batch, "length": length}
                 fit = [n for n, each in enumerate(candidates) if length <= each.longest]
                 calls = {number: [] for number in fit}
-                for turn in range(turns):
-                    job = case | {"seconds": seconds / turns, "is_first": turn == 0}
+                for turn in range(cases.turns):
+                    job = case | {"seconds": cases.seconds / cases.turns, "is_first": turn == 0}
                     for number in fit:
                         answer = processes[number].ask(job)
                         calls[number].append(answer["times_ms"])
@@ -102,8 +102,13 @@ def _summarise(turns: Sequence[Sequence[float]], batch: int) -> dict[str, Any]:
     }
 
 
-class _Process:
-    """`python -m benchmarks.timing` with one model; ends with the stack."""
+class TimedModel:
+    """`python -m benchmarks.timing` with one model; ends with the stack.
+
+    Attributes:
+      ready: what it measured when it had its first answer.
+      process: what was started.
+    """
 
     def __init__(self, candidate, threads, stack):
         self.name = candidate.name
@@ -125,7 +130,7 @@ class _Process:
                 stderr=self.said,
                 text=True,
                 cwd=Path(__file__).parents[1],
-                # The memory pages of training (see `allocator`) are not what serves.
+                # The memory pages of training (see `edad_jax.command`) are not what serves.
                 env={name: value for name, value in os.environ.items() if name != TUNABLES},
             )
         )

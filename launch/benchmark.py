@@ -10,7 +10,7 @@ benchmark.md and benchmark.png; docs/performance.md says what the columns mean. 
 
     steps        the single pass against the two stages that it replaces
     profile      where the time of the single pass goes (only if asked for)
-    savings      updates that leave out what config.phases allows (only if asked for)
+    phases       updates that leave out what config.phases allows (only if asked for)
     compile      compiling cold and from the cache on disk, and the time to the first update
     devices      1, 2 and 4 devices, as far as there are so many
     input        batches from rows on disk, and the start of a resumed run

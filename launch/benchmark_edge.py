@@ -13,13 +13,13 @@ first and ours last, is the one that the others are compared with. All of them a
 and take turns, so that a machine whose speed drifts is the same for all.
 """
 
-import json
 import tempfile
 from pathlib import Path
 
 from absl import flags
 
 from edad_jax.command import run_command
+from edad_jax.files import read_json
 
 MODELS = flags.DEFINE_list("models", [], "Folders of launch/export.py, onnx or onnx-int8.")
 TORCH = flags.DEFINE_list(
@@ -39,9 +39,7 @@ OUT = flags.DEFINE_string("out", "runs/edge", "Folder for edge.json, edge.md and
 
 
 def main():
-    from benchmarks.edge import benchmark_edge
     from benchmarks.timing import TORCH_SIZES
-    from benchmarks.turns import Candidate
 
     if not MODELS.value and not TORCH.value and not ONNX.value:
         raise ValueError("got no model, expected --models=FOLDER,... or --torch=bert-base,...")
@@ -61,6 +59,9 @@ def main():
             f"--onnx: got {', '.join(ONNX.value)}, expected some of {', '.join(TORCH_SIZES)}"
         )
     batches, lengths = _numbers(BATCHES), _numbers(LENGTHS)
+    from benchmarks.edge import benchmark_edge
+    from benchmarks.turns import Candidate, Cases
+
     out = Path(OUT.value).expanduser()
     out.mkdir(parents=True, exist_ok=True)
     candidates = [
@@ -73,12 +74,9 @@ def main():
             candidates.append(Candidate(_name(folder), "onnx", _source(folder), _longest(folder)))
         benchmark_edge(
             candidates,
+            Cases(batches, lengths, SECONDS.value, TURNS.value),
             out=out,
-            batches=batches,
-            lengths=lengths,
-            seconds=SECONDS.value,
             threads=THREADS.value,
-            turns=TURNS.value,
         )
     print((out / "edge.md").read_text(encoding="utf-8"))
 
@@ -116,7 +114,7 @@ def _longest(name):
     """Returns the positions that a folder's model has; those of BERT for a name."""
     if not _path(name).is_dir() and name in TORCH.value:
         return 512
-    config = json.loads((_path(name) / "config.json").read_text(encoding="utf-8"))
+    config = read_json(_path(name) / "config.json", expected="the configuration of a model")
     return config["max_position_embeddings"]
 
 

@@ -23,12 +23,13 @@ OUT = flags.DEFINE_string(
 
 
 def main(workdirs):
+    from edad_jax.files import write_file
     from edad_jax.report import comparison
 
     picture = comparison.plot_runs(OUT.value, workdirs)
     table = comparison.runs_table(workdirs)
     beside = picture.with_suffix(".md")
-    beside.write_text(table + "\n", encoding="utf-8")
+    write_file(beside, f"{table}\n".encode())
     print(f"{table}\n\n{picture} and {beside.name}")
 
 

@@ -3,21 +3,19 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
-from edad_jax.report.figures import colours, save_figure, style_axes
+from edad_jax.files import read_json
+from edad_jax.report import figures
+from edad_jax.report.panels import Curve, Panel, finish_panel, logged_names, logged_panels
 from edad_jax.report.tables import markdown_table
 from edad_jax.training import metrics
 
@@ -27,54 +25,41 @@ _SEEDS_LOSS = "loss/seed-"
 _SEEDS_SCORES = {"devel F1": "devel/f1/seed-", "devel accuracy": "devel/accuracy/seed-"}
 
 
-class _Panel(NamedTuple):
-    title: str
-    unit: str
-    metric: str  # one that ends with "-" is a family: one metric for each seed
-    dashed: str | None = None
-    is_log: bool = False
-    is_percent: bool = False
-
-
 class _Run(NamedTuple):
     lines: list[dict[str, float]]  # of its log, without the seeds that failed
     failed: int  # how many those are
 
 
+_LOSSES = (
+    ("Teacher: masked words", "loss in nats", "teacher/mlm"),
+    ("Student: masked words", "loss in nats", "student/mlm"),
+    ("Distillation: attention scores", "mean squared error", "distill/attention"),
+    ("Distillation: hidden states", "mean squared error", "distill/hidden"),
+    ("Distillation: soft targets", "nats", "distill/soft"),
+    ("Distillation: cosine", "1 - cosine", "distill/cosine"),
+    ("Distillation: relations of values", "nats", "distill/value"),
+)
+_SEEDS = "(seeds thin, mean thick)"
 _PANELS = (
-    _Panel("Teacher: masked words", "loss (nats, log scale)", "teacher/mlm", is_log=True),
-    _Panel("Student: masked words", "loss (nats, log scale)", "student/mlm", is_log=True),
-    _Panel(
-        "Distillation: attention scores",
-        "mean squared error (log scale)",
-        "distill/attention",
-        is_log=True,
+    *(Panel(title, unit, (Curve(metric),), "log") for title, unit, metric in _LOSSES),
+    Panel(
+        "Weight of distillation in the student's loss",
+        "alpha (share of 1)",
+        (Curve("alpha"),),
+        "share",
     ),
-    _Panel(
-        "Distillation: hidden states",
-        "mean squared error (log scale)",
-        "distill/hidden",
-        is_log=True,
-    ),
-    _Panel("Distillation: soft targets", "nats (log scale)", "distill/soft", is_log=True),
-    _Panel("Distillation: cosine", "1 - cosine (log scale)", "distill/cosine", is_log=True),
-    _Panel("Distillation: relations of values", "nats (log scale)", "distill/value", is_log=True),
-    _Panel("Weight of distillation in the student's loss", "alpha (share of 1)", "alpha"),
-    _Panel(
+    Panel(
         "Held-out text: masked words found (teacher dashed)",
         "accuracy",
-        "heldout/student_mlm_accuracy",
-        dashed="heldout/teacher_mlm_accuracy",
-        is_percent=True,
+        (
+            Curve("heldout/student_mlm_accuracy"),
+            Curve("heldout/teacher_mlm_accuracy", dashed=True),
+        ),
+        "percent",
     ),
-    _Panel(
-        "Fine-tuning: loss (seeds thin, mean thick)",
-        "loss (nats, log scale)",
-        _SEEDS_LOSS,
-        is_log=True,
-    ),
+    Panel(f"Fine-tuning: loss {_SEEDS}", "loss in nats", (Curve(_SEEDS_LOSS),), "log"),
     *(
-        _Panel(f"Fine-tuning: {score} (seeds thin, mean thick)", score, metric)
+        Panel(f"Fine-tuning: {score} {_SEEDS}", score, (Curve(metric),))
         for score, metric in _SEEDS_SCORES.items()
     ),
 )
@@ -99,38 +84,27 @@ def plot_runs(path: str | os.PathLike[str], workdirs: Sequence[str | os.PathLike
     """
     runs = _read_runs(workdirs)
     logged = {name for run in runs.values() for line in run.lines for name in line}
-    panels = [panel for panel in _PANELS if _names(panel.metric, logged) or panel.dashed in logged]
-    if not panels:
-        raise ValueError(
-            f"{', '.join(map(str, workdirs))}: got no metric to draw, expected one of "
-            + ", ".join(panel.metric for panel in _PANELS)
-        )
-    columns = min(2, len(panels))
-    rows = math.ceil(len(panels) / columns)
-    figure = Figure(figsize=(6.2 * columns, 0.8 + 2.9 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
-    run_colours = colours(len(runs))
-    all_axes = figure.subplots(rows, columns, squeeze=False).flatten()
-    for axes, panel in zip(all_axes, panels, strict=False):
-        style_axes(axes, panel.title)
-        axes.set_xlabel("training (minutes)")
-        axes.set_ylabel(panel.unit)
+    panels = logged_panels(_PANELS, logged, ", ".join(map(str, workdirs)))
+    figure, all_axes = figures.new_figure(
+        (6.2, 2.9), len(panels), columns=min(2, len(panels)), margin=0.8
+    )
+    run_colours = figures.colours(len(runs))
+    for axes, panel in zip(all_axes, panels, strict=True):
         for run, colour in zip(runs.values(), run_colours, strict=True):
             _draw_run(axes, panel, run.lines, colour)
-        _scale(axes, panel)
-    for axes in all_axes[len(panels) :]:
-        axes.set_axis_off()
+        finish_panel(axes, panel)
+        axes.set_xlim(left=0)
+        axes.set_xlabel("training (minutes)")
     longest = max(map(len, runs))  # in letters, each some 0.09 inches wide
     figure.legend(
-        handles=[Line2D([], [], color=colour, linewidth=2.4) for colour in run_colours],
+        handles=[Line2D([], [], color=colour, **figures.THICK) for colour in run_colours],
         labels=list(runs),
         loc="outside upper left",
         ncols=max(1, min(len(runs), int(figure.get_figwidth() / (0.7 + 0.09 * longest)))),
         frameon=False,
     )
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.08)
     figure.align_ylabels()
-    return save_figure(figure, path)
+    return figures.save_figure(figure, path)
 
 
 def runs_table(workdirs: Sequence[str | os.PathLike[str]]) -> str:
@@ -163,7 +137,7 @@ def runs_table(workdirs: Sequence[str | os.PathLike[str]]) -> str:
             means = [
                 np.mean([line[seed] for seed in seeds])
                 for line in run.lines
-                if (seeds := _names(metric, line))
+                if (seeds := logged_names(metric, line))
             ]
             rows[-1][f"{score}, last"] = means[-1] if means else None
             rows[-1][f"{score}, best"] = max(means, default=None)
@@ -192,7 +166,7 @@ def _without_failed(lines: list[dict[str, float]]) -> _Run:
     failed = {
         name.removeprefix(_SEEDS_LOSS)
         for line in lines
-        for name in _names(_SEEDS_LOSS, line)
+        for name in logged_names(_SEEDS_LOSS, line)
         if not math.isfinite(line[name])
     }
     gone = {family + seed for family in (_SEEDS_LOSS, *_SEEDS_SCORES.values()) for seed in failed}
@@ -204,12 +178,7 @@ def _method(path: Path) -> str | None:
     """Returns the method or the task of a run's configuration; None if it has neither."""
     if not path.exists():
         return None
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{path}:{error.lineno}: got damaged JSON ({error.msg}), expected a configuration"
-        ) from error
+    config = read_json(path, expected="a configuration")
     method = config.get("method") or config.get("task")
     return method if isinstance(method, str) else None
 
@@ -229,47 +198,28 @@ def _minutes(lines: list[dict[str, float]]) -> np.ndarray:
     return np.array(minutes)
 
 
-def _names(metric: str, logged: Collection[str]) -> list[str]:
-    """Returns the logged metrics that a name stands for; one with "-" at its end is a family."""
-    if metric.endswith("-"):
-        return sorted(name for name in logged if name.startswith(metric))
-    return [metric] if metric in logged else []
-
-
-def _draw_run(axes: Axes, panel: _Panel, lines: list[dict[str, float]], colour: Any) -> None:
+def _draw_run(axes: Axes, panel: Panel, lines: list[dict[str, float]], colour: Any) -> None:
     minutes = _minutes(lines)
     logged = {name for line in lines for name in line}
-    names = _names(panel.metric, logged)
-    curves = [([name], {"linewidth": 0.8, "alpha": 0.4}) for name in names if len(names) > 1]
-    curves += [(names, {"linewidth": 2})] if names else []
-    if panel.dashed in logged:
-        curves.append(([panel.dashed], {"linewidth": 1.5, "linestyle": "--"}))
-    for of_mean, look in curves:
-        points = []
-        for minute, line in zip(minutes, lines, strict=True):
-            values = [line[name] for name in of_mean if math.isfinite(line.get(name, math.nan))]
-            if values and (np.mean(values) > 0 or not panel.is_log):
-                points.append((minute, np.mean(values)))
-        groups = np.array_split(points, min(len(points), _MOST_POINTS)) if len(points) else []
-        if groups:
-            x, y = np.array([group.mean(axis=0) for group in groups]).T
-            marker = "o" if len(x) < 25 and "alpha" not in look else None
-            axes.plot(x, y, marker=marker, markersize=3.5, color=colour, **look)
+    for curve in panel.curves:
+        names = logged_names(curve.metric, logged)
+        style = {"color": colour, "linestyle": "--" if curve.dashed else "-"}
+        for each in names if len(names) > 1 else ():
+            points = _points(lines, minutes, [each], panel)
+            if len(points):
+                axes.plot(*points.T, **style, **figures.THIN)
+        points = _points(lines, minutes, names, panel)
+        if len(points):
+            marker = "o" if len(points) < 25 else None
+            axes.plot(*points.T, marker=marker, markersize=3.5, **style, **figures.THICK)
 
 
-def _scale(axes: Axes, panel: _Panel) -> None:
-    axes.set_xlim(left=0)
-    if panel.is_log:
-        axes.set_yscale("log")
-        low, high = axes.get_ylim()
-        few = MaxNLocator(nbins=5) if high < 8 * low else None
-        axes.yaxis.set_major_locator(
-            few or LogLocator(subs=(1, 2, 5) if high < 1e3 * low else (1,))
-        )
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_locator(NullLocator())
-    elif panel.is_percent:
-        axes.set_ylim(bottom=0)
-        axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
-    elif panel.metric == "alpha":
-        axes.set_ylim(-0.03, 1.03)
+def _points(lines, minutes, names, panel):
+    """Returns (minute, mean of the named metrics): at most _MOST_POINTS, [points, 2]."""
+    points = []
+    for minute, line in zip(minutes, lines, strict=True):
+        values = [line[name] for name in names if math.isfinite(line.get(name, math.nan))]
+        if values and (np.mean(values) > 0 or panel.scale != "log"):
+            points.append((minute, np.mean(values)))
+    groups = np.array_split(points, min(len(points), _MOST_POINTS)) if points else []
+    return np.array([group.mean(axis=0) for group in groups])

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of scores: over the epochs of several seeds, against their cost, in rows, by class.
+"""How all pictures look (palette, axes, saving), and the pictures of scores.
 
-`report` draws one training run and `comparison` several. Every picture is written beside its path
-and renamed; the path ends with .png, .svg or .pdf.
+`panels` has what the pictures of logs are made of: `training` draws one run, `comparison` several.
+Every function that draws returns the path of its picture, which ends with .png, .svg or .pdf and is
+written beside it and renamed.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from itertools import cycle, islice
@@ -24,8 +26,69 @@ from matplotlib.transforms import Bbox
 
 from edad_jax.files import path_beside
 
-# Okabe and Ito's colours as in `report`; the pale ones, which names are hard to read in, come last.
+# Okabe and Ito's colours, which people with any colour vision tell apart; the pale ones, which
+# names are hard to read in, come last.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#AA4499", "#6B6B6B", "#000000", "#E69F00", "#56B4E9")
+BLUE, VERMILION, GREEN, PURPLE, GREY = _COLOURS[:5]
+THICK = {"linewidth": 2.0}
+THIN = {"linewidth": 0.8, "alpha": 0.4}  # beside a thick one: each seed, the raw values
+NAME_SIZE = 9.5  # points, of names beside what they name
+
+
+def new_figure(
+    size: tuple[float, float],
+    count: int = 1,
+    *,
+    columns: int = 1,
+    margin: float = 0.0,
+    sharex: bool = False,
+) -> tuple[Figure, list[Axes]]:
+    """Returns a figure and its axes, row by row.
+
+    Args:
+      size: width and height of one panel, in inches.
+      count: of panels.
+      columns: panels beside each other.
+      margin: inches above and below all panels, for a legend or the label of a shared axis.
+      sharex: whether all have one horizontal axis.
+    """
+    rows = math.ceil(count / columns)
+    figure = Figure(figsize=(columns * size[0], margin + rows * size[1]), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.08)
+    axes = figure.subplots(rows, columns, sharex=sharex, squeeze=False).flatten()
+    for unused in axes[count:]:
+        unused.set_axis_off()
+    return figure, list(axes[:count])
+
+
+def style_axes(axes: Axes, title: str, *, grid: str = "y") -> None:
+    """Gives axes the title, the lines and the grid (x, y or both) that all pictures have."""
+    axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis=grid, color="0.9", linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def colours(count: int) -> list[Any]:
+    """Returns as many colours; up to eight are told apart by all readers, up to twenty by most."""
+    palette = _COLOURS if count <= len(_COLOURS) else colormaps["tab20"].colors
+    return list(islice(cycle(palette), count))
+
+
+def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
+    """Returns the path when the picture is there; makes its folder if that is missing.
+
+    Raises:
+      ValueError: if the path has no ending of a picture.
+      OSError: if it cannot be written.
+    """
+    path = Path(path)
+    if path.suffix not in (".png", ".svg", ".pdf"):
+        raise ValueError(f"{path}: got the ending {path.suffix!r}, expected .png, .svg or .pdf")
+    with path_beside(path) as beside:
+        figure.savefig(beside, dpi=130)
+    return path
 
 
 def plot_confusion(
@@ -42,9 +105,6 @@ def plot_confusion(
       labels: names of rows and columns.
       title: stands above.
 
-    Returns:
-      The path.
-
     Raises:
       ValueError: if the matrix has not as many rows and columns as there are labels.
     """
@@ -56,7 +116,8 @@ def plot_confusion(
         )
     totals = counts.sum(axis=1)
     shares = counts / np.maximum(totals, 1)[:, None]
-    figure, axes = _single_axes(2.6 + 0.85 * len(labels), 1.8 + 0.7 * len(labels), title)
+    figure, [axes] = new_figure((2.6 + 0.85 * len(labels), 1.8 + 0.7 * len(labels)))
+    style_axes(axes, title)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for row, column in np.ndindex(counts.shape):
         share = f"\n{shares[row, column]:.1%}" if totals[row] else ""
@@ -103,13 +164,11 @@ def plot_seeds(
       scores: name -> one sequence for each seed, with a score for each epoch.
       ylabel: what the scores are.
 
-    Returns:
-      The path.
-
     Raises:
       ValueError: if there is nothing to draw, or a seed has not a score for each epoch.
     """
-    figure, axes = _single_axes(7.5, 4.6, "")
+    figure, [axes] = new_figure((7.5, 4.6))
+    style_axes(axes, "")
     many = len(scores) > 4  # then the legend says once what its figures are
     for (name, seeds), colour in zip(scores.items(), colours(len(scores)), strict=True):
         if not len(seeds) or any(len(seed) != len(epochs) for seed in seeds):
@@ -119,11 +178,11 @@ def plot_seeds(
             )
         values = np.array(seeds, dtype=np.float64)
         for seed in values:
-            axes.plot(epochs, seed, linewidth=0.9, alpha=0.45, color=colour)
+            axes.plot(epochs, seed, color=colour, **THIN)
         mean = values.mean(axis=0)
         said = f"after the last epoch, mean of {_seed_count(len(seeds))}"
         label = f"{name}: {mean[-1]:.3f}" + ("" if many else f" {said}")
-        axes.plot(epochs, mean, "o-", linewidth=2.4, markersize=4, color=colour, label=label)
+        axes.plot(epochs, mean, "o-", markersize=4, color=colour, label=label, **THICK)
     if not axes.lines:
         raise ValueError("got no scores to draw, expected some")
     axes.set_xlabel("epoch")
@@ -132,10 +191,10 @@ def plot_seeds(
     figure.legend(
         loc="outside upper left",
         frameon=False,
-        fontsize=9.5,
+        fontsize=NAME_SIZE,
         ncols=3 if many else 1,
         title=said if many else None,
-        title_fontsize=9.5,
+        title_fontsize=NAME_SIZE,
         alignment="left",
     )
     return save_figure(figure, path)
@@ -157,13 +216,10 @@ def plot_costs(
       cost_label: what the cost is, with its unit.
       score_label: what the score is.
 
-    Returns:
-      The path.
-
     Raises:
       ValueError: if there is no row.
     """
-    figure, axes = _row_axes(rows, (7.5, 4.8), title)
+    figure, axes = _row_axes(rows, (7.5, 4.8), title, grid="y")
     axes.set_xlabel(cost_label)
     axes.set_ylabel(score_label)
     axes.margins(x=0.12, y=0.15)
@@ -193,16 +249,13 @@ def plot_bars(
       title: stands above.
       score_label: what the score is.
 
-    Returns:
-      The path.
-
     Raises:
       ValueError: if there is no row.
     """
-    figure, axes = _row_axes(rows, (7.5, 1.3 + 0.42 * len(rows)), title)
+    figure, axes = _row_axes(rows, (7.5, 1.3 + 0.42 * len(rows)), title, grid="both")
     decimals = 3 if max(abs(row["score"]) for row in rows) <= 1 else 2  # shares or percent
     for place, row in enumerate(rows):
-        axes.errorbar(row["score"], place, xerr=row["half"], **_point(_COLOURS[0]))
+        axes.errorbar(row["score"], place, xerr=row["half"], **_point(BLUE))
         half = "" if row["half"] is None else f" ± {row['half']:.{decimals}f}"
         axes.annotate(
             f"{row['score']:.{decimals}f}{half}",
@@ -214,38 +267,8 @@ def plot_bars(
     axes.set_yticks(range(len(rows)), [row["name"] for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
-    axes.grid(axis="x", color="0.9", linewidth=0.8)
     axes.set_xlabel(score_label)
     return save_figure(figure, path)
-
-
-def colours(count: int) -> list[Any]:
-    """Returns as many colours; up to eight are told apart by all readers, up to twenty by most."""
-    palette = _COLOURS if count <= len(_COLOURS) else colormaps["tab20"].colors
-    return list(islice(cycle(palette), count))
-
-
-def style_axes(axes: Axes, title: str) -> None:
-    """Gives axes the title, the lines and the grid that all pictures have."""
-    axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="0.9", linewidth=0.8)
-    axes.set_axisbelow(True)
-
-
-def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
-    """Returns the path when the picture is there; makes its folder if that is missing.
-
-    Raises:
-      ValueError: if the path has no ending of a picture.
-      OSError: if it cannot be written.
-    """
-    path = Path(path)
-    if path.suffix not in (".png", ".svg", ".pdf"):
-        raise ValueError(f"{path}: got the ending {path.suffix!r}, expected .png, .svg or .pdf")
-    with path_beside(path) as beside:
-        figure.savefig(beside, dpi=130)
-    return path
 
 
 def _name_point(axes: Axes, row: Mapping[str, Any], colour: Any, taken: list[Bbox]) -> Bbox:
@@ -263,7 +286,7 @@ def _name_point(axes: Axes, row: Mapping[str, Any], colour: Any, taken: list[Bbo
             ha="left" if right > 0 else "right" if right else "center",
             va="center",
             color=colour,
-            fontsize=9.5,
+            fontsize=NAME_SIZE,
             annotation_clip=False,
         )
 
@@ -288,16 +311,11 @@ def _seed_count(count: int) -> str:
     return "1 seed" if count == 1 else f"{count} seeds"
 
 
-def _row_axes(rows: Sequence, size: tuple[float, float], title: str) -> tuple[Figure, Axes]:
+def _row_axes(
+    rows: Sequence, size: tuple[float, float], title: str, *, grid: str
+) -> tuple[Figure, Axes]:
     if not rows:
         raise ValueError(f"{title!r}: got no rows to draw, expected one or more")
-    return _single_axes(*size, title)
-
-
-def _single_axes(width: float, height: float, title: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
-    axes = figure.subplots()
-    style_axes(axes, title)
+    figure, [axes] = new_figure(size)
+    style_axes(axes, title, grid=grid)
     return figure, axes

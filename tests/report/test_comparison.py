@@ -7,24 +7,9 @@ import sys
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
 from edad_jax.report.comparison import plot_runs, runs_table
 from tests.tiny_run import ROOT, environment
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    """The figures that are saved, to look at what is drawn."""
-    saved = []
-    monkeypatch.setattr(
-        Figure, "savefig", lambda self, path, **_: (saved.append(self), touch(path))
-    )
-    return saved
-
-
-def touch(path):
-    path.write_bytes(b"")
 
 
 def write_run(workdir, lines, **config):
@@ -82,14 +67,14 @@ def curves_of(figure):
     }
 
 
-def test_runs_are_drawn_over_the_minutes_that_they_trained(tmp_path, figures):
+def test_runs_are_drawn_over_the_minutes_that_they_trained(tmp_path, drawn):
     runs = [
         write_run(tmp_path / "fast", pretraining()),
         write_run(tmp_path / "slow", pretraining(scale=2.0)),
     ]
     path = plot_runs(tmp_path / "out" / "runs.png", runs)
     assert [each.name for each in path.parent.iterdir()] == ["runs.png"]
-    curves = curves_of(figures[0])
+    curves = curves_of(drawn[0])
     assert [curve[:2] for curve in curves["Student: masked words"]] == [
         ([1, 2], [7, 6]),
         ([2, 4], [7, 6]),
@@ -103,25 +88,25 @@ def test_runs_are_drawn_over_the_minutes_that_they_trained(tmp_path, figures):
         "Held-out text: masked words found",
         "Weight of distillation in the student's loss",
     }
-    [legend] = figures[0].legends
+    [legend] = drawn[0].legends
     assert [text.get_text() for text in legend.get_texts()] == ["fast", "slow"]
-    colours = {axes.lines[0].get_color() for axes in figures[0].axes if axes.lines}
+    colours = {axes.lines[0].get_color() for axes in drawn[0].axes if axes.lines}
     assert len(colours) == 1  # a run has one in all panels
 
 
-def test_fine_tuning_shows_each_seed_and_their_mean_since_the_first_line(tmp_path, figures):
+def test_fine_tuning_shows_each_seed_and_their_mean_since_the_first_line(tmp_path, drawn):
     plot_runs(tmp_path / "runs.png", [write_run(tmp_path / "ner", TUNING)])
-    curves = curves_of(figures[0])
+    curves = curves_of(drawn[0])
     first, second, mean = curves["Fine-tuning: devel F1"]
     assert first[:2] == ([0, 1, 2], [0.125, 0.5, 0.25])
     assert second[1] == [0.375, 0.75, 0.5] and mean[1] == [0.25, 0.625, 0.375]
     assert mean[3] > 2 * max(first[3], second[3])
 
 
-def test_a_seed_whose_loss_was_once_not_finite_is_in_no_curve_and_in_no_mean(tmp_path, figures):
+def test_a_seed_whose_loss_was_once_not_finite_is_in_no_curve_and_in_no_mean(tmp_path, drawn):
     run = write_run(tmp_path / "ner", TUNING)
     plot_runs(tmp_path / "runs.png", [run])
-    curves = curves_of(figures[0])
+    curves = curves_of(drawn[0])
     first, second = [1, 1 / 2, 1 / 3], [2, 1, 2 / 3]
     assert [curve[1] for curve in curves["Fine-tuning: loss"]] == [
         first,
@@ -137,34 +122,34 @@ def test_a_seed_whose_loss_was_once_not_finite_is_in_no_curve_and_in_no_mean(tmp
     assert table.split("\n")[-1].split()[-4:] == other.split("\n")[-1].split()[-4:]
 
 
-def test_the_score_of_another_task_has_a_panel_of_its_own(tmp_path, figures):
+def test_the_score_of_another_task_has_a_panel_of_its_own(tmp_path, drawn):
     lines = [{"step": 9, "time": 1.0, "devel/accuracy/seed-7": 0.5}]
     run = write_run(tmp_path / "qa", lines, task="classification")
     plot_runs(tmp_path / "runs.png", [run])
-    curves = curves_of(figures[0])
+    curves = curves_of(drawn[0])
     assert list(curves) == ["Fine-tuning: devel accuracy"]
     assert len(curves["Fine-tuning: devel accuracy"]) == 1  # a single seed is its own mean
     assert "devel accuracy, best" in runs_table([run]) and "F1" not in runs_table([run])
 
 
-def test_many_points_become_means_of_neighbours(tmp_path, figures):
+def test_many_points_become_means_of_neighbours(tmp_path, drawn):
     lines = [
         {"step": step, "time": 60.0 * step, "student/mlm": 5.0 + (-1) ** step}
         for step in range(600)
     ]
     plot_runs(tmp_path / "runs.png", [write_run(tmp_path / "long", lines)])
-    [(minutes, values, _, _)] = curves_of(figures[0])["Student: masked words"]
+    [(minutes, values, _, _)] = curves_of(drawn[0])["Student: masked words"]
     assert len(minutes) == 60 and np.allclose(np.diff(minutes), 10) and np.allclose(values, 5)
 
 
-def test_values_that_cannot_be_drawn_are_left_out(tmp_path, figures):
+def test_values_that_cannot_be_drawn_are_left_out(tmp_path, drawn):
     values = [3.0, "NaN", "Infinity", 0.0, 2.0]
     lines = [
         {"step": step, "time": 60.0 * step, "student/mlm": value}
         for step, value in enumerate(values)
     ]
     plot_runs(tmp_path / "runs.png", [write_run(tmp_path / "run", lines)])
-    [(minutes, drawn, _, _)] = curves_of(figures[0])["Student: masked words"]
+    [(minutes, drawn, _, _)] = curves_of(drawn[0])["Student: masked words"]
     assert (minutes, drawn) == ([0, 4], [3, 2])
 
 

@@ -31,20 +31,20 @@ def test_confusion_of_another_size_than_its_labels_is_an_error(tmp_path, confusi
         plot_confusion(tmp_path / "a.png", confusion, ["a", "b"])
 
 
-def test_each_seed_has_a_thin_curve_and_their_mean_a_thick_one(tmp_path, figures):
+def test_each_seed_has_a_thin_curve_and_their_mean_a_thick_one(tmp_path, drawn):
     scores = {"devel F1": [[0.2, 0.6], [0.4, 0.7]], "test F1": [[0.1, 0.5]]}
     plot_seeds(tmp_path / "seeds.png", [1, 2], scores, "F1")
-    [axes] = figures[0].axes
-    drawn = [(list(line.get_ydata()), line.get_linewidth()) for line in axes.lines]
-    assert [values for values, _ in drawn] == [
+    [axes] = drawn[0].axes
+    curves = [(list(line.get_ydata()), line.get_linewidth()) for line in axes.lines]
+    assert [values for values, _ in curves] == [
         [0.2, 0.6],
         [0.4, 0.7],
         pytest.approx([0.3, 0.65]),
         [0.1, 0.5],
         [0.1, 0.5],
     ]
-    assert min(drawn[2][1], drawn[4][1]) > 2 * max(drawn[index][1] for index in (0, 1, 3))
-    [legend] = figures[0].legends
+    assert min(curves[2][1], curves[4][1]) > 2 * max(curves[index][1] for index in (0, 1, 3))
+    [legend] = drawn[0].legends
     assert [text.get_text() for text in legend.get_texts()] == [
         "devel F1: 0.650 after the last epoch, mean of 2 seeds",
         "test F1: 0.500 after the last epoch, mean of 1 seed",
@@ -76,22 +76,22 @@ def test_names_of_close_points_do_not_overlap(tmp_path, figures):
         assert not box.padded(-1).count_overlaps(boxes[index + 1 :])
 
 
-def test_error_bars_are_half_the_interval_to_either_side(tmp_path, figures):
+def test_error_bars_are_half_the_interval_to_either_side(tmp_path, drawn):
     rows = [{"name": "a", "score": 0.5, "half": 0.125}, {"name": "b", "score": 0.25, "half": None}]
     plot_bars(tmp_path / "bars.png", rows, "Schedules", "entity F1")
     plot_costs(tmp_path / "costs.png", [row | {"cost": 7} for row in rows], "Costs")
-    bars, costs = (figure.axes[0] for figure in figures)
+    bars, costs = (figure.axes[0] for figure in drawn)
     assert [np.ptp(c.get_segments()[0], axis=0).tolist() for c in bars.collections] == [[0.25, 0]]
     assert [np.ptp(c.get_segments()[0], axis=0).tolist() for c in costs.collections] == [[0, 0.25]]
 
 
-def test_bars_stand_in_the_order_given_with_their_numbers(tmp_path, figures):
+def test_bars_stand_in_the_order_given_with_their_numbers(tmp_path, drawn):
     rows = [
         {"name": "first", "score": 0.25, "half": 0.01},
         {"name": "second", "score": 0.5, "half": None},
     ]
     plot_bars(tmp_path / "bars.png", rows, "Schedules", "entity F1")
-    [axes] = figures[0].axes
+    [axes] = drawn[0].axes
     bottom, top = axes.get_ylim()
     assert bottom > top  # place 0 is on top
     assert [text.get_text() for text in axes.get_yticklabels()] == ["first", "second"]
@@ -99,7 +99,7 @@ def test_bars_stand_in_the_order_given_with_their_numbers(tmp_path, figures):
     assert axes.get_xlabel() == "entity F1"
     percent = [{"name": "a", "score": 71.234, "half": 0.806}]
     plot_bars(tmp_path / "bars.png", percent, "Schedules", "entity F1 (%)")
-    assert texts_of(figures[1].axes[0]) == ["71.23 ± 0.81"]
+    assert texts_of(drawn[1].axes[0]) == ["71.23 ± 0.81"]
 
 
 def test_nothing_to_draw_is_an_error(tmp_path):

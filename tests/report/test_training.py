@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from edad_jax.report import training
-from edad_jax.report.tables import markdown_table
-from edad_jax.report.training import plot_training
+from edad_jax.report.training import PANELS, plot_training
 from edad_jax.training.metrics import MetricsWriter
 
 
@@ -20,7 +18,7 @@ def write_log(workdir, names, count=20):
             writer.write(step, {name: (index + 1) / (step + 2) for index, name in enumerate(names)})
 
 
-ALL = [curve.metric for panel in training._PANELS for curve in panel.curves]
+ALL = [curve.metric for panel in PANELS for curve in panel.curves]
 
 
 def shown_axes(figure):
@@ -40,22 +38,27 @@ def test_every_metric_is_drawn_with_its_values(tmp_path, figures):
         assert any(len(d) == 20 and np.allclose(d, expected) for d in drawn), ALL[index]
 
 
-def test_axes_are_labelled_and_curves_are_named_where_they_end(tmp_path, figures):
+def test_panels_say_what_they_show_and_curves_are_named_where_they_end(tmp_path, drawn):
     write_log(tmp_path, ALL)
     plot_training(tmp_path)
-    axes = shown_axes(figures[0])
-    assert len(axes) == len(training._PANELS) == 8
-    assert all(a.get_ylabel() and a.get_title(loc="left") for a in axes)
-    assert [a.get_xlabel() for a in axes[-2:]] == ["step (updates completed)"] * 2
-    texts = " ".join(text.get_text() for a in axes for text in a.texts)
-    for name in ("next sentence", "attention scores", "soft targets", "values", "teacher"):
-        assert name in texts
-    assert "before" in texts and "after" in texts
+    by_title = {axes.get_title(loc="left"): axes for axes in shown_axes(drawn[0])}
+    assert len(by_title) == len(PANELS)
+    for panel in PANELS:
+        axes = by_title[panel.title]
+        assert panel.unit in axes.get_ylabel()
+        names = [text.get_text().split("\n") for text in axes.texts]
+        labels = [curve.label for curve in panel.curves]
+        assert [name for name, *_ in names] == (labels if len(labels) > 1 else [])
+    ends = [text.get_text() for text in by_title["Held-out text: masked words found"].texts]
+    assert all("before" in end and "after" in end for end in ends)
+    assert [axes.get_xlabel() for axes in list(by_title.values())[-2:]] == [
+        "step (updates completed)"
+    ] * 2
 
 
 @pytest.mark.parametrize("end", [0.0, 0.4, 0.9])
 def test_labels_do_not_overlap_and_stay_in_their_panel(tmp_path, figures, end):
-    [panel] = [each for each in training._PANELS if each.title.startswith("Held-out")]
+    [panel] = [each for each in PANELS if each.title.startswith("Held-out")]
     with MetricsWriter(tmp_path) as writer:
         for value in (0.9, end):  # three curves that end at one height
             writer.write(1, {curve.metric: value for curve in panel.curves})
@@ -71,37 +74,37 @@ def test_labels_do_not_overlap_and_stay_in_their_panel(tmp_path, figures, end):
     assert panel.y0 - 15 <= boxes[0].y0 and boxes[-1].y1 <= panel.y1 + 5
 
 
-def test_panels_without_metrics_are_left_out(tmp_path, figures):
+def test_panels_without_metrics_are_left_out(tmp_path, drawn):
     write_log(tmp_path, ["student/mlm", "distill/hidden", "alpha"])
     plot_training(tmp_path)
-    titles = [axes.get_title(loc="left") for axes in shown_axes(figures[0])]
+    titles = [axes.get_title(loc="left") for axes in shown_axes(drawn[0])]
     assert len(titles) == 3 and not any("Teacher:" in title for title in titles)
 
 
-def test_values_that_cannot_be_drawn_are_gaps(tmp_path, figures):
+def test_values_that_cannot_be_drawn_are_gaps(tmp_path, drawn):
     with MetricsWriter(tmp_path) as writer:
         for step, value in enumerate([3.0, math.nan, math.inf, 0.0, 2.0]):
             writer.write(step, {"student/mlm": value, "teacher/mlm": math.nan})
     plot_training(tmp_path)
-    [axes] = shown_axes(figures[0])
+    [axes] = shown_axes(drawn[0])
     assert np.array_equal(
         axes.lines[0].get_ydata(), [3.0, np.nan, np.nan, np.nan, 2.0], equal_nan=True
     )
 
 
-def test_long_runs_show_a_running_mean_over_the_raw_line(tmp_path, figures):
+def test_long_runs_show_a_running_mean_over_the_raw_line(tmp_path, drawn):
     with MetricsWriter(tmp_path) as writer:
         for step in range(400):
             writer.write(step, {"student/mlm": 5.0 + (-1) ** step})
     plot_training(tmp_path)
-    raw, smooth = (line.get_ydata() for line in shown_axes(figures[0])[0].lines)
+    raw, smooth = (line.get_ydata() for line in shown_axes(drawn[0])[0].lines)
     assert set(raw) == {4.0, 6.0}
     assert np.all(np.abs(smooth - 5.0) < 0.15)
 
 
 def test_drawing_changes_no_global_state(tmp_path):
     before = dict(matplotlib.rcParams)
-    write_log(tmp_path, ALL)
+    write_log(tmp_path, ["student/mlm"])
     plot_training(tmp_path)
     assert dict(matplotlib.rcParams) == before
 
@@ -110,16 +113,3 @@ def test_log_without_anything_to_draw_is_an_error_that_says_what_was_expected(tm
     write_log(tmp_path, ["tokens_per_second"])
     with pytest.raises(ValueError, match=r"metrics\.jsonl: got no metric.*teacher/mlm"):
         plot_training(tmp_path)
-
-
-def test_markdown_table_aligns_numbers_and_shows_what_is_missing():
-    rows = [
-        {"model": "a|b", "parameters": 15_000_000, "accuracy": 0.123456},
-        {"model": "student", "parameters": 3},
-    ]
-    assert markdown_table(rows, ["model", "parameters", "accuracy"]).split("\n") == [
-        "| model   | parameters | accuracy |",
-        "| ------- | ---------: | -------: |",
-        "| a\\|b    | 15,000,000 |   0.1235 |",
-        "| student |          3 |        – |",
-    ]

@@ -16,7 +16,7 @@ from edad_jax.data import rows as rows_on_disk
 from edad_jax.data.batches import Rows, make_batch_at
 
 RESUMED_AT = 10**8  # examples seen before
-_SHARD = 50_000  # rows
+SHARD_ROWS = 50_000
 _LONGEST = 2_000  # batches to time
 
 
@@ -70,8 +70,8 @@ def write_random_rows(folder: Path, rows: int, max_length: int, vocabulary_size:
     """Returns the bytes of a new row set of random pieces and lengths."""
     random = np.random.default_rng(0)
     shards = []
-    for number, first in enumerate(range(0, rows, _SHARD)):
-        count = min(_SHARD, rows - first)
+    for number, first in enumerate(range(0, rows, SHARD_ROWS)):
+        count = min(SHARD_ROWS, rows - first)
         shard = np.zeros(count, rows_on_disk.row_type(vocabulary_size, max_length))
         shard["ids"] = random.integers(0, vocabulary_size, (count, max_length), np.uint32)
         shard["length"] = random.integers(max_length // 4, max_length + 1, count)
