@@ -81,6 +81,13 @@ class Case(NamedTuple):
     alpha: float  # which means something to the fused step alone
     rows: str  # one of ROWS
 
+    def place(self, net: str) -> str:
+        """Returns where a net's arrays lie: a teacher's are the same whatever alpha is."""
+        case = (
+            self._replace(alpha=ALPHAS[0]) if net == "teacher" and self.method == "edad" else self
+        )
+        return f"{case}/{{}}/{net}"
+
     @property
     def updates_parameters(self) -> bool:
         """Returns whether an optimiser runs; of the two stages only gradients are looked at.
@@ -355,11 +362,11 @@ class StepGolden:
 
     def norms(self, case: Case, net: str) -> np.ndarray:
         """Returns the gradients' norms [updates, tensors]."""
-        return self.arrays[f"{case}/norms/{net}"]
+        return self.arrays[case.place(net).format("norms")]
 
     def parameters(self, case: Case, net: str) -> np.ndarray:
         """Returns the trained parameters after both updates, flat: see `flat`."""
-        return self.arrays[f"{case}/parameters/{net}"]
+        return self.arrays[case.place(net).format("parameters")]
 
 
 def flat(named: Mapping[str, np.ndarray]) -> np.ndarray:

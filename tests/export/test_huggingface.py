@@ -1,22 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """Exported models: what we load back, what torch makes of them, and what a kill leaves."""
 
-import contextlib
 import errno
 import importlib.resources
 import json
 import os
 import resource
 import shutil
-import sys
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from edad_jax.distillation import losses
 from edad_jax.export import huggingface
 from edad_jax.export.huggingface import ModelCard, save_model
 from edad_jax.models import config_json, convert, hf_files
+from edad_jax.models.exbert import ExBert
+from edad_jax.models.heads import Pooler
 from edad_jax.models.pretrained import load_model
+from edad_jax.types import MaskedBatch
+from tests.golden_exports import write_and_check, write_as_torch_did
 from tests.tiny_models import (
     GOLDEN,
     assert_parity,
@@ -56,32 +61,6 @@ def save(directory, tokenizer_dir, *, blocks=True, seed=0):
     params = random_params(config, seed)
     assert save_model(directory, params, config, tokenizer_dir, card=CARD) == directory
     return config, params
-
-
-@contextlib.contextmanager
-def remote_code(monkeypatch, tmp_path):
-    """Lets transformers run a model's code, from a cache of its own."""
-    dynamic = pytest.importorskip("transformers.dynamic_module_utils")
-    monkeypatch.setattr(dynamic, "HF_MODULES_CACHE", str(tmp_path / "modules"))
-    monkeypatch.setattr("sys.path", [str(tmp_path / "modules"), *sys.path])
-    yield {"trust_remote_code": True, "output_loading_info": True}
-
-
-def as_torch(outputs):
-    """Returns golden inputs as a torch model wants them."""
-    import torch
-
-    return {
-        "input_ids": torch.from_numpy(outputs["ids_bt"]).long(),
-        "token_type_ids": torch.from_numpy(outputs["segments_bt"]).long(),
-        "attention_mask": torch.from_numpy(outputs["mask_bt"]).long(),
-    }
-
-
-def nothing_odd(loading_info):
-    """Asserts that no tensor was missing, unexpected or of another shape."""
-    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
-        assert not loading_info[kind], (kind, loading_info[kind])
 
 
 # There and back
@@ -141,7 +120,7 @@ def test_code_of_the_model_is_part_of_the_package():
     assert "class ExBertForPreTraining" in code.read_text(encoding="utf-8")
 
 
-# What torch computed, and computes
+# What torch computed
 
 
 def test_exbert_matches_golden_torch():
@@ -158,103 +137,69 @@ def test_golden_parity_notices_a_swapped_gate():
         assert_parity(config, params, load_golden("exbert"))
 
 
-@pytest.mark.parametrize("blocks", [True, False])
-def test_auto_model_gives_our_logits(tmp_path, tokenizer_dir, monkeypatch, blocks):
-    torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
-    from tests.golden.make_bert_golden import run
-
-    config, params = save(tmp_path / "student", tokenizer_dir, blocks=blocks)
-    with remote_code(monkeypatch, tmp_path) as options:
-        if not blocks:
-            options["trust_remote_code"] = False
-            options["attn_implementation"] = "eager"
-        model, info = transformers.AutoModelForPreTraining.from_pretrained(
-            tmp_path / "student", **options
-        )
-        nothing_odd(info)
-        assert model.cls.predictions.decoder.weight is model.get_input_embeddings().weight
-        outputs = run(model.eval(), rows=4, length=17)
-        assert_parity(config, params, outputs)
-        encoder, info = transformers.AutoModel.from_pretrained(tmp_path / "student", **options)
-        assert not info["missing_keys"]
-        with torch.no_grad():
-            last = encoder.eval()(**as_torch(outputs)).last_hidden_state.numpy()
-    mask_bt = outputs["mask_bt"]
-    np.testing.assert_allclose(last[mask_bt], outputs["hidden_2_btd"][mask_bt], atol=1e-6)
+@pytest.mark.parametrize("name", ["exbert", "bert"])
+def test_auto_model_gives_our_logits(tmp_path, name):
+    read = write_and_check(name, tmp_path)
+    assert read.opened_by == {"exbert": "ExBert", "bert": "Bert"}[name] + "ForPreTraining"
+    assert_parity(read.config, read.params, read.outputs)
 
 
-def test_modelling_file_serves_every_auto_class(tmp_path, tokenizer_dir, monkeypatch):
-    torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
-    save(tmp_path / "student", tokenizer_dir)
-    inputs = as_torch(load_golden("exbert"))
-    labels = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100)
-    with remote_code(monkeypatch, tmp_path) as options:
-
-        def load(auto_class):
-            model, info = getattr(transformers, auto_class).from_pretrained(
-                tmp_path / "student", **options
+def test_losses_attention_and_pooled_vectors_of_the_modelling_file_are_ours(tmp_path):
+    read = write_and_check("exbert", tmp_path)
+    ids_bt, segments_bt, mask_bt = (
+        read.outputs[name] for name in ("ids_bt", "segments_bt", "mask_bt")
+    )
+    rows, length = ids_bt.shape
+    everywhere = MaskedBatch(
+        ids_bt,
+        segments_bt,
+        mask_bt,
+        masked_positions_bm=np.tile(np.arange(length, dtype=np.int32), (rows, 1)),
+        masked_labels_bm=ids_bt,
+        masked_weights_bm=mask_bt.astype(np.float32),
+        next_sentence_b=np.arange(rows, dtype=np.int32),
+    )
+    net = ExBert(read.config, jnp.float32)
+    variables = {"params": read.params}
+    output, mlm_logits_bmv, nsp_logits_bc = jax.jit(
+        lambda variables: net.apply(variables, everywhere, taps=(0, 1))
+    )(variables)
+    mlm = losses.mlm_loss(mlm_logits_bmv, everywhere).sum() / mask_bt.sum()
+    np.testing.assert_allclose(mlm, read.outputs["mlm_loss"], rtol=1e-5)
+    nsp = losses.nsp_loss(nsp_logits_bc, everywhere).mean()
+    np.testing.assert_allclose(mlm + nsp, read.outputs["pretraining_loss"], rtol=1e-5)
+    pooled_bd = Pooler(read.config.base, jnp.float32).apply(
+        {"params": read.params["pooler"]}, output.last_hidden_btd
+    )
+    np.testing.assert_allclose(pooled_bd, read.outputs["pooled_bd"], atol=1e-5)
+    for layer, scores_bhts in enumerate(output.scores_bhts):
+        weights_bhts = jax.nn.softmax(jnp.where(mask_bt[:, None, None], scores_bhts, -1e4))
+        expected_bhts = read.outputs[f"weights_{layer}_bhts"]
+        assert expected_bhts.shape == (rows, 6, length, length)  # three heads, three added ones
+        for row, real in enumerate(mask_bt.sum(1)):
+            np.testing.assert_allclose(
+                weights_bhts[row, :, :real], expected_bhts[row, :, :real], atol=1e-6
             )
-            return model.eval(), info
-
-        encoder, info = load("AutoModel")
-        nothing_odd(info)
-        output = encoder(**inputs, output_attentions=True, output_hidden_states=True)
-        assert output.pooler_output.shape == (2, 24)
-        assert len(output.hidden_states) == 3
-        assert [tuple(weights.shape) for weights in output.attentions] == [(2, 6, 10, 10)] * 2
-        torch.testing.assert_close(output.attentions[0].sum(-1), torch.ones(2, 6, 10))
-        by_position = encoder(**inputs, return_dict=False)
-        torch.testing.assert_close(by_position[0], output.last_hidden_state)
-
-        masked, info = load("AutoModelForMaskedLM")
-        nothing_odd(info)
-        output = masked(**inputs, labels=labels)
-        expected = -output.logits.log_softmax(-1)[labels >= 0]
-        expected = expected.gather(1, labels[labels >= 0][:, None]).mean()
-        torch.testing.assert_close(output.loss, expected)
-
-        both, info = load("AutoModelForPreTraining")
-        nothing_odd(info)
-        next_sentence = torch.tensor([0, 1])
-        pretraining = both(**inputs, labels=labels, next_sentence_label=next_sentence)
-        sentence_loss = -pretraining.seq_relationship_logits.log_softmax(-1)
-        expected = expected + sentence_loss[torch.arange(2), next_sentence].mean()
-        torch.testing.assert_close(pretraining.loss, expected)
-        torch.testing.assert_close(pretraining.prediction_logits, output.logits)
-
-        tagger, info = load("AutoModelForTokenClassification")
-        assert info["missing_keys"] == {"classifier.weight", "classifier.bias"}
-        tagger(**inputs, labels=labels.clamp(max=1)).loss.backward()
-        assert tagger.classifier.weight.grad.abs().sum() > 0
-        classifier, info = load("AutoModelForSequenceClassification")
-        assert info["missing_keys"] == {"classifier.weight", "classifier.bias"}
-        assert classifier(**inputs, labels=next_sentence).logits.shape == (2, 2)
 
 
-def test_what_torch_saves_we_load(tmp_path, tokenizer_dir, monkeypatch):
-    pytest.importorskip("torch")
+def test_what_torch_saves_we_load(tmp_path):
+    read = write_as_torch_did("exbert", tmp_path)
+    loaded_config, loaded = load_model(read.folder)
+    assert loaded_config == read.config
+    assert_trees_equal(loaded, read.params)
+
+
+@pytest.mark.parametrize("blocks", [True, False])
+def test_transformers_tokenizer_reads_the_exported_vocabulary(tmp_path, tokenizer_dir, blocks):
     transformers = pytest.importorskip("transformers")
-    config, params = save(tmp_path / "student", tokenizer_dir)
-    with remote_code(monkeypatch, tmp_path) as options:
-        model, _ = transformers.AutoModelForPreTraining.from_pretrained(
-            tmp_path / "student", **options
-        )
-        model.save_pretrained(tmp_path / "again")
-    loaded_config, loaded = load_model(tmp_path / "again")
-    assert loaded_config == config
-    assert_trees_equal(loaded, params)
-
-
-def test_auto_tokenizer_reads_the_exported_vocabulary(tmp_path, tokenizer_dir, monkeypatch):
-    transformers = pytest.importorskip("transformers")
-    pytest.importorskip("torch")  # the code of the model imports it
-    save(tmp_path / "student", tokenizer_dir)
-    with remote_code(monkeypatch, tmp_path):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            tmp_path / "student", trust_remote_code=True
-        )
+    save(tmp_path / "student", tokenizer_dir, blocks=blocks)
+    # Beside an exBERT's code AutoTokenizer imports that code, and so torch; it then takes the class
+    # that is named here.
+    values = json.loads((tmp_path / "student" / "tokenizer_config.json").read_text())
+    named = getattr(transformers, values["tokenizer_class"])
+    tokenizer = (named if blocks else transformers.AutoTokenizer).from_pretrained(
+        tmp_path / "student"
+    )
     assert tokenizer("Word0 word62")["input_ids"] == [2, 5, 67, 3]
 
 

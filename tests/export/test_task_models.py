@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fine-tuned models out and in again, what torch makes of them, and encoders to fine-tune."""
 
+import functools
 import json
 import shutil
 
@@ -14,7 +15,8 @@ from edad_jax.export.huggingface import Task, save_model
 from edad_jax.models.exbert import ExBert
 from edad_jax.models.heads import Classifier, Pooler
 from edad_jax.models.pretrained import load_encoder, load_model, load_task_model, tokenizer_folder
-from tests.export.test_huggingface import CARD, as_torch, nothing_odd, remote_code
+from tests.export.test_huggingface import CARD
+from tests.golden_exports import INPUTS, write_and_check, write_as_torch_did
 from tests.tiny_models import (
     GOLDEN,
     assert_trees_equal,
@@ -82,35 +84,26 @@ def pretrained(directory, tokenizer_dir, *, blocks=True):
     return config, params
 
 
+@functools.cache
+def encode(config):
+    """Returns the last layer's output as one program, whatever sits on it."""
+    net = ExBert(config, jnp.float32)
+    return jax.jit(
+        lambda params, *inputs: (
+            net.apply({"params": params}, *inputs, method="encode").last_hidden_btd
+        )
+    )
+
+
 def our_logits(kind, config, params, batch):
     """Returns what our modules compute without dropout."""
-    hidden = (
-        ExBert(config, jnp.float32)
-        .apply({"params": params}, batch.ids_bt, batch.segments_bt, batch.mask_bt, method="encode")
-        .last_hidden_btd
-    )
+    encoder = {part: params[part] for part in ("base", "extension") if part in params}
+    hidden = encode(config)(encoder, batch.ids_bt, batch.segments_bt, batch.mask_bt)
     if kind == "classification":
         hidden = Pooler(config.base, jnp.float32).apply({"params": params["pooler"]}, hidden)
     labels = params["classifier"]["dense"]["bias"].shape[0]
     classifier = Classifier(config.base, labels, jnp.float32)
     return classifier.apply({"params": params["classifier"]}, hidden, deterministic=True)
-
-
-def assert_same_logits(kind, config, params, model):
-    """Asserts that a torch model computes our logits, at real pieces."""
-    import torch
-
-    batch = tiny_batch(config.vocab_size)
-    with torch.no_grad():
-        output = model.eval()(**as_torch(batch._asdict()))
-        if kind == "answering":
-            expected = torch.stack([output.start_logits, output.end_logits], -1).numpy()
-        else:
-            expected = output.logits.numpy()
-    ours = np.asarray(our_logits(kind, config, params, batch))
-    assert ours.shape == expected.shape
-    where = slice(None) if kind == "classification" else batch.mask_bt
-    np.testing.assert_allclose(ours[where], expected[where], atol=1e-5, rtol=1e-5)
 
 
 def edit(directory, *, tensors=None, **config):
@@ -192,42 +185,38 @@ def test_card_names_the_pipeline_and_the_auto_class(tmp_path, tokenizer_dir, kin
 # What torch makes of ours, and we of torch's
 
 
-@pytest.mark.parametrize("blocks", [True, False])
+def assert_torchs_logits(kind, read, config, params):
+    """Asserts that torch computed our logits, at real pieces."""
+    outputs = read.outputs
+    batch = tiny_batch(config.vocab_size)._replace(**{name: outputs[name] for name in INPUTS})
+    ours = np.asarray(our_logits(kind, config, params, batch))
+    assert ours.shape == outputs["logits"].shape
+    where = slice(None) if kind == "classification" else batch.mask_bt
+    np.testing.assert_allclose(ours[where], outputs["logits"][where], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("net", ["exbert", "bert"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_auto_model_gives_our_logits(tmp_path, tokenizer_dir, monkeypatch, kind, blocks):
-    pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
-    config, params = save(tmp_path / "model", tokenizer_dir, kind, blocks=blocks)
-    with remote_code(monkeypatch, tmp_path) as options:
-        options["trust_remote_code"] = blocks
-        auto_class = getattr(transformers, AUTO_CLASSES[kind])
-        model, info = auto_class.from_pretrained(tmp_path / "model", **options)
-        nothing_odd(info)
-        assert_same_logits(kind, config, params, model)
-        assert model.config.id2label == dict(enumerate(labels_of(kind)))
-        assert model.config.label2id == {each: place for place, each in enumerate(labels_of(kind))}
-        assert model.config.architectures == [type(model).__name__]
-        model.save_pretrained(tmp_path / "again")
-    loaded_config, loaded, task = load_task_model(tmp_path / "again")
-    assert (loaded_config, task) == (config, Task(kind, labels_of(kind)))
-    assert_trees_equal(loaded, params)
+def test_auto_model_gives_our_logits(tmp_path, kind, net):
+    (tmp_path / "ours").mkdir()
+    read = write_and_check(f"{net} for {kind}", tmp_path / "ours")
+    end = AUTO_CLASSES[kind].removeprefix("AutoModel")
+    assert read.opened_by == {"exbert": "ExBert", "bert": "Bert"}[net] + end
+    assert_torchs_logits(kind, read, read.config, read.params)
+    (tmp_path / "again").mkdir()
+    again = write_as_torch_did(f"{net} for {kind}", tmp_path / "again")
+    loaded_config, loaded, task = load_task_model(again.folder)
+    assert (loaded_config, task) == (read.config, read.task)
+    assert_trees_equal(loaded, read.params)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_fine_tuned_bert_of_torch_is_read(tmp_path, kind):
-    pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
-    from tests.golden.make_bert_golden import make_bert
-
-    sizes = make_bert().config.to_dict() | {"id2label": dict(enumerate(labels_of(kind)))}
-    sizes["label2id"] = {label: number for number, label in enumerate(labels_of(kind))}
-    class_name = AUTO_CLASSES[kind].replace("AutoModel", "Bert")
-    model = getattr(transformers, class_name)(transformers.BertConfig(**sizes))
-    model.save_pretrained(tmp_path / "model")
-    config, params, task = load_task_model(tmp_path / "model")
-    assert task == Task(kind, labels_of(kind))
-    assert_same_logits(kind, config, params, model)
-    _, encoder, fresh = load_encoder(str(tmp_path / "model"), with_pooler=True)
+    read = write_as_torch_did(f"torch's bert for {kind}", tmp_path)
+    config, params, task = load_task_model(read.folder)
+    assert task == read.task
+    assert_torchs_logits(kind, read, config, params)
+    _, encoder, fresh = load_encoder(str(read.folder), with_pooler=True)
     assert fresh == (kind != "classification")
     del params["classifier"]
     assert_trees_equal(encoder, params)

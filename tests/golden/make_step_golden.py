@@ -94,9 +94,12 @@ def main() -> None:
         losses[str(case)] = got.losses
         for net, named in got.parameters.items():
             tensors[net] = sorted(named)
-            arrays[f"{case}/norms/{net}"] = got.norms(net)
+            made = {"norms": got.norms(net)}
             if case.updates_parameters:
-                arrays[f"{case}/parameters/{net}"] = golden_step.flat(named)
+                made["parameters"] = golden_step.flat(named)
+            for kind, array in made.items():
+                kept = arrays.setdefault(case.place(net).format(kind), array)
+                np.testing.assert_array_equal(kept, array)  # one place serves several cases
     for name, clip_by in golden_step.OPTIMIZERS:
         for leaf, array in torch_optimizer(name, clip_by, plain).items():
             arrays[f"optimizer/{name}/{clip_by}/{leaf}"] = array
