@@ -3,9 +3,9 @@ r"""Makes a tagger smaller in several ways, and says what each of them costs.
 
     python launch/compress.py --model runs/ner/model --data /data/NCBI-disease-IOB --out runs/small
 
-Each way leaves a folder for edad_jax.export.runtime: eight bits, only the words that the training
-split uses, word vectors of lower rank, half of the extension's units. compression.md and .png have
-size, time of a row of 128 pieces on one core, and entity F1 on the test split.
+Each way leaves a folder for edad_jax.runtime: eight bits, only the words that the training split
+uses, word vectors of lower rank, half of the extension's units. compression.md and .png have size,
+time of a row of 128 pieces on one core, and entity F1 on the test split.
 """
 
 from pathlib import Path

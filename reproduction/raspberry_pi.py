@@ -24,7 +24,7 @@ from edad_jax.report.tables import markdown_table
 from edad_jax.tasks.answer_scores import answer_scores
 from edad_jax.tasks.data.questions import Question, read_questions
 from edad_jax.tasks.data.splits import choose
-from edad_jax.tasks.exported import open_reader, reading_of_run
+from edad_jax.tasks.exported import open_answerer, reading_of_run
 from reproduction.cells import Cell, check_command, run_cells, show_commands
 from reproduction.output import keep_other
 
@@ -207,7 +207,7 @@ class _Settings(NamedTuple):
     """How the models were tuned, and so how they are asked."""
 
     data: dict[str, Any]  # of read_questions: another seed would ask what was trained on
-    search: dict[str, Any]  # of open_reader: the windows that the models know
+    search: dict[str, Any]  # of open_answerer: the windows that the models know
 
 
 def _settings(plan: PiPlan, folder: Path) -> _Settings:
@@ -221,8 +221,8 @@ def _settings(plan: PiPlan, folder: Path) -> _Settings:
         {
             "max_length": config["max_length"],
             "overlap": config["overlap"],
-            "longest_question": config["max_query"],
-            "longest_answer": config["longest_answer"],
+            "max_query_length": config["max_query"],
+            "max_answer_length": config["longest_answer"],
         },
     )
 
@@ -236,7 +236,7 @@ def _ask(
     progress: bool,
 ) -> dict[str, Any]:
     """Returns the scores of an exported model, and the seconds that it took, one by one."""
-    reader = open_reader(exported, threads=threads, **search)
+    reader = open_answerer(exported, threads=threads, **search)
     next(reader([(asked[0].question, asked[0].context)]))
     answers, start = [], time.perf_counter()
     for question in tqdm(asked, desc=exported.name, unit="question", disable=not progress):
