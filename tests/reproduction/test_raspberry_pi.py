@@ -8,11 +8,11 @@ import pytest
 
 from configs import squad
 from edad_jax.export import formats
-from edad_jax.tasks.exported import open_reader
+from edad_jax.tasks.exported import open_answerer
 from reproduction import raspberry_pi as reproduce_pi_module
 from reproduction.raspberry_pi import _settings, plan_pi, reproduce_pi
-from tests.export.test_formats import save
 from tests.test_launch import assert_dies
+from tests.tiny_exports import tiny_model
 from tests.tiny_run import run_command, write_teacher
 from tests.tiny_tasks import write_questions
 from tests.tiny_text import write_tokenizer
@@ -20,7 +20,7 @@ from tests.tiny_text import write_tokenizer
 
 def test_models_that_answer_are_asked_and_others_are_tuned_first(tmp_path):
     tokenizer = write_tokenizer(tmp_path / "tokenizer")
-    answering = str(save(tmp_path / "answering", tokenizer, "answering"))
+    answering = tiny_model(tmp_path / "answering", tokenizer, "answering")
     plain = str(write_teacher(tmp_path / "plain"))
     plan = plan_pi({"a": answering, "b": plain}, "/squad", "/cells", ("--config.epochs=1",))
     assert plan.models == {"a": answering, "b": "/cells/squad-b/model"}
@@ -57,7 +57,7 @@ def test_a_student_with_other_pieces_has_no_soft_labels(tmp_path, caplog):
 
 def test_every_model_is_scored_and_timed_in_both_kinds_of_numbers(tmp_path):
     tokenizer = write_tokenizer(tmp_path / "tokenizer")
-    model = str(save(tmp_path / "model", tokenizer, "answering"))
+    model = tiny_model(tmp_path / "model", tokenizer, "answering")
     questions = write_questions(tmp_path / "squad.json")
     written = reproduce_pi(
         {"tiny": model},
@@ -100,9 +100,9 @@ def test_models_are_asked_as_they_were_tuned(tmp_path):
     settings = _settings(plan, tmp_path)
     assert settings.data == {"encoding": "cp949", "seed": 3, "dataset_config": ""}
     tokenizer = write_tokenizer(tmp_path / "tokenizer")
-    model = formats.load(str(save(tmp_path / "model", tokenizer, "answering")))
-    reader = open_reader(formats.export(model, "onnx", tmp_path / "onnx"), **settings.search)
-    assert (reader.max_length, reader.longest_question, reader.longest_answer) == (16, 12, 5)
+    model = formats.load(tiny_model(tmp_path / "model", tokenizer, "answering"))
+    reader = open_answerer(formats.export(model, "onnx", tmp_path / "onnx"), **settings.search)
+    assert (reader.max_length, reader.max_query_length, reader.max_answer_length) == (16, 12, 5)
 
 
 class Told(list):
@@ -119,11 +119,11 @@ def test_korquads_scoring_selects_epochs_and_counts_answers(tmp_path, monkeypatc
     (cell,) = plan_pi({"b": plain}, "/squad", "/cells", scoring="korquad").cells
     assert "--config.scoring=korquad" in cell.words
     tokenizer = write_tokenizer(tmp_path / "tokenizer")
-    model = str(save(tmp_path / "model", tokenizer, "answering"))
+    model = tiny_model(tmp_path / "model", tokenizer, "answering")
     answer = [SimpleNamespace(text="prot")]  # four of the seven letters of "protein"
     monkeypatch.setattr(
         reproduce_pi_module,
-        "open_reader",
+        "open_answerer",
         lambda *_, **__: Told(answer),
     )
     places = {"root": tmp_path, "workdir": tmp_path / "work", "out": tmp_path / "out"}
