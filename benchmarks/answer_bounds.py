@@ -36,15 +36,15 @@ def main():
         questions,
         load_tokenizer(TOKENIZER.value, option="--tokenizer=/a/local/folder"),
         max_length=config.max_length,
-        max_query=config.max_query,
+        max_query_length=config.max_query,
         overlap=config.overlap,
     )
     found = best_answers(
         questions,
         rows,
         [_right_logits(*row) for row in zip(rows.ids, rows.labels, strict=True)],
-        considered=config.n_best,
-        longest_answer=config.longest_answer,
+        n_best=config.n_best,
+        max_answer_length=config.longest_answer,
     )
     scores = answer_scores(found, [each.gold_texts for each in questions], SCORING.value)
     print(report.summary())

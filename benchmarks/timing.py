@@ -55,10 +55,10 @@ def main() -> None:
 
 
 def _open_onnx(job):
-    from edad_jax.runtime.models import Reader, open_model
+    from edad_jax.runtime.models import QuestionAnswerer, open_model
 
     model = open_model(job["source"], threads=job["threads"])
-    sample = ("Who?", "One sentence.") if isinstance(model, Reader) else "One sentence."
+    sample = ("Who?", "One sentence.") if isinstance(model, QuestionAnswerer) else "One sentence."
     names = [output.name for output in model.session.get_outputs()]
 
     def run(ids, mask):

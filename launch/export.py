@@ -6,8 +6,8 @@ r"""Writes a trained model in the format that something else reads.
     python launch/export.py --model runs/ner/model --format onnx-int8 --out runs/ner/static \
         --calibrate /data/ner/NCBI-disease-IOB --data /data/ner/NCBI-disease-IOB
 
-onnx, onnx-int8: a folder for edad_jax.export.runtime, or for onnxruntime anywhere. stablehlo: one
-program for CPU, CUDA and TPU, read by jax.export. hf: Hugging Face layout. Takes encoders and
+onnx, onnx-int8: a folder for python -m edad_jax.runtime, or for onnxruntime anywhere. stablehlo:
+one program for CPU, CUDA and TPU, read by jax.export. hf: Hugging Face layout. Takes encoders and
 fine-tuned models, students and teachers, ours and any BERT.
 """
 
@@ -16,7 +16,6 @@ from pathlib import Path
 from absl import flags
 
 from edad_jax.command import run_command
-from edad_jax.tasks import exported
 
 MODEL = flags.DEFINE_string("model", None, "Folder or hub id of the trained model.")
 FORMAT = flags.DEFINE_enum("format", None, ["hf", "onnx", "onnx-int8", "stablehlo"], "What for.")
@@ -63,6 +62,8 @@ def main():
             raise ValueError(f"--{flag.name} is for --format={expected}, got {FORMAT.value}")
     from edad_jax.export import formats
 
+    if CALIBRATE.value or DATA.value:
+        from edad_jax.tasks import exported
     if PUSH.value:
         from edad_jax.export import hub
 
@@ -94,9 +95,7 @@ def main():
         difference = check.largest_difference(model, FORMAT.value, out, rows=ROWS.value)
         print(f"largest difference from Flax on {ROWS.value:,} random rows: {difference:.2e}")
     if DATA.value:
-        from edad_jax.tasks.exported import scores_of_both
-
-        scores = scores_of_both(
+        scores = exported.scores_of_both(
             model,
             out,
             DATA.value,

@@ -24,7 +24,7 @@ from edad_jax.report.tables import markdown_table
 from edad_jax.tasks.answer_scores import answer_scores
 from edad_jax.tasks.data.questions import Question, read_questions
 from edad_jax.tasks.data.splits import choose
-from edad_jax.tasks.exported import open_reader, reading_of_run
+from edad_jax.tasks.exported import open_answerer, reading_of_run
 from reproduction.cells import make_cell
 from reproduction.table import Options, Plan, Report, TableRun
 
@@ -157,7 +157,7 @@ class Settings(NamedTuple):
     """How the models were tuned, and so how they are asked."""
 
     data: dict[str, Any]  # of read_questions: another seed would ask what was trained on
-    search: dict[str, Any]  # of open_reader: the windows that the models know
+    search: dict[str, Any]  # of open_answerer: the windows that the models know
 
 
 def read_settings(plan: PiPlan, folder: Path) -> Settings:
@@ -171,8 +171,8 @@ def read_settings(plan: PiPlan, folder: Path) -> Settings:
         {
             "max_length": config["max_length"],
             "overlap": config["overlap"],
-            "longest_question": config["max_query"],
-            "longest_answer": config["longest_answer"],
+            "max_query_length": config["max_query"],
+            "max_answer_length": config["longest_answer"],
         },
     )
 
@@ -181,11 +181,11 @@ def _ask(
     exported: Path, asked: Sequence[Question], scoring: str, search: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Returns the scores of an exported model, and the seconds that it took, one by one."""
-    reader = open_reader(exported, **search)
-    next(reader([(asked[0].question, asked[0].context)]))
+    answerer = open_answerer(exported, **search)
+    next(answerer([(asked[0].question, asked[0].context)]))
     answers, start = [], time.perf_counter()
     for question in tqdm(asked, desc=exported.name, unit="question"):
-        best = next(reader([(question.question, question.context)]))
+        best = next(answerer([(question.question, question.context)]))
         answers.append(best[0].text if best else "")
     seconds = time.perf_counter() - start
     scores = answer_scores(answers, [question.gold_texts for question in asked], scoring)
@@ -194,7 +194,7 @@ def _ask(
         "f1": scores["f1"],
         "seconds": seconds,
         "file_mb": (exported / "model.onnx").stat().st_size / 1e6,
-        "window": reader.max_length,
+        "window": answerer.max_length,
     }
 
 

@@ -46,6 +46,14 @@ def forget_programs():
     gc.collect()
 
 
+@pytest.fixture(scope="session")
+def tokenizer_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns the folder of a tiny tokenizer; tests read it and change nothing."""
+    from tests.tiny_text import write_tokenizer
+
+    return write_tokenizer(tmp_path_factory.mktemp("session") / "tokenizer")
+
+
 @pytest.fixture
 def figures(monkeypatch: pytest.MonkeyPatch) -> list:
     """Returns the figures that are saved, to look at what is drawn."""

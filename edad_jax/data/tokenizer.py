@@ -8,18 +8,32 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tokenizers import Tokenizer, normalizers
+
 from edad_jax.data.text.hub import is_hub_reachable
-from edad_jax.files import replaced_folder
+from edad_jax.files import read_json_or_none, replaced_folder
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
+
+SPECIAL_TOKENS = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+_COMPOSING = [normalizers.NFC, normalizers.BertNormalizer]
+# Class that a folder names -> class that reads it.
+_OWN_CLASSES = {
+    "BertTokenizer": "BertTokenizer",
+    "BertTokenizerFast": "BertTokenizer",
+    "PreTrainedTokenizerFast": "PreTrainedTokenizerFast",
+}
 
 
 def load_tokenizer(
     path_or_hub_id: str | Path, *, option: str = "--config.teacher.checkpoint=/a/local/folder"
 ) -> PreTrainedTokenizerFast:
     """Returns the tokenizer of a local folder or of a hub id; it is of the BERT WordPiece kind.
+
+    "[SEP]" and "[MASK]" in a text are plain text to it, as in pretraining (`data.pieces`). Texts
+    are to be composed (NFC) before it reads them: what makes an exported tokenizer do so itself
+    (`composing`) is taken off, so that a tokenizer is the same before and after its export.
 
     Args:
       path_or_hub_id: a folder with vocab.txt or tokenizer.json, or an id such as
@@ -41,10 +55,9 @@ def load_tokenizer(
         raise ValueError(
             f"{source} has neither vocab.txt nor tokenizer.json; give a tokenizer: {option}"
         )
-    load = transformers.AutoTokenizer.from_pretrained
-    if is_folder and _names_bert_tokenizer(source):
-        # AutoTokenizer would ask whether to run the torch code that lies beside our models.
-        load = transformers.BertTokenizer.from_pretrained
+    # AutoTokenizer would ask whether to run the torch code that lies beside our models.
+    named = _named_class(source) if is_folder else None
+    load = getattr(transformers, _OWN_CLASSES.get(named, "AutoTokenizer")).from_pretrained
     try:
         tokenizer = load(source, local_files_only=True)
     except Exception as error:
@@ -62,18 +75,28 @@ def load_tokenizer(
                 f"the tokenizer {source} cannot be loaded from the hub ({second}); give a local "
                 f"folder: {option}"
             ) from second
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    parts = getattr(backend, "normalizer", None)
+    if isinstance(parts, normalizers.Sequence) and [type(part) for part in parts] == _COMPOSING:
+        backend.normalizer = parts[1]
     check_kind(tokenizer, source)
+    tokenizer.split_special_tokens = True
     return tokenizer
 
 
-def _names_bert_tokenizer(folder: str) -> bool:
-    """Returns whether the folder's tokenizer_config.json says that it is a BERT tokenizer."""
-    try:
-        with open(os.path.join(folder, "tokenizer_config.json"), encoding="utf-8") as file:
-            name = json.load(file).get("tokenizer_class")
-    except (OSError, ValueError, AttributeError):
-        return False
-    return name in ("BertTokenizer", "BertTokenizerFast")
+def _named_class(folder: str) -> str | None:
+    """Returns what tokenizer_config.json says that the tokenizer is; vocab.txt alone is BERT's."""
+    config = read_json_or_none(os.path.join(folder, "tokenizer_config.json"))
+    is_alone = not os.path.exists(os.path.join(folder, "tokenizer.json"))
+    default = "BertTokenizer" if is_alone else None
+    return config.get("tokenizer_class", default) if isinstance(config, dict) else default
+
+
+def composing(backend: Tokenizer) -> Tokenizer:
+    """Returns a copy of a tokenizer that composes (NFC) whatever text it is given."""
+    copy = Tokenizer.from_str(backend.to_str())
+    copy.normalizer = normalizers.Sequence([normalizers.NFC(), copy.normalizer])
+    return copy
 
 
 def check_kind(tokenizer: PreTrainedTokenizerFast, source: str) -> None:
@@ -96,11 +119,7 @@ def check_kind(tokenizer: PreTrainedTokenizerFast, source: str) -> None:
         )
     if not description["normalizer"]["clean_text"]:
         raise ValueError(f"{source}: got clean_text=false, expected true, as in BERT")
-    missing = [
-        name
-        for name in ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
-        if getattr(tokenizer, f"{name}_id") is None
-    ]
+    missing = [name for name in SPECIAL_TOKENS if getattr(tokenizer, f"{name}_id") is None]
     if missing:
         raise ValueError(f"{source}: the tokenizer lacks {', '.join(missing)}")
     ids = sorted(backend.get_vocab(with_added_tokens=True).values())
@@ -142,10 +161,7 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, vocabulary: list[str], ou
     description["truncation"] = description["padding"] = None
     description["model"]["vocab"] = {piece: number for number, piece in enumerate(vocabulary)}
     normalizer = description["normalizer"]
-    specials = {
-        name: getattr(tokenizer, name)
-        for name in ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
-    }
+    specials = {name: getattr(tokenizer, name) for name in SPECIAL_TOKENS}
     with replaced_folder(out) as beside:
         tokenizer.save_pretrained(beside)
         config = json.loads((beside / "tokenizer_config.json").read_text()) | {

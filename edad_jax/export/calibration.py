@@ -5,6 +5,7 @@ Without it a step is 1/255 of the range of what a layer is given, row by row and
 With it the range is that of the calibration texts; what lies beyond is cut off.
 """
 
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
@@ -52,7 +53,8 @@ def measure_ranges(
     names = [output.name for output in session.get_outputs()]
     tokenizer = load_tokenizer(model.source, option="--model=DIR")
     longest = min(LONGEST, model.config.base.max_position_embeddings)
-    rows = tokenizer(list(texts), truncation=True, max_length=longest)["input_ids"]
+    composed = [unicodedata.normalize("NFC", text) for text in texts]
+    rows = tokenizer(composed, truncation=True, max_length=longest)["input_ids"]
     found = {name: [] for name in names}
     for row in rows:
         ids = np.array([row], np.int64)

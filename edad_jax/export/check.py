@@ -44,7 +44,7 @@ def largest_difference(
     limit = min(512, model.config.base.max_position_embeddings)
     lengths = np.sort(random.integers(1, limit + 1, rows))
     trained = compiled(model)
-    exported = _open(model, format_name, Path(folder))
+    exported = open_export(model, format_name, Path(folder))
     largest = 0.0
     bar = tqdm(total=rows, unit="row", desc="comparing", disable=not progress)
     for start in range(0, rows, batch_size):
@@ -84,7 +84,7 @@ def compiled(model: formats.Model) -> Callable[..., Any]:
     return lambda *inputs: forward(params, *inputs)
 
 
-def _open(model: formats.Model, format_name: str, folder: Path) -> Callable[..., Any]:
+def open_export(model: formats.Model, format_name: str, folder: Path) -> Callable[..., Any]:
     """Returns the exported model as a function of ids, mask and segments.
 
     An ONNX file reads rows up to the end of the longest, and gives as much of them.

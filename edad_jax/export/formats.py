@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A trained model in the format that someone asks for, as a folder of its own."""
 
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +11,7 @@ import jax.numpy as jnp
 from edad_jax.data.tokenizer import load_tokenizer
 from edad_jax.export import huggingface, onnx
 from edad_jax.export.card import ModelCard
-from edad_jax.files import replaced_folder
+from edad_jax.files import file_checksum, replaced_folder
 from edad_jax.models import pretrained
 from edad_jax.models.config import ExBertConfig
 from edad_jax.models.exbert import ExBert
@@ -85,16 +83,15 @@ def export(
         return huggingface.save_model(
             out, model.params, model.config, folder, card=card, task=model.task
         )
+    load_tokenizer(folder, option="--model=DIR")  # raises for one that the runtime cannot read
     values = huggingface.config_json(model.params, model.config, folder, model.task)
     values.pop("auto_map", None)  # this folder has no torch code
     values["hidden_size"] = model.config.base.hidden_size  # the runtime's word; DistilBERT says dim
     with replaced_folder(out) as beside:
         huggingface.copy_tokenizer(folder, beside)
-        tokenizer = beside / "tokenizer.json"
-        load_tokenizer(str(folder)).backend_tokenizer.save(str(tokenizer))
         # Other models' tokenizers may have as many pieces: the runtime compares this.
-        values["tokenizer_sha256"] = hashlib.sha256(tokenizer.read_bytes()).hexdigest()
-        (beside / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        values["tokenizer_sha256"] = file_checksum(beside / "tokenizer.json")
+        huggingface.write_config(beside / "config.json", values)
         if format_name == "stablehlo":
             (beside / STABLEHLO_FILE).write_bytes(_stablehlo(model))
         else:

@@ -16,8 +16,8 @@ and Arm), and they are chosen by measurement rather than left to its quantiser a
                             given zeros, as the quantiser writes them, it corrects for them at
                             every call. Unsigned weights run without VNNI's and AMX's instructions.
     MatMulIntegerToFloat    the same for an input whose range was measured beforehand.
-    MultiHeadAttention      without a mask, since only then it goes through the keys in pieces that
-                            stay in the cache ("flash"); see `onnx._attend_in_pieces`.
+    MultiHeadAttention      without a mask, since only then it goes through the keys in parts that
+                            stay in the cache ("flash"); see `attention.AttentionInParts`.
 """
 
 import hashlib

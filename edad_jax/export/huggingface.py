@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A trained model as a directory that Hugging Face tools load, and back.
+"""A trained model as a directory that Hugging Face tools load.
 
 Without extension blocks the model is an ordinary BERT, DistilBERT or ALBERT, as its sizes say:
 `models/config_json.py`. With them the directory brings its torch code along,
@@ -18,9 +18,11 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
 
+from edad_jax.data.tokenizer import SPECIAL_TOKENS, composing, load_tokenizer
 from edad_jax.export.card import ModelCard, readme
-from edad_jax.files import replaced_folder
+from edad_jax.files import read_json, replaced_folder
 from edad_jax.models.config import ExBertConfig
 from edad_jax.models.config_json import sizes_json
 from edad_jax.models.convert import check_vocabulary, to_torch_names
@@ -83,7 +85,7 @@ def save_model(
     )
     tensors = to_torch_names(params, config, **classes)
     with replaced_folder(directory) as beside:
-        _write_json(beside / "config.json", values)
+        write_config(beside / "config.json", values)
         _write_tensors(beside / "model.safetensors", tensors)
         copy_tokenizer(tokenizer_dir, beside)
         (beside / "README.md").write_text(readme(card, config, task), encoding="utf-8")
@@ -156,15 +158,25 @@ def _check_tokenizer(tokenizer_dir, config):
 
 
 def copy_tokenizer(tokenizer_dir: Path, directory: Path) -> None:
-    """Copies a tokenizer's files into a model's folder."""
+    """Copies a tokenizer's files into a model's folder; AutoTokenizer gives the ids of training.
+
+    Training reads composed text (NFC), so the tokenizer.json here composes. Of a BertTokenizer
+    transformers 5 makes the normaliser anew from tokenizer_config.json, which has no word for
+    that; the class named instead takes tokenizer.json as it is.
+    """
     for name in TOKENIZER_FILES:
         if (tokenizer_dir / name).is_file():
             shutil.copyfile(tokenizer_dir / name, directory / name)
-    # AutoTokenizer knows no tokenizer for the model type "exbert", unless it is named.
-    path = directory / "tokenizer_config.json"
-    values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if "tokenizer_class" not in values:
-        _write_json(path, {**values, "tokenizer_class": "BertTokenizer"})
+    path = directory / "tokenizer.json"
+    if path.is_file() and not isinstance(Tokenizer.from_file(str(path)).model, WordPiece):
+        return  # no BERT's: nothing here reads it
+    tokenizer = load_tokenizer(tokenizer_dir)
+    composing(tokenizer.backend_tokenizer).save(str(path))
+    config = directory / "tokenizer_config.json"
+    values = read_json(config, expected="a tokenizer's settings") if config.is_file() else {}
+    specials = {name: getattr(tokenizer, name) for name in SPECIAL_TOKENS}
+    values = specials | values | {"model_input_names": tokenizer.model_input_names}
+    write_config(config, values | {"tokenizer_class": "PreTrainedTokenizerFast"})
 
 
 def _write_tensors(path, tensors):
@@ -175,5 +187,6 @@ def _write_tensors(path, tensors):
     shutil.copymode(path.with_name("config.json"), path)  # safetensors makes it private
 
 
-def _write_json(path, values):
+def write_config(path: Path, values: Mapping[str, Any]) -> None:
+    """Writes a JSON file as Hugging Face's libraries do."""
     path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -3,7 +3,7 @@
 
     input_ids, attention_mask, token_type_ids   int64 [batch, length], both free
     logits                                      float32, of a tagger or classifier
-    start_logits, end_logits                    float32, of a reader
+    start_logits, end_logits                    float32, of a question answerer
     last_hidden_state, pooler_output            float32, of an encoder
 
 Three things are done here once that the training code does at every call: queries, keys and values
@@ -15,20 +15,18 @@ stored once, so that the one block of an ALBERT is. See `graph` for what eight b
 does not read it.
 """
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto
 
-from edad_jax.export.graph import CONTRIB, Graph, as_float
-from edad_jax.models.bert import PADDING_SCORE
+from edad_jax.export.attention import Attention, AttentionInParts
+from edad_jax.export.graph import Graph, as_float
 from edad_jax.models.config import ExBertConfig
 from edad_jax.models.task import Task
-
-_COLUMNS = 16  # eight-bit products of so many columns, or multiples, have no slow remainder
 
 
 def write_onnx(
@@ -107,10 +105,9 @@ def build_onnx(
 
 def _encode(graph, config, params, word_rank):
     base = params["base"]
-    extension = params.get("extension", {})
     table_vd = as_float(base["embeddings"]["word"]["embedding"])
     if config.extension_vocab_size:
-        table_vd = np.concatenate([table_vd, as_float(extension["word"]["embedding"])])
+        table_vd = np.concatenate([table_vd, as_float(params["extension"]["word"]["embedding"])])
     if word_rank:
         if not 0 < word_rank < min(table_vd.shape):
             raise ValueError(f"got word_rank={word_rank}, expected less than {min(table_vd.shape)}")
@@ -132,9 +129,9 @@ def _encode(graph, config, params, word_rank):
         hidden = graph.linear(
             hidden, projection["kernel"], projection["bias"], "embeddings.projection"
         )
-    padding = _Padding(graph)
+    attention = AttentionInParts(graph) if graph.int8 else Attention(graph)
     for layer in range(config.base.num_hidden_layers):
-        hidden = _layer(graph, config, base, extension, layer, hidden, padding)
+        hidden = _layer(graph, attention, config, params, layer, hidden)
     return hidden
 
 
@@ -147,125 +144,39 @@ def _positions(graph, embeddings):
     return graph.add("Slice", table, start, length, axis)
 
 
-class _Padding:
-    """What padding adds to the attention's scores: a large negative number."""
-
-    def __init__(self, graph: Graph):
-        one = graph.constant(np.array(1, np.int64), "one")
-        is_padding = graph.add(
-            "Cast", graph.add("Sub", one, "attention_mask"), to=TensorProto.FLOAT
-        )
-        score = graph.constant(np.array(PADDING_SCORE, np.float32), "padding")
-        self._graph = graph
-        self._scores_bt = graph.add("Mul", is_padding, score)
-        self._made: dict[tuple, str] = {}
-
-    def for_scores(self) -> str:
-        """Returns [batch, 1, 1, length], to be added to scores."""
-        return self._unsqueezed(1, 2)
-
-    def for_keys(self, heads: int, size: int) -> str:
-        """Returns [batch, length, heads * size], to be added to keys: each head's last number."""
-        if (heads, size) not in self._made:
-            last = np.tile(np.arange(size) == size - 1, heads).astype(np.float32)
-            constant = self._graph.constant(last, "last")
-            added = self._graph.add("Mul", self._unsqueezed(2), constant)
-            self._made[heads, size] = added
-        return self._made[heads, size]
-
-    def _unsqueezed(self, *axes):
-        if axes not in self._made:
-            constant = self._graph.constant(np.array(axes, np.int64), "axes")
-            self._made[axes] = self._graph.add("Unsqueeze", self._scores_bt, constant)
-        return self._made[axes]
-
-
-def _layer(graph, config, base, extension, layer, hidden, padding):
-    sizes = config.base
-    block = base[f"layers_{0 if sizes.shares_layers else layer}"]
-    blocks = [("base", block, sizes.hidden_size, sizes.num_attention_heads)]
+def _layer(graph, attention, config, params, layer, hidden):
+    """Adds a layer: its block and, where there is one, the extension's with the gate between."""
+    base, number = params["base"], 0 if config.base.shares_layers else layer
+    blocks = {"base": (base[f"layers_{number}"], config.base)}
     if config.extension:
-        blocks.append(
-            (
-                "extension",
-                extension[f"layers_{layer}"],
-                config.extension.hidden_size,
-                config.extension.num_attention_heads,
-            )
-        )
-    kernels, biases = [], []
-    for _, block, width, heads in blocks:
-        for name in ("query", "key", "value"):
-            kernel = as_float(block["attention"][name]["kernel"])
-            bias = as_float(block["attention"][name]["bias"])
-            if name == "query":
-                scale = np.float32((width // heads) ** -0.5)
-                kernel, bias = kernel * scale, bias * scale
-            if name != "value" and graph.int8:
-                kernel = _with_last(kernel, heads, 0.0)
-                bias = _with_last(bias, heads, 1.0 if name == "query" else 0.0)
-            kernels.append(kernel)
-            biases.append(bias)
+        blocks["extension"] = (params["extension"][f"layers_{layer}"], config.extension)
+    weights = [
+        part
+        for block, sizes in blocks.values()
+        for part in attention.weights(block["attention"], sizes)
+    ]
     if config.extension:
-        gate = extension[f"gates_{layer}"]
-        kernels.append(as_float(gate["kernel"]))
-        biases.append(as_float(gate["bias"]))
-    rest = -sum(map(len, biases)) % _COLUMNS
-    if graph.int8 and rest:
-        kernels.append(np.zeros((sizes.hidden_size, rest), np.float32))
-        biases.append(np.zeros(rest, np.float32))
+        gate = params["extension"][f"gates_{layer}"]
+        weights.append((as_float(gate["kernel"]), as_float(gate["bias"])))
+    rest = -sum(len(bias) for _, bias in weights) % attention.columns
+    if rest:
+        width = config.base.hidden_size
+        weights.append((np.zeros((width, rest), np.float32), np.zeros(rest, np.float32)))
+    kernels, biases = zip(*weights, strict=True)
     joint = graph.linear(hidden, np.concatenate(kernels, 1), np.concatenate(biases), f"{layer}.qkv")
     widths = graph.constant(np.array([len(bias) for bias in biases], np.int64), "widths")
-    parts = graph.add("Split", joint, widths, outputs=len(biases), axis=-1)
-    attend = _attend_in_pieces if graph.int8 else _attend
+    parts = iter(graph.add("Split", joint, widths, outputs=len(biases), axis=-1))
     outputs = []
-    for place, (name, block, width, heads) in enumerate(blocks):
-        context = attend(graph, parts[3 * place : 3 * place + 3], width, heads, padding)
-        outputs.append(_after_attention(graph, block, context, hidden, sizes, f"{layer}.{name}"))
+    for name, (block, sizes) in blocks.items():
+        context = attention.add(*itertools.islice(parts, 3), sizes)
+        outputs.append(
+            _after_attention(graph, block, context, hidden, config.base, f"{layer}.{name}")
+        )
     if not config.extension:
         return outputs[0]
-    share = graph.add("Sigmoid", parts[3 * len(blocks)])
+    share = graph.add("Sigmoid", next(parts))
     difference = graph.add("Sub", outputs[0], outputs[1])
     return graph.add("Add", outputs[1], graph.add("Mul", share, difference))
-
-
-def _with_last(values, heads, last):
-    """Returns [..., heads * size] with one more number after those of each head."""
-    split = values.reshape(*values.shape[:-1], heads, -1)
-    added = np.full((*split.shape[:-1], 1), last, np.float32)
-    return np.concatenate([split, added], -1).reshape(*values.shape[:-1], -1)
-
-
-def _attend(graph, query_key_value, width, heads, padding):
-    """Adds attention in ONNX's own nodes.
-
-    onnxruntime 1.31 leaves them as they are, here and in graphs without extension: its `Attention`
-    is not made of them. Of a whole float32 graph it joins each Gelu with its bias, and no more.
-    """
-    shape = graph.constant(np.array([0, 0, heads, width // heads], np.int64), "heads")
-    query, key, value = (
-        graph.add("Transpose", graph.add("Reshape", part, shape), perm=axes)
-        for part, axes in zip(
-            query_key_value, ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3]), strict=True
-        )
-    )
-    scores = graph.add("Add", graph.add("MatMul", query, key), padding.for_scores())
-    context = graph.add("MatMul", graph.add("Softmax", scores, axis=-1), value)
-    context = graph.add("Transpose", context, perm=[0, 2, 1, 3])
-    return graph.add("Reshape", context, graph.constant(np.array([0, 0, width], np.int64), "joint"))
-
-
-def _attend_in_pieces(graph, query_key_value, width, heads, padding):
-    """Adds attention that reads the keys piece by piece, so that scores are never stored.
-
-    onnxruntime does so only where there is no mask. Padding is in the keys instead: their heads
-    have one more number, 0 or the score of padding, and those of the queries a 1 (`_with_last`).
-    """
-    query, key, value = query_key_value
-    key = graph.add("Add", key, padding.for_keys(heads, width // heads + 1))
-    return graph.add(
-        "MultiHeadAttention", query, key, value, num_heads=heads, scale=1.0, domain=CONTRIB
-    )
 
 
 def _after_attention(graph, block, context, hidden, sizes, name):

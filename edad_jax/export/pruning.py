@@ -7,6 +7,8 @@ extension's feed-forward units that weigh least can go too.
 """
 
 import dataclasses
+import itertools
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -43,7 +45,8 @@ def prune_vocabulary(
             f"{model.config.vocab_size:,}"
         )
     uses = np.zeros(len(pieces), np.int64)
-    for some in _batches(texts, 1_000):
+    composed = (unicodedata.normalize("NFC", text) for text in texts)
+    while some := list(itertools.islice(composed, 1_000)):
         for ids in tokenizer(some, add_special_tokens=False)["input_ids"]:
             np.add.at(uses, ids, 1)
     stays = uses >= fewest_uses
@@ -93,15 +96,3 @@ def prune_extension(model: Model, share: float) -> Model:
     extension = dataclasses.replace(model.config.extension, intermediate_size=left)
     config = dataclasses.replace(model.config, extension=extension)
     return Model(model.source, config, params, model.task)
-
-
-def _batches(texts, size):
-    """Yields lists of texts; `itertools.batched` is younger than the oldest Python we support."""
-    some = []
-    for text in texts:
-        some.append(text)
-        if len(some) == size:
-            yield some
-            some = []
-    if some:
-        yield some

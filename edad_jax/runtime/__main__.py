@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO
 
-from edad_jax.runtime.models import Reader, as_json, open_model
+from edad_jax.runtime.models import QuestionAnswerer, as_json, open_model
 
 
 class Progress:
@@ -82,13 +82,13 @@ def _read_pairs(lines, problems):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Reads texts from standard input, one on each line, and writes a JSON line for each.
 
-    A Reader's lines are JSON themselves: {"question": ..., "context": ...}. Lines are read in
-    chunks; at a terminal, or with --each-line, one by one. What is written is UTF-8, whatever the
-    locale. Whoever reads it may stop at any time, as `head` does.
+    Lines for a model that answers questions are JSON: {"question": ..., "context": ...}. Lines are
+    read in chunks; at a terminal, or with --each-line, one by one. What is written is UTF-8,
+    whatever the locale. Whoever reads it may stop at any time, as `head` does.
 
     Raises:
-      SystemExit: the model cannot be opened, a Reader's line is not as above, or what is written
-        is no longer read.
+      SystemExit: the model cannot be opened, a line is not as above, or what is written is no
+        longer read.
     """
     parser = argparse.ArgumentParser(
         prog="python -m edad_jax.runtime",
@@ -118,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     progress, sizes = Progress(size_of(sys.stdin.buffer)), deque()
     texts, problems = read_lines(sys.stdin.buffer, sizes), []
     sys.stdout.reconfigure(encoding="utf-8", newline="\n")
-    items = _read_pairs(texts, problems) if isinstance(model, Reader) else texts
+    items = _read_pairs(texts, problems) if isinstance(model, QuestionAnswerer) else texts
     if options.each_line or sys.stdin.isatty():
         results = itertools.chain.from_iterable(model([item]) for item in items)
     else:

@@ -11,7 +11,7 @@ import numpy as np
 
 from edad_jax.runtime import windows
 
-CONSIDERED = 20  # starts, ends and answers of a window, as in BERT's code
+N_BEST = 20  # starts, ends and answers of a window, as in BERT's code
 
 
 class Candidate(NamedTuple):
@@ -27,7 +27,7 @@ def lay_out(
     context_pieces: int,
     *,
     max_length: int,
-    max_query: int,
+    max_query_length: int,
     overlap: int,
 ) -> tuple[Sequence[int], list[windows.Window]]:
     """Returns the question's pieces that are read, and the windows of the context.
@@ -38,20 +38,20 @@ def lay_out(
       question: its pieces.
       context_pieces: how many the context has.
       max_length: pieces that the net reads at once.
-      max_query: pieces of a question at most; in short windows it gets half of them.
+      max_query_length: pieces of a question at most; in short windows it gets half of them.
       overlap: pieces that neighbours share; half a window at most.
     """
-    question = question[: min(max_query, (max_length - 3) // 2)]
+    question = question[: min(max_query_length, (max_length - 3) // 2)]
     room = max_length - 3 - len(question)
-    return question, list(windows.cut(0, context_pieces, room, min(overlap, room // 2)))
+    return question, list(windows.split_windows(0, context_pieces, room, min(overlap, room // 2)))
 
 
 def find_answers(
     judged: Iterable[tuple[windows.Window, np.ndarray, np.ndarray]],
     context: windows.Pieces,
     *,
-    considered: int,
-    longest_answer: int,
+    n_best: int,
+    max_answer_length: int,
     most: int,
 ) -> list[Candidate]:
     """Returns what may be the answer, likeliest first; nothing only where there are no pieces.
@@ -62,16 +62,16 @@ def find_answers(
     Args:
       judged: windows, each with the logits of starts and of ends [pieces] within it.
       context: the pieces of the context.
-      considered: likeliest starts, and ends, of a window that are tried with each other.
-      longest_answer: pieces of an answer at most.
+      n_best: likeliest starts, and ends, of a window that are tried with each other.
+      max_answer_length: pieces of an answer at most.
       most: how many to return at most.
     """
     judged = list(judged)
     found = []  # of each window: scores, first characters, characters after the last
     for window, starts, ends in judged:
-        firsts, lasts = (np.argsort(-each)[:considered] for each in (starts, ends))
+        firsts, lasts = (np.argsort(-each)[:n_best] for each in (starts, ends))
         length = lasts[None, :] - firsts[:, None]
-        rows, columns = np.nonzero((length >= 0) & (length < longest_answer))
+        rows, columns = np.nonzero((length >= 0) & (length < max_answer_length))
         firsts, lasts = firsts[rows], lasts[columns]
         found.append(
             (
@@ -84,9 +84,9 @@ def find_answers(
         return []
     scores, starts, ends = (np.concatenate(column) for column in zip(*found, strict=True))
     longest = max(len(logits) for _, logits, _ in judged)
-    if not len(scores) and considered < longest:
+    if not len(scores) and n_best < longest:
         return find_answers(
-            judged, context, considered=longest, longest_answer=longest_answer, most=most
+            judged, context, n_best=longest, max_answer_length=max_answer_length, most=most
         )
     best: dict[tuple[int, int], float] = {}
     for index in np.lexsort((ends, starts, scores))[::-1]:

@@ -24,7 +24,7 @@ class Limits:
     gather_seconds: float = 0.002  # how long a request waits for others
 
 
-class Door:
+class AdmissionControl:
     """ASGI middleware: lets in as many requests as are read at once, with bodies small and quick.
 
     A request counts from before its body is read until its answer begins, so that no more bodies

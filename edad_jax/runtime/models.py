@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""An exported model at work, with numpy, onnxruntime and tokenizers alone.
+"""An exported model at work, with numpy, onnxruntime and tokenizers alone.
 
-        for spans in Tagger("runs/ner/onnx")(["Cisplatin caused renal failure."]):
+    for spans in Tagger("runs/ner/onnx")(["Cisplatin caused renal failure."]):
         print(spans)
 
 Texts of any length and kind are taken: they are cut into overlapping windows, each piece is judged
@@ -29,7 +29,7 @@ __all__ = [
     "Classifier",
     "Encoder",
     "Prediction",
-    "Reader",
+    "QuestionAnswerer",
     "Span",
     "Tagger",
     "as_json",
@@ -51,7 +51,7 @@ class _TextModel(ExportedModel, abc.ABC):
     def __call__(self, texts: Iterable[str]) -> Iterator[Any]:
         """Yields what the model makes of each text; memory does not grow with their number."""
         for chunk in windows.chunks(texts):
-            yield from self._judge(chunk, [self.cut(text) for text in chunk])
+            yield from self._judge(chunk, [self.tokenize(text) for text in chunk])
 
     @abc.abstractmethod
     def _judge(self, texts, pieces):
@@ -77,11 +77,11 @@ class Tagger(_TextModel):
         """Returns a label for each word of sentences that have been cut into words already."""
         pieces, firsts = [], []
         for words in sentences:
-            cut = [self.cut(word).ids if word else () for word in words]
-            cut = [ids if len(ids) else np.array([self._unknown]) for ids in cut]
-            sizes = np.array([len(ids) for ids in cut], np.int64)
+            of_words = [self.tokenize(word).ids if word else () for word in words]
+            of_words = [ids if len(ids) else np.array([self._unknown]) for ids in of_words]
+            sizes = np.array([len(ids) for ids in of_words], np.int64)
             first = np.cumsum(sizes) - sizes
-            ids = np.concatenate([np.zeros(0, np.int64), *cut])
+            ids = np.concatenate([np.zeros(0, np.int64), *of_words])
             pieces.append(windows.Pieces(ids, ids, ids, np.isin(np.arange(len(ids)), first)))
             firsts.append(first)
         best = self._label_pieces(pieces)
@@ -91,16 +91,16 @@ class Tagger(_TextModel):
         ]
 
     def _judge(self, texts, pieces):
-        for text, cut, (numbers, scores) in zip(
+        for text, of_text, (numbers, scores) in zip(
             texts, pieces, self._label_pieces(pieces), strict=True
         ):
-            firsts = np.flatnonzero(cut.is_first)
-            lasts = np.append(firsts[1:], len(cut.ids))[: len(firsts)] - 1
+            firsts = np.flatnonzero(of_text.is_first)
+            lasts = np.append(firsts[1:], len(of_text.ids))[: len(firsts)] - 1
             yield join_words(
                 text,
                 [self.labels[number] for number in numbers[firsts]],
-                cut.starts[firsts].tolist(),
-                cut.ends[lasts].tolist(),
+                of_text.starts[firsts].tolist(),
+                of_text.ends[lasts].tolist(),
                 scores[firsts].tolist(),
             )
 
@@ -109,8 +109,8 @@ class Tagger(_TextModel):
         best = [(np.zeros(len(p.ids), np.int64), np.zeros(len(p.ids), np.float32)) for p in pieces]
         for window, logits in self.run_windows(pieces, "logits"):
             kept = slice(window.keep_start, window.keep_end)
-            best[window.text][0][kept] = logits.argmax(-1)
-            best[window.text][1][kept] = softmax(logits).max(-1)
+            best[window.text_index][0][kept] = logits.argmax(-1)
+            best[window.text_index][1][kept] = softmax(logits).max(-1)
         return best
 
 
@@ -126,8 +126,8 @@ class Classifier(_TextModel):
     def _judge(self, texts, pieces):
         sums, counts = np.zeros((len(texts), len(self.labels))), np.zeros((len(texts), 1))
         for window, logits in self.run_windows(pieces, "logits"):
-            sums[window.text] += softmax(logits)
-            counts[window.text] += 1
+            sums[window.text_index] += softmax(logits)
+            counts[window.text_index] += 1
         for scores in sums / counts:
             named = dict(zip(self.labels, scores.tolist(), strict=True))
             label = self.labels[int(scores.argmax())]
@@ -145,7 +145,7 @@ class Encoder(_TextModel):
     def _judge(self, texts, pieces):
         sums = np.zeros((len(texts), self.config["hidden_size"]), np.float64)
         for window, hidden in self.run_windows(pieces, "last_hidden_state"):
-            sums[window.text] += hidden.sum(axis=0, dtype=np.float64)
+            sums[window.text_index] += hidden.sum(axis=0, dtype=np.float64)
         counts = np.array([[max(len(text.ids), 1)] for text in pieces])
         yield from (sums / counts).astype(np.float32)
 
@@ -163,16 +163,16 @@ class Answer(NamedTuple):
     score: float  # its share among the answers that were considered
 
 
-class Reader(ExportedModel):
+class QuestionAnswerer(ExportedModel):
     """Answers questions from contexts: yields the list of the best Answer of each pair.
 
     Answers are as in SQuAD 1.1, parts of the context; an empty context has none.
 
     Args:
       directory: what launch/export.py wrote.
-      best: how many answers to give.
-      longest_answer: pieces of an answer at most.
-      longest_question: pieces of a question that are read; half a window at most.
+      top_k: how many answers to give.
+      max_answer_length: pieces of an answer at most.
+      max_query_length: pieces of a question that are read; half a window at most.
       options: as for the other models.
     """
 
@@ -183,19 +183,19 @@ class Reader(ExportedModel):
         self,
         directory: str | os.PathLike[str],
         *,
-        best: int = 1,
-        longest_answer: int = 30,
-        longest_question: int = 64,
+        top_k: int = 1,
+        max_answer_length: int = 30,
+        max_query_length: int = 64,
         **options: Any,
     ):
         super().__init__(directory, **options)
-        if min(best, longest_answer, longest_question) < 1:
+        if min(top_k, max_answer_length, max_query_length) < 1:
             raise ValueError(
-                f"got best={best}, longest_answer={longest_answer}, "
-                f"longest_question={longest_question}, expected 1 or more"
+                f"got top_k={top_k}, max_answer_length={max_answer_length}, "
+                f"max_query_length={max_query_length}, expected 1 or more"
             )
-        self.best, self.longest_answer = best, longest_answer
-        self.longest_question = longest_question
+        self.top_k, self.max_answer_length = top_k, max_answer_length
+        self.max_query_length = max_query_length
 
     def __call__(self, pairs: Iterable[tuple[str, str]]) -> Iterator[Answers]:
         """Yields the best answers to each (question, context).
@@ -203,25 +203,25 @@ class Reader(ExportedModel):
         Memory does not grow with their number; windows of several pairs are read together.
         """
         for chunk in windows.chunks(pairs):
-            contexts = [self.cut(context) for _, context in chunk]
-            judged = self._judge([self.cut(question).ids for question, _ in chunk], contexts)
+            contexts = [self.tokenize(context) for _, context in chunk]
+            judged = self._judge([self.tokenize(question).ids for question, _ in chunk], contexts)
             for (_, context), pieces, seen in zip(chunk, contexts, judged, strict=True):
                 found = answers.find_answers(
                     seen,
                     pieces,
-                    considered=answers.CONSIDERED,
-                    longest_answer=self.longest_answer,
-                    most=max(answers.CONSIDERED, self.best),
+                    n_best=answers.N_BEST,
+                    max_answer_length=self.max_answer_length,
+                    most=max(answers.N_BEST, self.top_k),
                 )
                 shares = softmax(np.array([one.score for one in found])) if found else ()
                 yield Answers(
                     Answer(context[one.start : one.end], one.start, one.end, round(float(share), 4))
-                    for one, share in list(zip(found, shares, strict=True))[: self.best]
+                    for one, share in list(zip(found, shares, strict=True))[: self.top_k]
                 )
 
     def _judge(self, questions, contexts):
         """Returns for each pair its (window, logits of starts, logits of ends), in any order."""
-        cut = []  # of all pairs: number, [CLS] question [SEP], window
+        rows = []  # of all pairs: number, [CLS] question [SEP], window
         for number, (question, context) in enumerate(zip(questions, contexts, strict=True)):
             if not len(context.ids):
                 continue
@@ -229,19 +229,19 @@ class Reader(ExportedModel):
                 question,
                 len(context.ids),
                 max_length=self.max_length,
-                max_query=self.longest_question,
+                max_query_length=self.max_query_length,
                 overlap=self.overlap,
             )
             before = [self._cls, *question, self._sep]
-            cut += [(number, before, window) for window in of_context]
-        cut.sort(key=lambda row: len(row[1]) + row[2].end - row[2].start)  # little padding
+            rows += [(number, before, window) for window in of_context]
+        rows.sort(key=lambda row: len(row[1]) + row[2].end - row[2].start)  # little padding
         judged = [[] for _ in contexts]
-        for begin in range(0, len(cut), self.batch_size):
-            batch = cut[begin : begin + self.batch_size]
-            rows = [
+        for begin in range(0, len(rows), self.batch_size):
+            batch = rows[begin : begin + self.batch_size]
+            ids = [
                 [*before, *contexts[n].ids[w.start : w.end], self._sep] for n, before, w in batch
             ]
-            inputs = windows.feed(rows, [len(before) for _, before, _ in batch])
+            inputs = windows.feed(ids, [len(before) for _, before, _ in batch])
             outputs = self.session.run(list(self.outputs), inputs)
             for (number, before, window), starts, ends in zip(batch, *outputs, strict=True):
                 inside = slice(len(before), len(before) + window.end - window.start)
@@ -249,11 +249,11 @@ class Reader(ExportedModel):
         return judged
 
 
-KINDS = {kind.architecture: kind for kind in (Tagger, Classifier, Reader)}
+KINDS = {kind.architecture: kind for kind in (Tagger, Classifier, QuestionAnswerer)}
 
 
 def open_model(directory: str | os.PathLike[str], **options: Any) -> ExportedModel:
-    """Returns a Tagger, Classifier, Reader or Encoder, as config.json says; options are theirs.
+    """Returns the model of the kind that config.json says; options are those of its class.
 
     Raises:
       ValueError: as they do.

@@ -16,6 +16,7 @@ is done.
 import asyncio
 import contextlib
 import importlib.resources
+import re
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,8 +28,8 @@ from fastapi.responses import HTMLResponse
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from pydantic import BaseModel, Field
 
-from edad_jax.runtime.limits import Door, Limits, refusal
-from edad_jax.runtime.models import Reader, as_json
+from edad_jax.runtime.limits import AdmissionControl, Limits, refusal
+from edad_jax.runtime.models import QuestionAnswerer, as_json
 
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -43,8 +44,7 @@ class Question(BaseModel):
 class Request(BaseModel):
     """The body of POST /v1/predict: texts, or questions for a model that answers them."""
 
-    # fail_fast: to find half a million mistakes in one body took 14 seconds, in which no other
-    # request was answered.
+    # fail_fast: while every mistake of a large body is sought, no other request is answered.
     texts: list[str] | None = Field(
         None,
         min_length=1,
@@ -78,7 +78,7 @@ def create_app(models: Mapping[str, Any], limits: Limits | None = None) -> FastA
     """Returns the ASGI application.
 
     Args:
-      models: {name: Tagger, Classifier, Encoder or Reader}; the first one is the default.
+      models: {name: Tagger, Classifier, Encoder or QuestionAnswerer}; the first one is the default.
       limits: what to take; None for the defaults.
 
     Raises:
@@ -86,79 +86,91 @@ def create_app(models: Mapping[str, Any], limits: Limits | None = None) -> FastA
     """
     if not models:
         raise ValueError("got no model, expected at least one")
-    limits = limits or Limits()
-    registry = CollectorRegistry()
-    answered = Counter("edad_requests", "Requests by status.", ["status"], registry=registry)
-    texts_read = Counter("edad_texts", "Texts read.", ["model"], registry=registry)
-    seconds = Histogram("edad_seconds", "Seconds of a request.", ["model"], registry=registry)
-    waiting = Gauge("edad_waiting", "Requests under way.", registry=registry)
-    batchers = {name: _Batcher(model, limits) for name, model in models.items()}
+    service = _Service(models, limits or Limits())
+    # The page at /docs loads its scripts from elsewhere; /openapi.json says the same without them.
+    app = FastAPI(title="edad-jax", lifespan=service.run_batchers, redoc_url=None)
+    app.add_middleware(AdmissionControl, limits=service.limits, waiting=service.waiting)
+    app.middleware("http")(service.count)
+    app.exception_handler(RequestValidationError)(_refuse_invalid)
+    app.post("/v1/predict", response_model=Answer, responses={"4XX": {"model": Refusal}})(
+        service.predict
+    )
+    app.get("/v1/models")(service.list_models)
+    app.get("/health")(health)
+    app.get("/metrics", include_in_schema=False)(service.metrics)
+    app.get("/", include_in_schema=False)(service.show_page)
+    return app
+
+
+class _Service:
+    """The models, what reads them, and what is counted; its methods are routes of the server."""
+
+    def __init__(self, models: Mapping[str, Any], limits: Limits):
+        self.models, self.limits = models, limits
+        self.batchers = {name: _Batcher(model, limits) for name, model in models.items()}
+        static = importlib.resources.files("edad_jax.runtime") / "static"
+        self.page = (static / "page.html").read_text("utf-8")
+        registry = self.registry = CollectorRegistry()
+        self.answered = Counter(
+            "edad_requests", "Requests by status.", ["status"], registry=registry
+        )
+        self.texts = Counter("edad_texts", "Texts read.", ["model"], registry=registry)
+        self.seconds = Histogram(
+            "edad_seconds", "Seconds of a request.", ["model"], registry=registry
+        )
+        self.waiting = Gauge("edad_waiting", "Requests under way.", registry=registry)
 
     @contextlib.asynccontextmanager
-    async def run_batchers(_: FastAPI) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(batcher.run()) for batcher in batchers.values()]
+    async def run_batchers(self, _: FastAPI) -> AsyncIterator[None]:
+        tasks = [asyncio.create_task(batcher.run()) for batcher in self.batchers.values()]
         yield
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    # The page at /docs loads its scripts from elsewhere; /openapi.json says the same without them.
-    app = FastAPI(title="edad-jax", lifespan=run_batchers, redoc_url=None)
-
-    app.add_middleware(Door, limits=limits, waiting=waiting)
-
-    @app.middleware("http")
-    async def count(request, call_next):
+    async def count(self, request, call_next):
         try:
             response = await call_next(request)
         except Exception:
-            answered.labels("500").inc()
+            self.answered.labels("500").inc()
             raise
-        answered.labels(str(response.status_code)).inc()
+        self.answered.labels(str(response.status_code)).inc()
         return response
 
-    @app.exception_handler(RequestValidationError)
-    async def tell(request, error):
-        return refusal(422, _what_is_wrong(error, request.headers.get("content-type")))
-
-    @app.post("/v1/predict", response_model=Answer, responses={"4XX": {"model": Refusal}})
-    async def predict(request: Request) -> Answer:
+    async def predict(self, request: Request) -> Answer:
         """Reads texts, and says what is in them; or answers questions."""
-        name = request.model or next(iter(batchers))
-        if name not in batchers:
-            raise HTTPException(404, f"got model {name!r}, expected one of {list(batchers)}")
-        asked = _asked(request, name, isinstance(models[name], Reader))
-        _check_sizes(asked, limits)
+        name = request.model or next(iter(self.models))
+        if name not in self.models:
+            raise HTTPException(404, f"got model {name!r}, expected one of {list(self.models)}")
+        asked = _asked(request, name, isinstance(self.models[name], QuestionAnswerer))
+        _check_sizes(asked, self.limits)
         start = time.perf_counter()
-        results = await batchers[name].read(asked)
+        results = await self.batchers[name].read(asked)
         elapsed = time.perf_counter() - start
-        seconds.labels(name).observe(elapsed)
-        texts_read.labels(name).inc(len(results))
+        self.seconds.labels(name).observe(elapsed)
+        self.texts.labels(name).inc(len(results))
         return Answer(model=name, results=results, milliseconds=round(1e3 * elapsed, 3))
 
-    @app.get("/v1/models")
-    async def list_models() -> dict[str, list[dict[str, str]]]:
+    async def list_models(self) -> dict[str, list[dict[str, str]]]:
         """Names the models."""
-        kinds = {name: type(model).__name__.lower() for name, model in models.items()}
-        return {"models": [{"name": name, "kind": kind} for name, kind in kinds.items()]}
+        kinds = [re.sub("(?<=[a-z])(?=[A-Z])", "_", type(m).__name__) for m in self.models.values()]
+        named = zip(self.models, kinds, strict=True)
+        return {"models": [{"name": name, "kind": kind.lower()} for name, kind in named]}
 
-    @app.get("/health")
-    async def health() -> dict[str, str]:
-        """Says that the models are loaded."""
-        return {"status": "ok"}
+    async def metrics(self) -> Response:
+        return Response(generate_latest(self.registry), media_type=_METRICS_TYPE)
 
-    @app.get("/metrics", include_in_schema=False)
-    async def metrics() -> Response:
-        return Response(generate_latest(registry), media_type=_METRICS_TYPE)
+    async def show_page(self) -> HTMLResponse:
+        return HTMLResponse(self.page)
 
-    static = importlib.resources.files("edad_jax.runtime") / "static"
-    page = (static / "page.html").read_text("utf-8")
 
-    @app.get("/", include_in_schema=False)
-    async def show_page() -> HTMLResponse:
-        return HTMLResponse(page)
+async def health() -> dict[str, str]:
+    """Says that the models are loaded."""
+    return {"status": "ok"}
 
-    return app
+
+async def _refuse_invalid(request, error):
+    return refusal(422, _what_is_wrong(error, request.headers.get("content-type")))
 
 
 def _what_is_wrong(error: RequestValidationError, content_type: str | None) -> str:

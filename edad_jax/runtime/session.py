@@ -18,6 +18,7 @@ import tokenizers
 from edad_jax.runtime import windows
 
 MODEL_FILE = "model.onnx"
+_READ = ("hidden_size", "max_position_embeddings", "tokenizer_sha256", "vocab_size")
 
 
 class ExportedModel:
@@ -75,8 +76,8 @@ class ExportedModel:
         shapes = {output.name: output.shape for output in self.session.get_outputs()}
         _check_outputs(directory, shapes, self.outputs, self.config)
 
-    def cut(self, text):
-        """Returns the pieces of a text. Surrogates, which no encoding knows, count as unknown."""
+    def tokenize(self, text: str) -> windows.Pieces:
+        """Returns the pieces of a text; see `windows.tokenize`."""
         return windows.tokenize(self._tokenizer, text)
 
     def run_windows(
@@ -86,15 +87,16 @@ class ExportedModel:
 
         Of an output for each piece, the rows are those of the pieces that are judged here.
         """
-        cut = [
+        room = self.max_length - 2
+        ordered = [
             window
-            for number, text in enumerate(pieces)
-            for window in windows.cut(number, len(text.ids), self.max_length - 2, self.overlap)
+            for index, text in enumerate(pieces)
+            for window in windows.split_windows(index, len(text.ids), room, self.overlap)
         ]
-        cut.sort(key=lambda window: window.end - window.start)
-        for begin in range(0, len(cut), self.batch_size):
-            batch = cut[begin : begin + self.batch_size]
-            rows = [pieces[window.text].ids[window.start : window.end] for window in batch]
+        ordered.sort(key=lambda window: window.end - window.start)
+        for begin in range(0, len(ordered), self.batch_size):
+            batch = ordered[begin : begin + self.batch_size]
+            rows = [pieces[window.text_index].ids[window.start : window.end] for window in batch]
             (values,) = self.session.run(
                 [output], windows.feed([[self._cls, *ids, self._sep] for ids in rows])
             )
@@ -116,7 +118,7 @@ def read_config(directory: Path) -> dict[str, Any]:
     path = directory / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        missing = {"vocab_size", "hidden_size", "max_position_embeddings"} - set(config)
+        missing = set(_READ) - set(config)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: {error}; export the model again") from error
     if missing:
@@ -137,14 +139,13 @@ def _read_tokenizer(directory, config):
             "it belongs to another model; export this one again"
         )
     # The size says little: students of one recipe have as many pieces, whatever their corpus.
-    got = hashlib.sha256(path.read_bytes()).hexdigest()
-    expected = config.get("tokenizer_sha256", got)  # older exports lack it
+    got, expected = hashlib.sha256(path.read_bytes()).hexdigest(), config["tokenizer_sha256"]
     if got != expected:
         raise ValueError(
             f"{path} has the SHA-256 {got}, config.json says {expected}: "
             "it belongs to another model; export this one again"
         )
-    return windows.whole(tokenizer)
+    return windows.read_all(tokenizer)
 
 
 def _open(directory, threads):

@@ -28,7 +28,7 @@ class Pieces(NamedTuple):
 class Window(NamedTuple):
     """Pieces start to end of a text, of which those from keep_start to keep_end are judged."""
 
-    text: int
+    text_index: int
     start: int
     end: int
     keep_start: int
@@ -64,26 +64,26 @@ def segments(text: str) -> Iterator[tuple[int, int]]:
     yield start, len(text)
 
 
-def whole(tokenizer: "tokenizers.Tokenizer") -> "tokenizers.Tokenizer":
-    """Returns the tokenizer after setting it to read all of a text, and composed (NFC).
+def read_all(tokenizer: "tokenizers.Tokenizer") -> "tokenizers.Tokenizer":
+    """Returns the tokenizer after setting it to read all of a text, and every word as plain text.
 
-    Vocabularies have composed characters; text from a Mac's files has Hangul in parts. Offsets are
-    those of the text as it was given.
+    "[SEP]" and "[MASK]" in a text are words like any other, as in pretraining (`data.pieces`): a
+    text must not be able to end a segment or to mask a word.
     """
-    from tokenizers import normalizers
-
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    parts = [normalizers.NFC(), tokenizer.normalizer]
-    tokenizer.normalizer = normalizers.Sequence([part for part in parts if part is not None])
+    tokenizer.encode_special_tokens = True
     return tokenizer
 
 
 def tokenize(tokenizer: "tokenizers.Tokenizer", text: str) -> Pieces:
-    """Returns the pieces of a text. Surrogates, which no encoding knows, count as unknown.
+    """Returns the pieces of a text; offsets are those of the text as it was given.
+
+    Surrogates, which no encoding knows, count as unknown.
 
     Args:
-      tokenizer: one that `whole` has set.
+      tokenizer: one that `read_all` has set, and that composes (NFC): vocabularies have composed
+        characters, text from a Mac's files has Hangul in parts.
       text: of any length.
     """
     text = without_surrogates(text)
@@ -117,21 +117,21 @@ def without_surrogates(text: str) -> str:
     return _SURROGATES.sub("\ufffd", text)
 
 
-def cut(text: int, pieces: int, room: int, overlap: int) -> Iterator[Window]:
+def split_windows(text_index: int, length: int, room: int, overlap: int) -> Iterator[Window]:
     """Yields the windows of a text; half of what two share is judged by each.
 
     Args:
-      text: its number.
-      pieces: how many it has.
+      text_index: its place among the texts.
+      length: how many pieces it has.
       room: pieces of a window at most.
       overlap: pieces that neighbours share, fewer than room.
     """
     start = keep_start = 0
     while True:
-        end = min(start + room, pieces)
-        keep_end = end if end == pieces else end - overlap // 2
-        yield Window(text, start, end, keep_start, keep_end)
-        if end == pieces:
+        end = min(start + room, length)
+        keep_end = end if end == length else end - overlap // 2
+        yield Window(text_index, start, end, keep_start, keep_end)
+        if end == length:
             return
         start, keep_start = end - overlap, keep_end
 

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerFast
 
 from edad_jax.files import open_beside, write_json
-from edad_jax.runtime.answers import CONSIDERED
+from edad_jax.runtime.answers import N_BEST
 from edad_jax.tasks.answer_scores import SCORINGS, answer_score, answer_scores
 from edad_jax.tasks.data.questions import Question, read_questions
 from edad_jax.tasks.question_rows import QuestionRows, best_answers, question_rows, teach_positions
@@ -22,10 +22,10 @@ from edad_jax.tasks.question_rows import QuestionRows, best_answers, question_ro
 class Answering:
     """SQuAD's files or a data set of its form; F1 is the headline, exact match stands beside."""
 
-    max_query: int = 64  # pieces of a question at most
+    max_query_length: int = 64  # pieces of a question at most
     overlap: int = 128  # pieces that neighbouring windows of a context share
-    considered: int = CONSIDERED  # starts, and ends, of a window that are tried
-    longest_answer: int = 30  # pieces
+    n_best: int = N_BEST  # starts, and ends, of a window that are tried
+    max_answer_length: int = 30  # pieces
     scoring: str = "squad"
 
     name = "answering"
@@ -47,10 +47,10 @@ class Answering:
             )
         return dataclasses.replace(
             self,
-            max_query=config.max_query,
+            max_query_length=config.max_query,
             overlap=config.overlap,
-            considered=config.n_best,
-            longest_answer=config.longest_answer,
+            n_best=config.n_best,
+            max_answer_length=config.longest_answer,
             scoring=config.scoring,
         )
 
@@ -83,7 +83,7 @@ class Answering:
             examples,
             tokenizer,
             max_length=max_length,
-            max_query=self.max_query,
+            max_query_length=self.max_query_length,
             overlap=self.overlap,
         )
 
@@ -97,7 +97,11 @@ class Answering:
         """Returns the answer to every question: a part of its context as it was given."""
         del labels
         return best_answers(
-            examples, rows, logits, considered=self.considered, longest_answer=self.longest_answer
+            examples,
+            rows,
+            logits,
+            n_best=self.n_best,
+            max_answer_length=self.max_answer_length,
         )
 
     def teach(

@@ -62,7 +62,7 @@ def scores_of_both(
     way = {"scoring": scoring} if task.has_scorings else {}
     splits, _ = task.read(data, **columns, **reading_of_run(model.source))
     examples = choose(scored_split(splits), rows, np.random.default_rng(0))
-    open_model = open_reader if model.task.kind == "answering" else models.open_model
+    open_model = open_answerer if model.task.kind == "answering" else models.open_model
     exported, trained = open_model(folder), open_model(folder)
     trained.session = _FlaxSession(model)
     before, after = (task.score(each, examples, **way) for each in (trained, exported))
@@ -85,14 +85,14 @@ def reading_of_run(model: str | Path) -> dict[str, Any]:
     return {ours: config[theirs] for ours, theirs in names.items() if theirs in config}
 
 
-def open_reader(
+def open_answerer(
     folder: str | Path,
     *,
     threads: int = 0,
     max_length: int = 384,
     overlap: int = 128,
     **search: Any,
-) -> models.Reader:
+) -> models.QuestionAnswerer:
     """Returns an exported model with the windows of configs/squad.py, or others.
 
     Args:
@@ -100,13 +100,15 @@ def open_reader(
       threads: of onnxruntime; 0: as many as there are cores.
       max_length: pieces of a window; no more than the model has positions.
       overlap: of windows; no more than a third of one.
-      search: more options of the Reader.
+      search: more options of the QuestionAnswerer.
     """
     longest = min(
         max_length, read_model_json(Path(folder) / "config.json")["max_position_embeddings"]
     )
     overlap = min(overlap, longest // 3)
-    return models.Reader(folder, threads=threads, max_length=longest, overlap=overlap, **search)
+    return models.QuestionAnswerer(
+        folder, threads=threads, max_length=longest, overlap=overlap, **search
+    )
 
 
 def scored_split(splits: Mapping[str, Sequence[Any]]) -> Sequence[Any]:
@@ -129,11 +131,11 @@ def classifier_scores(
     return {"accuracy": scores["accuracy"], "macro F1": scores["macro_f1"]}
 
 
-def reader_scores(
-    reader: models.Reader, questions: Sequence[Question], *, scoring: str
+def answerer_scores(
+    answerer: models.QuestionAnswerer, questions: Sequence[Question], *, scoring: str
 ) -> dict[str, float]:
     """Returns exact match and F1, as SQuAD 1.1 or KorQuAD 1.0 counts them."""
-    found = reader((each.question, each.context) for each in questions)
+    found = answerer((each.question, each.context) for each in questions)
     best = [answers[0].text if answers else "" for answers in found]
     scores = answer_scores(best, [each.gold_texts for each in questions], scoring)
     return {"exact match": scores["exact_match"], "F1": scores["f1"]}
@@ -151,7 +153,7 @@ class _Task(NamedTuple):
 _TASKS = {
     "tagging": _Task(read_tagged, tagger_scores),
     "classification": _Task(read_labelled, classifier_scores, has_columns=True),
-    "answering": _Task(read_questions, reader_scores, has_scorings=True),
+    "answering": _Task(read_questions, answerer_scores, has_scorings=True),
 }
 
 

@@ -6,11 +6,11 @@ import itertools
 from collections.abc import Sequence
 
 import numpy as np
-import tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from edad_jax.data.tokenizer import composing
 from edad_jax.runtime import answers
-from edad_jax.runtime.windows import Pieces, Window, tokenize, whole
+from edad_jax.runtime.windows import Pieces, Window, read_all, tokenize
 from edad_jax.tasks.data.questions import Question
 from edad_jax.tasks.rows import IMPOSSIBLE, NO_LABEL, TaskRows
 
@@ -41,7 +41,7 @@ def question_rows(
     tokenizer: PreTrainedTokenizerFast,
     *,
     max_length: int,
-    max_query: int,
+    max_query_length: int,
     overlap: int,
 ) -> QuestionRows:
     """Returns a row for each window of each question's context.
@@ -53,10 +53,10 @@ def question_rows(
       questions: a split.
       tokenizer: cuts both texts into pieces.
       max_length: pieces of a row at most.
-      max_query: pieces of a question at most; see `answers.lay_out`.
+      max_query_length: pieces of a question at most; see `answers.lay_out`.
       overlap: pieces that neighbouring windows share.
     """
-    backend = whole(tokenizers.Tokenizer.from_str(tokenizer.backend_tokenizer.to_str()))
+    backend = read_all(composing(tokenizer.backend_tokenizer))
     known: dict[str, Pieces] = {}  # several questions share a context
     rows = {"ids": [], "labels": [], "example": [], "starts": [], "windows": []}
     notes = dict.fromkeys(_NOTES, 0)
@@ -68,7 +68,11 @@ def question_rows(
         contexts.append(context)
         pieces = tokenize(backend, question.question).ids
         kept, cut = answers.lay_out(
-            pieces, len(context.ids), max_length=max_length, max_query=max_query, overlap=overlap
+            pieces,
+            len(context.ids),
+            max_length=max_length,
+            max_query_length=max_query_length,
+            overlap=overlap,
         )
         notes["questions longer than the window allows: cut"] += len(kept) < len(pieces)
         notes["questions whose context is cut into several windows"] += len(cut) > 1
@@ -128,8 +132,8 @@ def best_answers(
     rows: QuestionRows,
     logits: Sequence[np.ndarray],
     *,
-    considered: int,
-    longest_answer: int,
+    n_best: int,
+    max_answer_length: int,
 ) -> list[str]:
     """Returns the likeliest part of each question's context; "" where that has no pieces.
 
@@ -137,8 +141,8 @@ def best_answers(
       questions: those that the rows are of.
       rows: from `question_rows`.
       logits: of each row, [2, pieces or more].
-      considered: as for `answers.find_answers`.
-      longest_answer: likewise.
+      n_best: as for `answers.find_answers`.
+      max_answer_length: likewise.
     """
     found = [""] * len(questions)
     for number, group in itertools.groupby(range(len(rows)), key=lambda row: rows.example[row]):
@@ -149,8 +153,8 @@ def best_answers(
         best = answers.find_answers(
             judged,
             rows.contexts[number],
-            considered=considered,
-            longest_answer=longest_answer,
+            n_best=n_best,
+            max_answer_length=max_answer_length,
             most=1,
         )
         if best:

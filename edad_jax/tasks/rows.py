@@ -55,7 +55,8 @@ def tagging_rows(
     Args:
       sentences: words of each sentence.
       labels: class of each word, or NO_LABEL.
-      tokenizer: cuts words into pieces; one that it makes nothing of becomes [UNK].
+      tokenizer: cuts words into pieces; one that it makes nothing of becomes [UNK], and "[SEP]"
+        is plain text to it, as in pretraining (`data.tokenizer.load_tokenizer`).
       max_length: pieces of a row at most, [CLS] and [SEP] included.
     """
     room = max_length - 2

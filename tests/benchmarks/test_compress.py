@@ -10,13 +10,13 @@ from benchmarks.compress import compress, variants
 from edad_jax.data.tokenizer import load_tokenizer
 from edad_jax.export import formats
 from edad_jax.export.pruning import prune_extension, prune_vocabulary
-from tests.export.test_formats import save, tokenizer_dir  # noqa: F401, a fixture
+from tests.tiny_exports import tiny_model
 from tests.tiny_tasks import tiny_sentences, write_tagged, write_tagging
 
 
 @pytest.fixture
-def tagger(tmp_path, tokenizer_dir):  # noqa: F811
-    return formats.load(save(tmp_path / "model", tokenizer_dir, "tagging"))
+def tagger(tmp_path, tokenizer_dir):
+    return formats.load(tiny_model(tmp_path / "model", tokenizer_dir, "tagging"))
 
 
 def logits(model, text):
@@ -69,8 +69,8 @@ def test_units_that_weigh_nothing_go_first_and_nothing_changes(tagger):
         prune_extension(tagger, 1.0)
 
 
-def test_a_model_without_extension_has_none_to_prune(tmp_path, tokenizer_dir):  # noqa: F811
-    model = formats.load(save(tmp_path / "model", tokenizer_dir, "tagging", blocks=False))
+def test_a_model_without_extension_has_none_to_prune(tmp_path, tokenizer_dir):
+    model = formats.load(tiny_model(tmp_path / "model", tokenizer_dir, "tagging", blocks=False))
     with pytest.raises(ValueError, match="has no extension blocks"):
         prune_extension(model, 0.5)
 

@@ -15,8 +15,8 @@ from benchmarks.timing import TORCH_SIZES
 from benchmarks.turns import Candidate, Cases, TimedModel, ratios, time_in_turn
 from configs import edad
 from edad_jax.export import formats
-from tests.export.test_formats import save, tokenizer_dir  # noqa: F401, a fixture
 from tests.test_launch import assert_dies
+from tests.tiny_exports import tiny_model
 from tests.tiny_models import tiny_exbert_config
 from tests.tiny_run import run_command
 
@@ -24,8 +24,8 @@ FAST = Cases([1, 2], [8, 16, 128], seconds=0.01, turns=3)
 
 
 @pytest.mark.parametrize("kind", ["tagging", "answering"])
-def test_models_are_timed_and_drawn(tmp_path, tokenizer_dir, kind):  # noqa: F811
-    model = formats.load(save(tmp_path / "model", tokenizer_dir, kind))
+def test_models_are_timed_and_drawn(tmp_path, tokenizer_dir, kind):
+    model = formats.load(tiny_model(tmp_path / "model", tokenizer_dir, kind))
     ballast = bytearray(b"x" * 600_000_000)  # of this process, and not of those that are timed
     del ballast
     candidates = [
@@ -148,8 +148,8 @@ def test_a_turn_counts_once_however_many_calls_it_had(monkeypatch):
     assert cell["rows_per_second"] == 2_000 and cell["calls"] == 104
 
 
-def test_a_model_that_was_killed_before_its_turn_says_so(tmp_path, tokenizer_dir):  # noqa: F811
-    model = formats.load(save(tmp_path / "model", tokenizer_dir, "tagging"))
+def test_a_model_that_was_killed_before_its_turn_says_so(tmp_path, tokenizer_dir):
+    model = formats.load(tiny_model(tmp_path / "model", tokenizer_dir, "tagging"))
     folder = formats.export(model, "onnx", tmp_path / "onnx")
     with pytest.raises(ValueError, match=r"killed: timing it failed \(status -9\)"):
         with contextlib.ExitStack() as stack:
@@ -159,8 +159,8 @@ def test_a_model_that_was_killed_before_its_turn_says_so(tmp_path, tokenizer_dir
             process.ask({"batch": 1, "length": 8, "seconds": 0.01, "is_first": True})
 
 
-def test_a_model_that_dies_during_its_turn_says_why(tmp_path, tokenizer_dir):  # noqa: F811
-    model = formats.load(save(tmp_path / "model", tokenizer_dir, "tagging"))
+def test_a_model_that_dies_during_its_turn_says_why(tmp_path, tokenizer_dir):
+    model = formats.load(tiny_model(tmp_path / "model", tokenizer_dir, "tagging"))
     folder = formats.export(model, "onnx", tmp_path / "onnx")
     with pytest.raises(ValueError, match=r"(?s)short: timing it failed \(status 1\):.*"):
         time_in_turn(

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Eight-bit steps that real texts fix beforehand."""
 
+import functools
+
+import jax
 import numpy as np
 import onnx
 import pytest
@@ -9,16 +12,16 @@ from edad_jax.data.tokenizer import load_tokenizer
 from edad_jax.export import calibration, check, formats
 from edad_jax.models.exbert import ExBert
 from edad_jax.tasks import exported
-from tests.export.test_formats import arrays_of, save, tokenizer_dir  # noqa: F401, a fixture
+from tests.tiny_exports import arrays_of, tiny_model
 from tests.tiny_tasks import tiny_sentences, write_tagging
 
 TEXTS = [" ".join(words) for words in tiny_sentences(6)]
 
 
 @pytest.fixture(scope="module")
-def tagger(tmp_path_factory, tokenizer_dir):  # noqa: F811
+def tagger(tmp_path_factory, tokenizer_dir):
     folder = tmp_path_factory.mktemp("calibration") / "model"
-    return formats.load(save(folder, tokenizer_dir, "tagging"))
+    return formats.load(tiny_model(folder, tokenizer_dir, "tagging"))
 
 
 def test_ranges_are_those_of_what_layers_read(tagger):
@@ -29,11 +32,11 @@ def test_ranges_are_those_of_what_layers_read(tagger):
     assert set(ranges) == expected | {f"{n}.qkv" for n in range(layers)} | {"classifier"}
     smallest, largest = np.inf, -np.inf
     params = {part: tagger.params[part] for part in ("base", "extension")}
+    apply = functools.partial(ExBert(tagger.config, np.float32).apply, method="encode")
+    encode = jax.jit(apply)
     for row in load_tokenizer(tagger.source)(TEXTS, truncation=True, max_length=20)["input_ids"]:
         ids = np.array([row], np.int32)
-        output = ExBert(tagger.config, np.float32).apply(
-            {"params": params}, ids, np.zeros_like(ids), ids >= 0, method="encode"
-        )
+        output = encode({"params": params}, ids, np.zeros_like(ids), ids >= 0)
         smallest = min(smallest, float(output.last_hidden_btd.min()))
         largest = max(largest, float(output.last_hidden_btd.max()))
     assert ranges["classifier"] == pytest.approx((smallest, largest), abs=2e-5)
@@ -85,7 +88,7 @@ def test_nothing_to_calibrate_with_is_told(tagger, tmp_path):
         exported.read_texts(str(tmp_path / "nothing"), 2)
 
 
-def test_a_model_that_reads_pairs_is_not_calibrated(tmp_path, tokenizer_dir):  # noqa: F811
-    reader = formats.load(save(tmp_path / "model", tokenizer_dir, "answering"))
+def test_a_model_that_reads_pairs_is_not_calibrated(tmp_path, tokenizer_dir):
+    reader = formats.load(tiny_model(tmp_path / "model", tokenizer_dir, "answering"))
     with pytest.raises(ValueError, match="answers questions: .*; export it without --calibrate"):
         calibration.measure_ranges(reader, TEXTS)

@@ -9,55 +9,20 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from scipy.special import softmax
 
-from edad_jax.export import check, formats, huggingface
+from edad_jax.export import check, formats
+from edad_jax.export.attention import Attention, AttentionInParts
 from edad_jax.export.graph import Graph
-from edad_jax.export.onnx import _attend, _attend_in_pieces, _Padding, _with_last, build_onnx
-from edad_jax.models.task import Task
-from tests.export.test_huggingface import CARD
-from tests.tiny_models import random_params, tiny_exbert_config
-from tests.tiny_text import write_tokenizer
-
-LABELS = ("O", "B-Drug", "I-Drug", "B-Gene")
-
-
-@pytest.fixture(scope="module")
-def tokenizer_dir(tmp_path_factory):
-    return write_tokenizer(tmp_path_factory.mktemp("formats") / "tokenizer")
-
-
-def save(directory, tokenizer_dir, kind, *, blocks=True, added_words=7):
-    """Returns the folder of a tiny model of a kind; "encoder" has no task."""
-    pieces = len((tokenizer_dir / "vocab.txt").read_text(encoding="utf-8").splitlines())
-    config = tiny_exbert_config(
-        blocks=blocks, added_words=added_words, vocab_size=pieces - added_words
-    )
-    parts = {
-        "tagging": ("base", "extension"),
-        "answering": ("base", "extension"),
-        "classification": ("base", "extension", "pooler"),
-    }
-    labels = ("start", "end") if kind == "answering" else LABELS
-    params = random_params(config)
-    task = None
-    if kind in parts:
-        params = {part: params[part] for part in parts[kind] if part in params}
-        random = np.random.default_rng(1)
-        params["classifier"] = {
-            "dense": {
-                "kernel": random.standard_normal((24, len(labels))).astype(np.float32),
-                "bias": random.standard_normal(len(labels)).astype(np.float32),
-            }
-        }
-        task = Task(kind, labels)
-    huggingface.save_model(directory, params, config, tokenizer_dir, card=CARD, task=task)
-    return str(directory)
+from edad_jax.export.onnx import build_onnx
+from tests.tiny_exports import arrays_of, tiny_model
+from tests.tiny_models import random_params, tiny_bert_config, tiny_exbert_config
 
 
 @pytest.mark.parametrize("blocks", [True, False])
 @pytest.mark.parametrize("kind", ["encoder", "tagging", "classification", "answering"])
 def test_onnx_gives_what_flax_gives(tmp_path, tokenizer_dir, kind, blocks):
-    model = formats.load(save(tmp_path / "model", tokenizer_dir, kind, blocks=blocks))
+    model = formats.load(tiny_model(tmp_path / "model", tokenizer_dir, kind, blocks=blocks))
     folder = formats.export(model, "onnx", tmp_path / "onnx")
     options = {"rows": 40, "batch_size": 3, "progress": False}
     assert check.largest_difference(model, "onnx", folder, **options) < 2e-5
@@ -65,7 +30,7 @@ def test_onnx_gives_what_flax_gives(tmp_path, tokenizer_dir, kind, blocks):
 
 @pytest.mark.parametrize("format_name", ["stablehlo", "hf"])
 def test_other_formats_give_what_flax_gives(tmp_path, tokenizer_dir, format_name):
-    model = formats.load(save(tmp_path / "model", tokenizer_dir, "tagging"))
+    model = formats.load(tiny_model(tmp_path / "model", tokenizer_dir, "tagging"))
     folder = formats.export(model, format_name, tmp_path / "out")
     options = {"rows": 12, "batch_size": 3, "progress": False}
     assert check.largest_difference(model, format_name, folder, **options) < 1e-6
@@ -73,7 +38,7 @@ def test_other_formats_give_what_flax_gives(tmp_path, tokenizer_dir, format_name
 
 def test_a_model_without_added_words_is_exported_too(tmp_path, tokenizer_dir):
     model = formats.load(
-        save(tmp_path / "model", tokenizer_dir, "tagging", blocks=False, added_words=0)
+        tiny_model(tmp_path / "model", tokenizer_dir, "tagging", blocks=False, added_words=0)
     )
     folder = formats.export(model, "onnx", tmp_path / "onnx")
     assert check.largest_difference(model, "onnx", folder, rows=8, progress=False) < 2e-5
@@ -81,7 +46,7 @@ def test_a_model_without_added_words_is_exported_too(tmp_path, tokenizer_dir):
 
 @pytest.mark.parametrize("kind", ["encoder", "tagging", "classification", "answering"])
 def test_int8_is_near_and_words_and_linear_layers_have_eight_bits(tmp_path, tokenizer_dir, kind):
-    model = formats.load(save(tmp_path / "model", tokenizer_dir, kind))
+    model = formats.load(tiny_model(tmp_path / "model", tokenizer_dir, kind))
     folder = formats.export(model, "onnx-int8", tmp_path / "int8")
     difference = check.largest_difference(model, "onnx-int8", folder, rows=40, progress=False)
     assert 1e-4 < difference < 1.5  # the logits reach beyond 10: no zero, and no other net
@@ -127,38 +92,36 @@ def test_int8_layers_err_by_half_a_step_of_their_own_output(reduce_range, larges
     assert (np.abs(rounded * scales - kernel) <= 0.501 * scales).all()
 
 
-def arrays_of(model):
-    """Returns {name without its number: array} of a graph's constants."""
-    return {
-        each.name.rpartition(".")[0]: onnx.numpy_helper.to_array(each)
-        for each in model.graph.initializer
-    }
-
-
-@pytest.mark.parametrize("attend", [_attend, _attend_in_pieces])
+@pytest.mark.parametrize("attention", [Attention, AttentionInParts])
 @pytest.mark.parametrize("lengths", [(7, 4), (150, 83)])
-def test_attention_passes_over_padding(attend, lengths):
-    heads, size, longest = 3, 4, max(lengths)
+def test_attention_passes_over_padding(attention, lengths):
+    sizes, longest = tiny_bert_config(hidden_size=12, num_attention_heads=3), max(lengths)
     random = np.random.default_rng(0)
-    query, key, value = random.standard_normal((3, 2, longest, heads * size)).astype(np.float32)
+    hidden = random.standard_normal((2, longest, 12)).astype(np.float32)
     mask = np.arange(longest) < np.array(lengths)[:, None]
-    value[~mask] = 1e6  # would be seen
-    in_heads = [each.reshape(2, longest, heads, size) for each in (query, key, value)]
-    scores = np.einsum("bthd,bshd->bhts", *in_heads[:2]) + np.where(mask, 0, -1e4)[:, None, None]
-    weights = np.exp(scores - scores.max(-1, keepdims=True))
-    weights /= weights.sum(-1, keepdims=True)
-    expected = np.einsum("bhts,bshd->bthd", weights, in_heads[2]).reshape(query.shape)
+    arrays = random.standard_normal((3, 13, 12)).astype(np.float32)
+    params = {
+        name: {"kernel": array[1:], "bias": array[0]}
+        for name, array in zip(("query", "key", "value"), arrays, strict=True)
+    }
+    query, key, value = (
+        (hidden @ each["kernel"] + each["bias"]).reshape(2, longest, 3, 4)
+        for each in params.values()
+    )
+    scores = np.einsum("bthd,bshd->bhts", query, key) / 2
+    weights = softmax(np.where(mask[:, None, None], scores, -np.inf), axis=-1)
+    expected = np.einsum("bhts,bshd->bthd", weights, value).reshape(hidden.shape)
 
-    graph = Graph(int8=attend is _attend_in_pieces)
-    if graph.int8:
-        query, key = _with_last(query, heads, 1.0), _with_last(key, heads, 0.0)
-    parts = [graph.constant(each, "part") for each in (query, key, value)]
-    context = attend(graph, parts, heads * size, heads, _Padding(graph))
-    outputs = {graph.rename(context, "context"): ["batch", "length", heads * size]}
+    graph = Graph()
+    made = attention(graph)
+    parts = [hidden @ kernel + bias for kernel, bias in made.weights(params, sizes)]
+    parts[2][~mask] = 1e6  # values of padding; would be seen
+    context = made.add(*(graph.constant(part, "part") for part in parts), sizes)
+    outputs = {graph.rename(context, "context"): ["batch", "length", 12]}
     session = onnxruntime.InferenceSession(graph.finish(outputs).SerializeToString())
     ids = np.zeros(mask.shape, np.int64)
     feed = {"input_ids": ids, "attention_mask": mask.astype(np.int64), "token_type_ids": ids}
-    np.testing.assert_allclose(session.run(None, feed)[0], expected, atol=1e-5)
+    np.testing.assert_allclose(session.run(None, feed)[0][mask], expected[mask], atol=1e-4)
 
 
 def optimised(model, path):
@@ -205,7 +168,7 @@ def test_what_onnxruntime_makes_of_int8_is_what_was_measured(tmp_path):
 
 
 def test_the_graph_has_the_nodes_that_quantisers_and_runtimes_know(tmp_path, tokenizer_dir):
-    model = formats.load(save(tmp_path / "model", tokenizer_dir, "tagging"))
+    model = formats.load(tiny_model(tmp_path / "model", tokenizer_dir, "tagging"))
     folder = formats.export(model, "onnx", tmp_path / "onnx")
     graph = onnx.load(folder / "model.onnx").graph
     kinds = {node.op_type for node in graph.node}
@@ -216,7 +179,7 @@ def test_the_graph_has_the_nodes_that_quantisers_and_runtimes_know(tmp_path, tok
 
 
 def test_the_folder_has_what_the_runtime_reads_and_no_torch_code(tmp_path, tokenizer_dir):
-    model = formats.load(save(tmp_path / "model", tokenizer_dir, "tagging"))
+    model = formats.load(tiny_model(tmp_path / "model", tokenizer_dir, "tagging"))
     folder = formats.export(model, "onnx", tmp_path / "onnx")
     names = {path.name for path in folder.iterdir()}
     assert {"model.onnx", "config.json", "tokenizer.json"} <= names
@@ -226,7 +189,7 @@ def test_the_folder_has_what_the_runtime_reads_and_no_torch_code(tmp_path, token
 
 
 def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path, tokenizer_dir):
-    model = formats.load(save(tmp_path / "run" / "model", tokenizer_dir, "tagging"))
+    model = formats.load(tiny_model(tmp_path / "run" / "model", tokenizer_dir, "tagging"))
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "precious.txt").write_text("years of work")
     for out in (tmp_path, tmp_path / "run", tmp_path / "run" / "model"):
@@ -240,9 +203,9 @@ def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path, tokenizer_di
 
 
 def test_trained_models_and_files_are_left_alone(tmp_path, tokenizer_dir):
-    model = formats.load(save(tmp_path / "model", tokenizer_dir, "tagging"))
-    other = Path(save(tmp_path / "other", tokenizer_dir, "classification"))
-    both = Path(save(tmp_path / "both", tokenizer_dir, "classification"))
+    model = formats.load(tiny_model(tmp_path / "model", tokenizer_dir, "tagging"))
+    other = Path(tiny_model(tmp_path / "other", tokenizer_dir, "classification"))
+    both = Path(tiny_model(tmp_path / "both", tokenizer_dir, "classification"))
     (both / "model.onnx").write_bytes(b"made by another tool")
     (tmp_path / "file").write_text("years of work")
     for format_name in ("onnx", "hf"):
@@ -257,7 +220,7 @@ def test_trained_models_and_files_are_left_alone(tmp_path, tokenizer_dir):
 
 
 def test_an_export_takes_the_place_of_one_of_another_format(tmp_path, tokenizer_dir):
-    model = formats.load(save(tmp_path / "model", tokenizer_dir, "tagging"))
+    model = formats.load(tiny_model(tmp_path / "model", tokenizer_dir, "tagging"))
     for format_name, has_weights in (("hf", True), ("onnx", False), ("hf", True), ("hf", True)):
         formats.export(model, format_name, tmp_path / "out")
         assert (tmp_path / "out" / "model.safetensors").is_file() == has_weights
@@ -265,7 +228,7 @@ def test_an_export_takes_the_place_of_one_of_another_format(tmp_path, tokenizer_
 
 
 def test_what_cannot_be_exported_is_told(tmp_path, tokenizer_dir):
-    model = formats.load(save(tmp_path / "model", tokenizer_dir, "tagging"))
+    model = formats.load(tiny_model(tmp_path / "model", tokenizer_dir, "tagging"))
     with pytest.raises(ValueError, match="got format 'tflite', expected one of hf, onnx"):
         formats.export(model, "tflite", tmp_path / "out")
     del model.params["classifier"]
@@ -280,7 +243,7 @@ def test_what_cannot_be_exported_is_told(tmp_path, tokenizer_dir):
 def test_a_difference_at_one_piece_is_found_and_at_padding_not(
     tmp_path, tokenizer_dir, monkeypatch, kind
 ):
-    model = formats.load(save(tmp_path / "model", tokenizer_dir, kind))
+    model = formats.load(tiny_model(tmp_path / "model", tokenizer_dir, kind))
     run, forward = {}, formats.forward
 
     def differ(*inputs):
@@ -290,7 +253,7 @@ def test_a_difference_at_one_piece_is_found_and_at_padding_not(
         outputs[0][row, int(mask[row].sum()) - 1 + run["past"]] += 3
         return outputs
 
-    monkeypatch.setattr(check, "_open", lambda *_: differ)
+    monkeypatch.setattr(check, "open_export", lambda *_: differ)
     found = []
     for run["past"] in (0, 1):
         options = {"rows": 1, "seed": 3, "progress": False}  # a row of 17 pieces, padded to 20

@@ -15,13 +15,14 @@ import pytest
 
 from edad_jax.distillation import losses
 from edad_jax.export import huggingface
-from edad_jax.export.huggingface import ModelCard, save_model
+from edad_jax.export.huggingface import save_model
 from edad_jax.models import config_json, convert, hf_files
 from edad_jax.models.exbert import ExBert
 from edad_jax.models.heads import Pooler
 from edad_jax.models.pretrained import load_model
 from edad_jax.types import MaskedBatch
 from tests.golden_exports import write_and_check, write_as_torch_did
+from tests.tiny_exports import CARD, save, write_words
 from tests.tiny_models import (
     GOLDEN,
     assert_parity,
@@ -32,35 +33,10 @@ from tests.tiny_models import (
     tiny_exbert_config,
 )
 
-CARD = ModelCard(
-    title="A tiny student",
-    summary="Made by a test.",
-    data={"corpus": "none | nothing", "tokens": 0},
-    settings={"alpha": "linear", "student": {"hidden_size": 24}},
-    measured={"mlm_accuracy": 0.123456789},
-    license="apache-2.0",
-    language="en",
-)
-
 
 @pytest.fixture
 def tokenizer_dir(tmp_path):
-    """A BERT vocabulary of 68 pieces."""
-    directory = tmp_path / "tokenizer"
-    directory.mkdir()
-    pieces = ["[UNK]", "[PAD]", "[CLS]", "[SEP]", "[MASK]", *(f"word{n}" for n in range(63))]
-    (directory / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
-    (directory / "tokenizer_config.json").write_text('{"do_lower_case": true}')
-    (directory / "unrelated.bin").write_bytes(b"x")
-    return directory
-
-
-def save(directory, tokenizer_dir, *, blocks=True, seed=0):
-    """Returns (sizes, parameters) of a tiny model that now lies in `directory`."""
-    config = tiny_exbert_config(blocks=blocks)
-    params = random_params(config, seed)
-    assert save_model(directory, params, config, tokenizer_dir, card=CARD) == directory
-    return config, params
+    return write_words(tmp_path / "tokenizer")
 
 
 # There and back
@@ -73,7 +49,7 @@ def test_saved_model_loads_back_bit_for_bit(tmp_path, tokenizer_dir, blocks):
     assert loaded_config == config
     assert_trees_equal(loaded, params)
     names = {path.name for path in (tmp_path / "student").iterdir()}
-    expected = {"config.json", "model.safetensors", "README.md", "vocab.txt"}
+    expected = {"config.json", "model.safetensors", "README.md", "vocab.txt", "tokenizer.json"}
     expected |= {"tokenizer_config.json"} | ({"modeling_exbert.py"} if blocks else set())
     assert names == expected
     assert {path.name for path in tmp_path.iterdir()} == {"student", "tokenizer"}
@@ -210,11 +186,12 @@ def test_tokenizer_of_another_size_is_an_error_and_changes_nothing(tmp_path, tok
     config, params = save(tmp_path / "student", tokenizer_dir)
     with open(tokenizer_dir / "vocab.txt", "a", encoding="utf-8") as file:
         file.write("one-more\n")
+    other = tmp_path / "student", random_params(config, 1), config, tokenizer_dir
     with pytest.raises(ValueError, match="tokenizer has 69 pieces.* 68 rows"):
-        save(tmp_path / "student", tokenizer_dir, seed=1)
+        save_model(*other, card=CARD)
     (tokenizer_dir / "vocab.txt").unlink()
     with pytest.raises(ValueError, match="neither tokenizer.json nor vocab.txt"):
-        save(tmp_path / "student", tokenizer_dir, seed=1)
+        save_model(*other, card=CARD)
     assert_trees_equal(load_model(tmp_path / "student")[1], params)
 
 

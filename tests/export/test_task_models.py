@@ -11,22 +11,20 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from edad_jax.export.huggingface import Task, save_model
+from edad_jax.export.huggingface import save_model
 from edad_jax.models.exbert import ExBert
 from edad_jax.models.heads import Classifier, Pooler
 from edad_jax.models.pretrained import load_encoder, load_model, load_task_model, tokenizer_folder
-from tests.export.test_huggingface import CARD
+from edad_jax.models.task import Task
 from tests.golden_exports import INPUTS, write_and_check, write_as_torch_did
+from tests.tiny_exports import CARD, LABELS, edit_json, labels_of, save, tuned, write_words
 from tests.tiny_models import (
     GOLDEN,
     assert_trees_equal,
-    random_params,
     tiny_batch,
     tiny_bert_config,
-    tiny_exbert_config,
 )
 
-LABELS = ("O", "B-Drug", "I-Drug", "B-Gene")
 KINDS = ("tagging", "classification", "answering")
 AUTO_CLASSES = {
     "answering": "AutoModelForQuestionAnswering",
@@ -37,51 +35,7 @@ AUTO_CLASSES = {
 
 @pytest.fixture
 def tokenizer_dir(tmp_path):
-    """A vocabulary of as many pieces as the tiny models have."""
-    directory = tmp_path / "tokenizer"
-    directory.mkdir()
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{n}" for n in range(63))]
-    (directory / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
-    return directory
-
-
-def labels_of(kind):
-    return ("start", "end") if kind == "answering" else LABELS
-
-
-def tuned(kind, *, blocks=True):
-    """Returns (sizes, parameters) of a tiny fine-tuned model."""
-    config = tiny_exbert_config(blocks=blocks)
-    params = random_params(config)
-    params = {part: params[part] for part in ("base", "extension", "pooler")}
-    if kind != "classification":
-        del params["pooler"]
-    random = np.random.default_rng(1)
-    kernel = random.standard_normal((24, len(labels_of(kind)))).astype(np.float32)
-    bias = random.standard_normal(len(labels_of(kind))).astype(np.float32)
-    return config, params | {"classifier": {"dense": {"kernel": kernel, "bias": bias}}}
-
-
-def save(directory, tokenizer_dir, kind, *, blocks=True, labels=None):
-    """Returns (sizes, parameters) of a tiny fine-tuned model that now lies in `directory`."""
-    config, params = tuned(kind, blocks=blocks)
-    save_model(
-        directory,
-        params,
-        config,
-        tokenizer_dir,
-        card=CARD,
-        task=Task(kind, labels or labels_of(kind)),
-    )
-    return config, params
-
-
-def pretrained(directory, tokenizer_dir, *, blocks=True):
-    """Returns (sizes, parameters) of a tiny student that now lies in `directory`."""
-    config = tiny_exbert_config(blocks=blocks)
-    params = random_params(config)
-    save_model(directory, params, config, tokenizer_dir, card=CARD)
-    return config, params
+    return write_words(tmp_path / "tokenizer")
 
 
 @functools.cache
@@ -112,9 +66,7 @@ def edit(directory, *, tensors=None, **config):
         values = load_file(directory / "model.safetensors")
         tensors(values)
         save_file(values, directory / "model.safetensors", metadata={"format": "pt"})
-    path = directory / "config.json"
-    values = json.loads(path.read_text()) | config
-    path.write_text(json.dumps({key: value for key, value in values.items() if value is not None}))
+    edit_json(directory / "config.json", **config)
 
 
 # The classifier
@@ -230,7 +182,7 @@ def test_fine_tuned_bert_of_torch_is_read(tmp_path, kind):
 def test_encoder_of_our_student_leaves_the_other_heads(
     tmp_path, tokenizer_dir, with_pooler, blocks
 ):
-    config, params = pretrained(tmp_path / "student", tokenizer_dir, blocks=blocks)
+    config, params = save(tmp_path / "student", tokenizer_dir, blocks=blocks)
     loaded_config, loaded, fresh = load_encoder(str(tmp_path / "student"), with_pooler=with_pooler)
     assert loaded_config == config
     assert not fresh
@@ -253,7 +205,7 @@ def test_encoder_of_a_tagger_lacks_a_pooler_and_its_classifier_stays_behind(
 def test_dropout_rates_of_an_encoder_may_be_overridden(tmp_path, tokenizer_dir, ours):
     path = str(GOLDEN / "bert")
     if ours:
-        pretrained(tmp_path / "student", tokenizer_dir)
+        save(tmp_path / "student", tokenizer_dir)
         path = str(tmp_path / "student")
     rates = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": None}
     config, _, _ = load_encoder(path, with_pooler=False, **rates)
@@ -334,7 +286,7 @@ def test_model_that_is_not_found_is_told_the_callers_option(tmp_path):
 
 
 def test_pretrained_models_are_no_task_models_nor_the_other_way_round(tmp_path, tokenizer_dir):
-    pretrained(tmp_path / "student", tokenizer_dir)
+    save(tmp_path / "student", tokenizer_dir)
     with pytest.raises(ValueError, match="ExBertForPreTraining.*pass a fine-tuned model"):
         load_task_model(tmp_path / "student")
     save(tmp_path / "model", tokenizer_dir, "tagging")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints become parameters: parity with torch, and what a bad checkpoint is told.
 
-Parity is with what torch computed, in tests/golden; tests/models/test_torch_models.py asks torch again.
+Parity is with what torch computed, in tests/golden; test_torch_models.py asks torch again.
 """
 
 import dataclasses

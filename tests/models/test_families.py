@@ -22,6 +22,7 @@ from edad_jax.models.exbert import ExBert
 from edad_jax.models.heads import Pooler
 from edad_jax.models.hf_files import load_checkpoint
 from tests.golden_exports import ALBERT, DISTILBERT, load_outputs, write_and_check
+from tests.tiny_exports import CARD, write_words
 from tests.tiny_models import (
     GOLDEN,
     assert_parity,
@@ -33,7 +34,6 @@ from tests.tiny_models import (
 )
 
 FRESH = {"distilbert": (), "albert": ("nsp",)}
-CARD = huggingface.ModelCard("A tiny model", "Made by a test.", {}, {}, {})
 
 
 def plain(base):
@@ -62,12 +62,7 @@ def folder(tmp_path, family):
 
 @pytest.fixture
 def tokenizer_dir(tmp_path):
-    """A BERT vocabulary of 68 pieces."""
-    directory = tmp_path / "tokenizer"
-    directory.mkdir()
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{n}" for n in range(63))]
-    (directory / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
-    return directory
+    return write_words(tmp_path / "tokenizer")
 
 
 def edit(directory, change):

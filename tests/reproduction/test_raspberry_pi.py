@@ -8,11 +8,11 @@ import pytest
 
 from configs import squad
 from edad_jax.export import formats
-from edad_jax.tasks.exported import open_reader
+from edad_jax.tasks.exported import open_answerer
 from reproduction import raspberry_pi
 from reproduction.driver import reproduce
-from tests.export.test_formats import save
 from tests.reproduction.conftest import plan_of
+from tests.tiny_exports import tiny_model
 from tests.tiny_run import write_teacher
 from tests.tiny_tasks import write_questions
 from tests.tiny_text import write_tokenizer
@@ -22,7 +22,7 @@ from tests.tiny_text import write_tokenizer
 def answering(tmp_path_factory):
     """Returns the folder of a tiny model that answers questions."""
     folder = tmp_path_factory.mktemp("answering")
-    return save(folder / "model", write_tokenizer(folder / "tokenizer"), "answering")
+    return tiny_model(folder / "model", write_tokenizer(folder / "tokenizer"), "answering")
 
 
 def test_models_that_answer_are_asked_and_others_are_tuned_first(make_run, models, answering):
@@ -102,8 +102,12 @@ def test_models_are_asked_as_they_were_tuned(make_run, models, answering, tmp_pa
     settings = raspberry_pi.read_settings(plan, run.folder)
     assert settings.data == {"encoding": "cp949", "seed": 3, "dataset_config": ""}
     exported = formats.export(formats.load(answering), "onnx", tmp_path / "onnx")
-    reader = open_reader(exported, **settings.search)
-    assert (reader.max_length, reader.longest_question, reader.longest_answer) == (16, 12, 5)
+    answerer = open_answerer(exported, **settings.search)
+    assert (answerer.max_length, answerer.max_query_length, answerer.max_answer_length) == (
+        16,
+        12,
+        5,
+    )
 
 
 class Told(list):
@@ -121,7 +125,7 @@ def test_korquads_scoring_selects_epochs_and_counts_answers(
     (cell, _) = plan_of(make_run("pi-2", scoring="korquad")).cells
     assert "--config.scoring=korquad" in cell.words
     answer = [SimpleNamespace(text="prot")]  # four of the seven letters of "protein"
-    monkeypatch.setattr(raspberry_pi, "open_reader", lambda *_, **__: Told(answer))
+    monkeypatch.setattr(raspberry_pi, "open_answerer", lambda *_, **__: Told(answer))
     found, text = ask(make_run, answering, tmp_path, scoring="korquad")
     assert [row["f1"] for row in found["rows"]] == [pytest.approx(2 * 4 / (4 + 7))] * 2
     assert found["scoring"] == "korquad"

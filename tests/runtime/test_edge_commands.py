@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.export.test_formats import save
 from tests.test_launch import assert_dies
+from tests.tiny_exports import tiny_model
 from tests.tiny_run import ROOT, command, environment, run_command
 from tests.tiny_tasks import write_tagging
 from tests.tiny_text import write_tokenizer
@@ -32,7 +32,7 @@ class Exported(NamedTuple):
 def exported(tmp_path_factory):
     root = tmp_path_factory.mktemp("commands")
     write_tokenizer(root / "tokenizer")
-    model = Path(save(root / "model", root / "tokenizer", "tagging", blocks=False))
+    model = Path(tiny_model(root / "model", root / "tokenizer", "tagging", blocks=False))
     data = write_tagging(root / "data")
     done = run_command(
         "--model",
@@ -81,7 +81,7 @@ def test_options_of_other_formats_are_refused_first(tmp_path, options, message):
 def test_options_of_other_kinds_of_model_are_refused_before_the_export(
     exported, tmp_path, kind, options, message
 ):
-    model = save(tmp_path / "model", exported.model, kind)
+    model = tiny_model(tmp_path / "model", exported.model, kind)
     done = run_command("--model", model, "--format=onnx-int8", *options, script="export.py")
     assert_dies(done, message)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]

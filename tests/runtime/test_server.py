@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import json
 import re
-import resource
 import shutil
 import socket
 import subprocess
@@ -18,13 +17,20 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import uvicorn
 
-from edad_jax.export import formats
 from edad_jax.runtime.limits import Limits
-from edad_jax.runtime.models import Answer, Answers, Prediction, Reader, Span, Tagger, as_json
+from edad_jax.runtime.models import (
+    Answer,
+    Answers,
+    Prediction,
+    QuestionAnswerer,
+    Span,
+    Tagger,
+    as_json,
+)
 from edad_jax.runtime.server import create_app
-from tests.export.test_formats import save, tokenizer_dir  # noqa: F401, a fixture
 from tests.tiny_text import WORDS
 
+PATIENCE = 300  # seconds after which something counts as stuck
 LIMITS = Limits(body_bytes=5_000, text_characters=200, texts=4, waiting=8, gather_seconds=0.01)
 
 
@@ -43,7 +49,7 @@ class Counter:
             yield Prediction(f"length {len(text)}", 1.0, {})
 
 
-class Echo(Reader):
+class EchoAnswerer(QuestionAnswerer):
     """Answers with the question's length and the context's last letters."""
 
     def __init__(self):
@@ -96,7 +102,7 @@ class Server:
 
     def ask(self, path, body=None, *, method=None, headers=None):
         """Returns (status, headers, body as text)."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         try:
             method = method or ("GET" if body is None else "POST")
             given = {"Content-Type": "application/json"} | (headers or {})
@@ -110,7 +116,7 @@ class Server:
 
     def begin(self, body):
         """Returns a connection after it has sent a request for prediction but for its last byte."""
-        connection = socket.create_connection(("127.0.0.1", self.port), timeout=60)
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
         connection.sendall(request_of(body)[:-1])
         return connection
 
@@ -121,7 +127,7 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server():
-    with Server({"first": Counter(), "second": Counter(), "reader": Echo()}) as running:
+    with Server({"first": Counter(), "second": Counter(), "reader": EchoAnswerer()}) as running:
         yield running
 
 
@@ -147,15 +153,20 @@ def test_questions_are_answered_from_their_contexts(server):
 
 
 def test_models_health_metrics_page_and_interface_are_there(server):
-    assert json.loads(server.ask("/v1/models")[2])["models"][1]["name"] == "second"
+    models = json.loads(server.ask("/v1/models")[2])["models"]
+    assert models[1:] == [
+        {"name": "second", "kind": "counter"},
+        {"name": "reader", "kind": "echo_answerer"},
+    ]
     assert server.ask("/health")[0] == 200
     server.predict("a")
     metrics = server.ask("/metrics")[2]
     assert 'edad_requests_total{status="200"}' in metrics and "edad_seconds_bucket" in metrics
     assert "/v1/predict" in json.loads(server.ask("/openapi.json")[2])["paths"]
-    status, headers, page = server.ask("/")
-    assert status == 200 and headers["content-type"].startswith("text/html")
-    assert "v1/predict" in page
+    for path, has in (("/", "v1/predict"), ("/docs", "/openapi.json")):
+        status, headers, page = server.ask(path)
+        assert status == 200 and headers["content-type"].startswith("text/html")
+        assert has in page
 
 
 @pytest.mark.parametrize(
@@ -232,17 +243,6 @@ def test_a_failing_model_fails_that_request_alone(server):
     assert 'edad_requests_total{status="500"} 2.0' in server.ask("/metrics")[2]
 
 
-@pytest.fixture
-def many_files():
-    """Lets the process open what a thousand connections need at both of their ends."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < 4_096:
-        pytest.skip(f"got {hard} files at once (ulimit -Hn), expected 4096")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 4_096), hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
 async def ask_at_once(port, bodies):
     """Returns (status, body) for each; all are connected before the first one is sent."""
 
@@ -253,7 +253,7 @@ async def ask_at_once(port, bodies):
         finally:
             writer.close()
 
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         connections = await asyncio.gather(
             *(asyncio.open_connection("127.0.0.1", port) for _ in bodies)
         )
@@ -262,17 +262,17 @@ async def ask_at_once(port, bodies):
         )
 
 
-@pytest.mark.parametrize("admitted", [16, 1_000])
-def test_of_a_thousand_requests_at_once_none_is_lost_and_none_fails(many_files, admitted):
+@pytest.mark.parametrize("admitted", [16, 200])
+def test_of_many_requests_at_once_none_is_lost_and_none_fails(admitted):
     model = Counter(seconds=0.002)
-    bodies = [json.dumps({"texts": ["x" * (number % 90)]}).encode() for number in range(1_000)]
+    bodies = [json.dumps({"texts": ["x" * (number % 90)]}).encode() for number in range(200)]
     with Server({"only": model}, Limits(waiting=admitted)) as running:
         answers = asyncio.run(ask_at_once(running.port, bodies))
         assert "edad_waiting 0.0" in running.ask("/metrics")[2]
     statuses = [status for status, _ in answers]
-    assert len(statuses) == 1_000 and set(statuses) <= {200, 429}
+    assert len(statuses) == 200 and set(statuses) <= {200, 429}
     assert statuses.count(200) >= admitted
-    assert statuses.count(429) > 0 or admitted == 1_000
+    assert statuses.count(429) > 0 or admitted == 200
     for number, (status, answer) in enumerate(answers):
         if status == 200:
             assert json.loads(answer)["results"][0]["label"] == f"length {number % 90}"
@@ -283,7 +283,7 @@ def test_of_a_thousand_requests_at_once_none_is_lost_and_none_fails(many_files, 
 
 
 def wait_until(is_so):
-    limit = time.monotonic() + 60
+    limit = time.monotonic() + PATIENCE
     while not is_so():
         assert time.monotonic() < limit
         time.sleep(0.01)
@@ -322,7 +322,7 @@ def test_a_slow_body_is_given_up():
         connection = running.begin(b'{"texts": ["abc"]}')
         start = time.monotonic()
         status, answer = rest_of(connection)  # read to its end: the server closes it
-        assert 0.1 < time.monotonic() - start < 30
+        assert time.monotonic() - start > 0.1
         assert status == 408 and "got 17 bytes of a body in 0.2 seconds" in answer
         assert "edad_waiting 0.0" in running.ask("/metrics")[2]
         assert running.predict("a")[0] == 200
@@ -338,10 +338,8 @@ def test_a_client_that_does_not_read_its_answer_holds_no_place():
             assert running.ask("/v1/predict", "[]")[0] == 422
 
 
-def test_a_real_tagger_says_over_http_what_it_says_alone(tmp_path, tokenizer_dir):  # noqa: F811
-    model = formats.load(save(tmp_path / "model", tokenizer_dir, "tagging"))
-    folder = formats.export(model, "onnx", tmp_path / "onnx")
-    tagger = Tagger(folder, max_length=12, overlap=4, threads=1)
+def test_a_real_tagger_says_over_http_what_it_says_alone(folders):
+    tagger = Tagger(folders["tagging"], max_length=12, overlap=4, threads=1)
     texts = [" ".join((WORDS * 3)[number : number + 1 + number % 30]) for number in range(40)]
     texts += ["", "\0", "😀 é\u0301", "안녕 뇌"]
     expected = [as_json(spans)["entities"] for spans in tagger(texts)]

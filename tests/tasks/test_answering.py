@@ -29,8 +29,8 @@ from tests.tiny_run import run_command, write_teacher
 from tests.tiny_tasks import tiny_tuning, write_questions
 from tests.tiny_text import write_tokenizer
 
-WINDOWS = {"max_length": 16, "max_query": 64, "overlap": 4}
-SEARCH = {"considered": 20, "longest_answer": 30}
+WINDOWS = {"max_length": 16, "max_query_length": 64, "overlap": 4}
+SEARCH = {"n_best": 20, "max_answer_length": 30}
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_the_first_gold_answer_that_lies_in_the_context_is_learnt(tokenizer):
 
 def test_a_question_that_is_too_long_is_cut_and_counted(tokenizer):
     question = ask("the cell was", "cell", question="what binds " * 9)
-    rows = question_rows([question], tokenizer, max_length=16, max_query=4, overlap=4)
+    rows = question_rows([question], tokenizer, max_length=16, max_query_length=4, overlap=4)
     assert rows.notes == {"questions longer than the window allows: cut": 1}
     assert list(rows.segment_b_start) == [6]
     rows = question_rows([question], tokenizer, **WINDOWS)
@@ -118,7 +118,7 @@ def test_an_answer_is_no_longer_than_allowed_and_no_piece_of_the_question(tokeni
     logits[0, :, [0, 1, second - 1, len(rows.ids[0]) - 1, 15]] = 50.0  # not of the context
     logits[0, 0, second], logits[0, 1, second + 3] = 9.0, 9.0
     found = [
-        best_answers([question], rows, logits, considered=20, longest_answer=longest)[0]
+        best_answers([question], rows, logits, n_best=20, max_answer_length=longest)[0]
         for longest in (4, 3)
     ]
     assert found[0] == "the cell was brain" and found[1] != found[0]
@@ -128,8 +128,8 @@ def test_where_no_likely_pair_is_an_answer_a_less_likely_one_is_given():
     """The likeliest starts lie at the end, the likeliest ends at the beginning."""
     starts, ends_p = np.arange(60.0), np.arange(2, 122, 2)
     context = windows.Pieces(np.arange(60), ends_p - 2, ends_p, np.ones(60, bool))
-    for considered in (1, 20):
-        options = {"considered": considered, "longest_answer": 30, "most": 1}
+    for n_best in (1, 20):
+        options = {"n_best": n_best, "max_answer_length": 30, "most": 1}
         judged = [(windows.Window(0, 0, 60, 0, 60), starts, -starts)]
         (best,) = answers.find_answers(iter(judged), context, **options)
         assert best.score == 0.0 and 0 < best.end - best.start <= 60
@@ -269,11 +269,11 @@ def test_predictions_are_in_the_official_form_and_score_the_same(tuned):
     assert len(lines) == 1 + len(questions)
 
 
-def test_the_edge_reader_gives_the_answers_of_the_run(tuned):
+def test_the_edge_runtime_gives_the_answers_of_the_run(tuned):
     folder, summary = tuned
     model = formats.load(str(folder / "run" / "model"))
     assert model.task == ("answering", ("start", "end"))
-    reader = models.Reader(
+    reader = models.QuestionAnswerer(
         formats.export(model, "onnx", folder / "onnx"), max_length=40, overlap=8, batch_size=4
     )
     answers = json.loads((folder / "run/predictions/test-seed-0.json").read_text("utf-8"))
@@ -318,7 +318,7 @@ def test_a_student_learns_from_a_teacher_of_the_same_tokenizer(tuned, tmp_path):
     finetune(config, str(tmp_path / "run"))
     got = read_metrics(tmp_path / "run" / "metrics.jsonl")[0]["loss/seed-0"]
     questions = read_questions(str(folder / "data"))[0]["train"]
-    windows = {"max_length": 32, "max_query": 64, "overlap": 8}
+    windows = {"max_length": 32, "max_query_length": 64, "overlap": 8}
     rows = question_rows(questions, load_tokenizer(folder / "bert"), **windows)
     assert len(questions) < len(rows) < 256
     student, teacher = (

@@ -8,17 +8,12 @@ import numpy as np
 import pytest
 
 from edad_jax.export import formats
+from edad_jax.runtime import models
 from edad_jax.tasks import exported
 from edad_jax.tasks.data.labelled import read_labelled
 from edad_jax.tasks.exported import scores_of_both
-from tests.export.test_formats import LABELS, save
+from tests.tiny_exports import LABELS, tiny_model
 from tests.tiny_tasks import write_questions
-from tests.tiny_text import write_tokenizer
-
-
-@pytest.fixture(scope="module")
-def tokenizer_dir(tmp_path_factory):
-    return write_tokenizer(tmp_path_factory.mktemp("tokenizer"))
 
 
 @pytest.fixture
@@ -26,7 +21,7 @@ def export(tmp_path, tokenizer_dir):
     """Returns make(kind) -> (model, the folder of its ONNX file)."""
 
     def make(kind):
-        model = formats.load(save(tmp_path / "model", tokenizer_dir, kind))
+        model = formats.load(tiny_model(tmp_path / "model", tokenizer_dir, kind))
         return model, formats.export(model, "onnx", tmp_path / "onnx")
 
     return make
@@ -70,9 +65,12 @@ def test_data_are_split_as_in_the_run_that_trained_the_model(tmp_path, export, m
     config = {"split_seed": 5, "encoding": "cp949", "dataset_config": ""}
     (tmp_path / "config.json").write_text(json.dumps(config))  # beside the model's folder
     asked = []
-    kind = exported._TASKS["classification"]
-    score = kind._replace(score=lambda _, texts: asked.append([each.text for each in texts]) or {})
-    monkeypatch.setitem(exported._TASKS, "classification", score)
+
+    def classify(self, texts):
+        asked.append(list(texts))
+        return [SimpleNamespace(label="O")] * len(asked[-1])
+
+    monkeypatch.setattr(models.Classifier, "__call__", classify)
     scores_of_both(model, folder, str(data))
     (test, same) = asked
     splits, _ = read_labelled(str(data), seed=5)
@@ -81,7 +79,7 @@ def test_data_are_split_as_in_the_run_that_trained_the_model(tmp_path, export, m
     assert test != [each.text for each in others["test"]]
 
 
-def test_a_reader_scores_the_same(tmp_path, export):
+def test_a_question_answerer_scores_the_same(tmp_path, export):
     model, folder = export("answering")
     scores = scores_of_both(model, folder, str(write_questions(tmp_path / "squad.json")), rows=6)
     assert set(scores) == {"exact match", "F1"}
@@ -100,11 +98,11 @@ def test_korean_answers_are_scored_as_korquad_does_where_asked(tmp_path, export,
     data = {"data": [{"title": "서울", "paragraphs": paragraphs}]}
     path.write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
 
-    class Reader:
+    class Answerer:
         def __call__(self, pairs):
             return [[SimpleNamespace(text="서울에서")] for _ in pairs]
 
-    monkeypatch.setattr(exported, "open_reader", lambda folder: Reader())
+    monkeypatch.setattr(exported, "open_answerer", lambda folder: Answerer())
     scores = scores_of_both(model, folder, str(path), scoring="korquad")
     assert scores == {"exact match": (0, 0), "F1": (pytest.approx(2 * 2 / (4 + 2)),) * 2}
     assert scores_of_both(model, folder, str(path))["F1"] == (0, 0)
@@ -117,6 +115,6 @@ def test_a_scoring_of_answers_for_a_model_that_gives_none_is_an_error(export):
 
 
 def test_an_encoder_has_no_task(export):
-    model, folder = export(None)
+    model, folder = export("encoder")
     with pytest.raises(ValueError, match="has no task to score, expected a model of launch/fine"):
         scores_of_both(model, folder, "/none")

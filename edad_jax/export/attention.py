@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attention as nodes of an ONNX graph: in ONNX's own for float32, in onnxruntime's for int8.
+
+Both begin with the product of all queries, keys and values of a layer, whose weights they give.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto
+
+from edad_jax.export.graph import CONTRIB, Graph, as_float
+from edad_jax.models.bert import PADDING_SCORE
+from edad_jax.models.config import BertConfig, ExtensionConfig
+
+Sizes = BertConfig | ExtensionConfig
+Weights = tuple[np.ndarray, np.ndarray]  # kernel [inputs, outputs] and bias [outputs], float32
+
+
+class Attention:
+    """Attention in ONNX's own nodes, with what padding adds to its scores: a large negative number.
+
+    onnxruntime 1.31 leaves them as they are, here and in graphs without extension: its `Attention`
+    is not made of them. Of a whole float32 graph it joins each Gelu with its bias, and no more.
+    """
+
+    columns = 1  # outputs of the product of a layer: a multiple of this
+
+    def __init__(self, graph: Graph):
+        self._graph = graph
+        one = graph.constant(np.array(1, np.int64), "one")
+        is_padding = graph.add(
+            "Cast", graph.add("Sub", one, "attention_mask"), to=TensorProto.FLOAT
+        )
+        score = graph.constant(np.array(PADDING_SCORE, np.float32), "padding")
+        self._scores_bt = graph.add("Mul", is_padding, score)
+        self._made: dict[tuple[int, ...], str] = {}  # what padding adds -> its name in the graph
+
+    def weights(self, params: Mapping[str, Any], sizes: Sizes) -> Iterable[Weights]:
+        """Returns the weights of queries, keys and values; 1/sqrt(head size) is in the first."""
+        query, key, value = (
+            (as_float(params[name]["kernel"]), as_float(params[name]["bias"]))
+            for name in ("query", "key", "value")
+        )
+        scale = np.float32((sizes.hidden_size // sizes.num_attention_heads) ** -0.5)
+        return (query[0] * scale, query[1] * scale), key, value
+
+    def add(self, query: str, key: str, value: str, sizes: Sizes) -> str:
+        """Adds attention; returns the name of its output, [batch, length, width]."""
+        graph, width, heads = self._graph, sizes.hidden_size, sizes.num_attention_heads
+        shape = graph.constant(np.array([0, 0, heads, width // heads], np.int64), "heads")
+        query, key, value = (
+            graph.add("Transpose", graph.add("Reshape", part, shape), perm=axes)
+            for part, axes in ((query, [0, 2, 1, 3]), (key, [0, 2, 3, 1]), (value, [0, 2, 1, 3]))
+        )
+        scores = graph.add("Add", graph.add("MatMul", query, key), self._padding(1, 2))
+        context = graph.add("MatMul", graph.add("Softmax", scores, axis=-1), value)
+        context = graph.add("Transpose", context, perm=[0, 2, 1, 3])
+        joined = graph.constant(np.array([0, 0, width], np.int64), "joint")
+        return graph.add("Reshape", context, joined)
+
+    def _padding(self, *axes):
+        """Returns what is added for padding, with these axes beside batch and length."""
+        if axes not in self._made:
+            constant = self._graph.constant(np.array(axes, np.int64), "axes")
+            self._made[axes] = self._graph.add("Unsqueeze", self._scores_bt, constant)
+        return self._made[axes]
+
+
+class AttentionInParts(Attention):
+    """Attention that reads the keys part by part, so that scores are never stored.
+
+    onnxruntime does so only where there is no mask. Padding is in the keys instead: each of their
+    heads has one more number, 0 or the score of padding, and each of the queries' a 1.
+    """
+
+    columns = 16  # eight-bit products of so many columns, or multiples, have no slow remainder
+
+    def weights(self, params: Mapping[str, Any], sizes: Sizes) -> Iterable[Weights]:
+        """Returns the weights of queries and keys with room for one more number, and of values."""
+        (query, query_bias), (key, key_bias), value = super().weights(params, sizes)
+        heads = sizes.num_attention_heads
+        query = _with_last(query, heads, 0.0), _with_last(query_bias, heads, 1.0)
+        key = _with_last(key, heads, 0.0), _with_last(key_bias, heads, 0.0)
+        return query, key, value
+
+    def add(self, query: str, key: str, value: str, sizes: Sizes) -> str:
+        """Adds attention; returns the name of its output, [batch, length, width]."""
+        heads = sizes.num_attention_heads
+        padding = self._padding_of_keys(heads, sizes.hidden_size // heads + 1)
+        key = self._graph.add("Add", key, padding)
+        return self._graph.add(
+            "MultiHeadAttention", query, key, value, num_heads=heads, scale=1.0, domain=CONTRIB
+        )
+
+    def _padding_of_keys(self, heads, size):
+        """Returns [batch, length, heads * size]: each head's last number."""
+        if (heads, size) not in self._made:
+            last = np.tile(np.arange(size) == size - 1, heads).astype(np.float32)
+            constant = self._graph.constant(last, "last")
+            self._made[heads, size] = self._graph.add("Mul", self._padding(2), constant)
+        return self._made[heads, size]
+
+
+def _with_last(values, heads, last):
+    """Returns [..., heads * size] with one more number after those of each head."""
+    split = values.reshape(*values.shape[:-1], heads, -1)
+    added = np.full((*split.shape[:-1], 1), last, np.float32)
+    return np.concatenate([split, added], -1).reshape(*values.shape[:-1], -1)
