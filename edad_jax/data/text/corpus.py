@@ -25,6 +25,7 @@ from edad_jax.data.text.reading import (
     ReadReport,
     decode_line,
     finish_document,
+    open_blocks,
     read_blocks,
     read_lines,
     recode_blocks,
@@ -244,7 +245,7 @@ def _read_tar(
     lines: bool,
 ) -> Iterator[str]:
     try:
-        with tarfile.open(fileobj=_BlockFile(blocks), mode="r|") as archive:
+        with tarfile.open(fileobj=open_blocks(blocks), mode="r|") as archive:
             for member in archive:
                 kind, _ = file_format(member.name)
                 if not member.isfile() or kind in ("", ".parquet", ".tar"):
@@ -254,27 +255,6 @@ def _read_tar(
                 yield from _read_stream(file, member.name, here, report, text_key, encoding, lines)
     except (tarfile.TarError, EOFError) as error:
         report.add_problem("archive is damaged or cut short: kept what could be read", where, error)
-
-
-class _BlockFile:
-    """The blocks of a stream behind the `read(size)` that tarfile asks for."""
-
-    def __init__(self, blocks: Iterable[bytes]) -> None:
-        self._blocks = iter(blocks)
-        self._rest = b""
-
-    def read(self, size: int) -> bytes:
-        parts, wanted = [], size
-        while wanted > 0:
-            if not self._rest:
-                self._rest = next(self._blocks, b"")
-                if not self._rest:
-                    break
-                continue
-            parts.append(self._rest[:wanted])
-            self._rest = self._rest[wanted:]
-            wanted -= len(parts[-1])
-        return b"".join(parts)
 
 
 def read_dataset(
