@@ -6,6 +6,12 @@ import random
 import string
 from pathlib import Path
 
+from edad_jax.data.rows import RowSettings
+
+# Several chunks and shards of a few hundred rows.
+TINY_ROWS = RowSettings(
+    max_length=32, heldout_fraction=0.1, seed=1, chunk_characters=20_000, chunks_in_shard=2
+)
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = tuple(
     "the a of and in cell cells protein gene neuron brain patient dose shows binds acts was were "

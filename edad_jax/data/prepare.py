@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from edad_jax.data.batches import Rows
 from edad_jax.data.pairs import make_rows
 from edad_jax.data.piece_counts import token_counts
+from edad_jax.data.rows import RowSettings
 from edad_jax.data.stages import run_stage
 from edad_jax.data.text.corpus import read_dataset, read_documents
 from edad_jax.data.text.docstrings import read_docstrings
@@ -60,6 +61,7 @@ def prepare(config: ConfigDict, workdir: str | Path) -> Prepared:
         vocabulary_facts = _recorded_facts(vocabulary_dir)
         rows_facts = _recorded_facts(rows_dir)
     else:
+        settings = RowSettings.from_config(config)
         base = config.vocabulary.base or config.teacher.checkpoint
         vocabulary_facts = run_stage(
             vocabulary_dir,
@@ -79,11 +81,11 @@ def prepare(config: ConfigDict, workdir: str | Path) -> Prepared:
                 "vocabulary": hashlib.sha256(
                     (vocabulary_dir / "vocab.txt").read_bytes()
                 ).hexdigest(),
-                "rows": _row_facts(config.rows),
-                "heldout_fraction": config.heldout.fraction,
-                "seed": config.seed,
+                "rows": _row_facts(settings),
+                "heldout_fraction": settings.heldout_fraction,
+                "seed": settings.seed,
             },
-            lambda out: _make_rows(config, vocabulary_dir, out),
+            lambda out: _make_rows(config, settings, vocabulary_dir, out),
         )
 
     tokenizer = load_tokenizer(vocabulary_dir, option="--config.prepared=FOLDER")
@@ -217,12 +219,12 @@ def _counts(config, train, folder, workdir):
     return token_counts(train, (workdir if config.prepared and not is_there else folder) / "counts")
 
 
-def _row_facts(section):
+def _row_facts(settings):
     """Returns what of config.rows the rows on disk depend on."""
-    facts = {k: v for k, v in section.items() if k not in ("workers", "buckets")}
-    if facts["mode"] == "pairs":
-        del facts["mode"]  # rows from before there was another mode stay good
-    return facts
+    names = ("duplicates", "max_length", "mode", "short_seq_prob")
+    if settings.mode == "pairs":
+        names = tuple(name for name in names if name != "mode")  # rows from before stay good
+    return {name: getattr(settings, name) for name in names}
 
 
 def _load_base(config):
@@ -271,18 +273,13 @@ def _first_megabytes(documents: Iterator[str], megabytes: float) -> Iterator[str
         yield document
 
 
-def _make_rows(config, vocabulary_dir, out):
+def _make_rows(config, settings, vocabulary_dir, out):
     report = ReadReport()
     manifest = make_rows(
         read_text(config.corpus, report),
         vocabulary_dir,
         out,
-        max_length=config.rows.max_length,
-        short_seq_prob=config.rows.short_seq_prob,
-        mode=config.rows.mode,
-        duplicates=config.rows.duplicates,
-        heldout_fraction=config.heldout.fraction,
-        seed=config.seed,
+        settings,
         workers=config.rows.workers or core_count(),
         progress=config.progress,
         report=report,

@@ -10,6 +10,7 @@ their input and leave.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
 import json
 import os
@@ -28,7 +29,7 @@ import numpy as np
 
 from edad_jax.data import segments
 from edad_jax.data.pieces import PieceTable
-from edad_jax.data.rows import row_type
+from edad_jax.data.rows import RowSettings, row_type
 
 
 class Recipe(NamedTuple):
@@ -37,11 +38,12 @@ class Recipe(NamedTuple):
     tokenizer: str  # a `tokenizers.Tokenizer` as JSON
     vocabulary_size: int
     specials: segments.Specials
-    max_length: int
-    short_seq_prob: float
-    duplicates: int
-    mode: str  # "pairs" or "single"
-    seed: int
+    settings: RowSettings
+
+    @property
+    def row_type(self) -> np.dtype:
+        """Returns the type of the rows."""
+        return row_type(self.vocabulary_size, self.settings.max_length)
 
 
 class Chunk(NamedTuple):
@@ -61,21 +63,21 @@ class ChunkRows(NamedTuple):
 
 def make_chunk_rows(chunk: Chunk, recipe: Recipe, table: PieceTable) -> ChunkRows:
     """Returns the rows of a chunk: a pure function of chunk and recipe, not of the table."""
-    documents = segments.encode_documents(chunk.texts, table, recipe.max_length)
-    kind = row_type(recipe.vocabulary_size, recipe.max_length)
-    if recipe.mode == "single":
-        ranges = segments.single_segments(documents, max_length=recipe.max_length)
-        rows = segments.single_rows(documents, ranges, recipe.specials, kind)
+    settings = recipe.settings
+    documents = segments.encode_documents(chunk.texts, table, settings.max_length)
+    if settings.mode == "single":
+        ranges = segments.single_segments(documents, max_length=settings.max_length)
+        rows = segments.single_rows(documents, ranges, recipe.specials, recipe.row_type)
     else:
         parts = []
-        for duplicate in range(recipe.duplicates):
+        for duplicate in range(settings.duplicates):
             pairs = segments.next_sentence_pairs(
                 documents,
-                max_length=recipe.max_length,
-                short_seq_prob=recipe.short_seq_prob,
-                generator=random.Random(f"{recipe.seed} {chunk.name} {duplicate}"),
+                max_length=settings.max_length,
+                short_seq_prob=settings.short_seq_prob,
+                generator=random.Random(f"{settings.seed} {chunk.name} {duplicate}"),
             )
-            parts.append(segments.pair_rows(documents, pairs, recipe.specials, kind))
+            parts.append(segments.pair_rows(documents, pairs, recipe.specials, recipe.row_type))
         rows = np.concatenate(parts)
     return ChunkRows(
         rows=rows,
@@ -146,7 +148,9 @@ def _start_worker(recipe: Recipe) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         env=os.environ | {"PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"},
     )
-    _send(process.stdin, {}, json.dumps(recipe).encode())
+    *described, settings = recipe
+    described = [*described, dataclasses.asdict(settings)]
+    _send(process.stdin, {}, json.dumps(described).encode())
     return process
 
 
@@ -166,7 +170,7 @@ def _ask(process: subprocess.Popen, chunk: Chunk, recipe: Recipe) -> ChunkRows:
         ) from error
     if "error" in answer:
         raise OSError(f"a worker that prepares rows failed:\n{answer['error']}")
-    rows = np.frombuffer(content, row_type(recipe.vocabulary_size, recipe.max_length))
+    rows = np.frombuffer(content, recipe.row_type)
     return ChunkRows(rows, answer["without_pieces"], answer["one_sentence"])
 
 
@@ -195,8 +199,10 @@ def main() -> None:
     stdin, stdout = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not end up among the rows
     _, content = _receive(stdin)
-    values = json.loads(content)
-    recipe = Recipe(*values)._replace(specials=segments.Specials(*values[2]))
+    tokenizer, vocabulary_size, specials, settings = json.loads(content)
+    recipe = Recipe(
+        tokenizer, vocabulary_size, segments.Specials(*specials), RowSettings(**settings)
+    )
     table = _load_table(recipe)
     gc.disable()  # hundreds of thousands of words, no cycles: collecting would double the time
     while True:

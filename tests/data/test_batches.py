@@ -10,7 +10,8 @@ import pytest
 from edad_jax.data.batches import POOL, Rows, make_batch_at, permuted
 from edad_jax.data.pairs import make_rows
 from edad_jax.data.piece_counts import masking_weights, token_counts
-from tests.tiny_text import make_documents, write_tokenizer
+from edad_jax.data.rows import RowSettings
+from tests.tiny_text import TINY_ROWS, make_documents, write_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -20,13 +21,9 @@ def folder(tmp_path_factory):
         make_documents(120),
         write_tokenizer(root / "tokenizer"),
         root / "out",
-        max_length=32,
-        heldout_fraction=0.1,
-        seed=1,
+        TINY_ROWS,
         workers=0,
         progress=False,
-        chunk_characters=20_000,
-        chunks_in_shard=2,
     )
     return root / "out" / "train"
 
@@ -161,10 +158,7 @@ def short_folder(tmp_path_factory):
         (" ".join(str(number) for number in range(8 + n % 23)) for n in range(400)),
         write_tokenizer(root / "tokenizer"),
         root / "out",
-        max_length=32,
-        mode="single",
-        heldout_fraction=0.1,
-        seed=1,
+        RowSettings(max_length=32, mode="single", heldout_fraction=0.1, seed=1),
         workers=0,
         progress=False,
     )

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Documents to rows: BERT's pairs, exact ids, and the same bytes whatever happens on the way."""
 
+import dataclasses
 import errno
 import os
 import random
@@ -13,14 +14,16 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from configs import edad
 from edad_jax.data import rows as rows_on_disk
 from edad_jax.data import segments
 from edad_jax.data.pairs import make_rows
 from edad_jax.data.pieces import PieceTable, split_words
+from edad_jax.data.rows import RowSettings
 from edad_jax.data.segments import Documents
 from edad_jax.data.text.reading import ReadReport
 from edad_jax.data.tokenizer import load_tokenizer
-from tests.tiny_text import make_documents, write_tokenizer
+from tests.tiny_text import TINY_ROWS, make_documents, write_tokenizer
 
 NASTY = (
     "plain text, (with) punctuation... and [SEP] [MASK] <b>tags</b>",
@@ -42,17 +45,11 @@ def tokenizer_dir(tmp_path_factory):
     return write_tokenizer(tmp_path_factory.mktemp("tokenizer"))
 
 
-def make(documents, tokenizer_dir, out, **changes):
-    options = dict(
-        max_length=32,
-        heldout_fraction=0.1,
-        seed=1,
-        workers=0,
-        progress=False,
-        chunk_characters=20_000,
-        chunks_in_shard=2,
+def make(documents, tokenizer_dir, out, *, workers=0, report=None, **changes):
+    settings = dataclasses.replace(TINY_ROWS, **changes)
+    return make_rows(
+        documents, tokenizer_dir, out, settings, workers=workers, progress=False, report=report
     )
-    return make_rows(documents, tokenizer_dir, out, **options | changes)
 
 
 def load(folder):
@@ -288,15 +285,14 @@ PROGRAM = """
 import sys, time
 from pathlib import Path
 from edad_jax.data.pairs import make_rows
-from tests.tiny_text import make_documents
+from tests.tiny_text import TINY_ROWS, make_documents
 def slow():
     for number, text in enumerate(make_documents(100)):
         if number == 60:
             print("far", flush=True)
         time.sleep(0.5 * (number > 60))  # slow enough to be killed on the way
         yield text
-make_rows(slow(), Path(sys.argv[1]), Path(sys.argv[2]), max_length=32, heldout_fraction=0.1,
-          seed=1, workers=2, progress=False, chunk_characters=20_000, chunks_in_shard=2)
+make_rows(slow(), Path(sys.argv[1]), Path(sys.argv[2]), TINY_ROWS, workers=2, progress=False)
 """
 
 
@@ -371,7 +367,9 @@ def test_full_disk_says_so_and_keeps_finished_shards(tokenizer_dir, tmp_path, mo
         original(descriptor)
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left on device.*are used again") as caught:
+    with pytest.raises(
+        OSError, match="No space left on device.*run the same command again"
+    ) as caught:
         make(texts, tokenizer_dir, tmp_path / "out")
     assert caught.value.errno == errno.ENOSPC
     assert (tmp_path / "out/train/rows-00000.json").exists()
@@ -383,7 +381,7 @@ def test_full_disk_says_so_and_keeps_finished_shards(tokenizer_dir, tmp_path, mo
 
 def test_folder_that_may_not_be_written_is_a_clear_error(tokenizer_dir, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="cannot write .*settings.json.*give a folder"):
+    with pytest.raises(OSError, match="cannot write .*settings.json.*choose another folder"):
         make(make_documents(5), tokenizer_dir, tmp_path / "file" / "out")
 
 
@@ -451,9 +449,31 @@ def test_workers_import_neither_jax_nor_torch_nor_transformers():
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [{"mode": "other"}, {"max_length": 3}, {"heldout_fraction": 1.5}, {"duplicates": 0}],
+    ("wrong", "message"),
+    [
+        ({"mode": "other"}, "config.rows.mode='other' is not one of pairs, single"),
+        ({"max_length": 3}, "got config.rows.max_length=3, expected 8 to 65535 pieces"),
+        ({"max_length": 65_536}, "got config.rows.max_length=65536"),
+        ({"short_seq_prob": -0.1}, "got config.rows.short_seq_prob=-0.1, expected 0 to 1"),
+        ({"duplicates": 0}, "got config.rows.duplicates=0, expected 1 or more"),
+        ({"mode": "single", "duplicates": 2}, "single segments have no random choices"),
+        ({"heldout_fraction": 1.5}, "got config.heldout.fraction=1.5, expected 0 or more, below 1"),
+    ],
 )
-def test_impossible_settings_are_errors(tokenizer_dir, tmp_path, wrong):
-    with pytest.raises(ValueError, match=next(iter(wrong))):
-        make(make_documents(2), tokenizer_dir, tmp_path, **wrong)
+def test_impossible_settings_are_errors_that_name_the_option(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(TINY_ROWS, **wrong)
+
+
+def test_a_negative_number_of_workers_is_an_error(tokenizer_dir, tmp_path):
+    with pytest.raises(ValueError, match="got config.rows.workers=-1, expected 0 or more"):
+        make(make_documents(2), tokenizer_dir, tmp_path, workers=-1)
+
+
+def test_settings_are_those_of_the_configuration():
+    config = edad.get_config()
+    config.rows.update(max_length=64, short_seq_prob=0.2, duplicates=3)
+    config.heldout.fraction, config.seed = 0.25, 7
+    assert RowSettings.from_config(config) == RowSettings(
+        max_length=64, short_seq_prob=0.2, duplicates=3, heldout_fraction=0.25, seed=7
+    )
