@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Processes that turn documents into rows: a bounded queue in front, results in order behind.
 
-Each worker is `python -m edad_jax.data.workers`, fed through its standard input with plain JSON
-and bytes. Unlike multiprocessing's spawn it never imports the program that started it (jax and
-all the rest), nothing is pickled, and when the program is killed the workers see the end of
-their input and leave.
+Each worker is `python -m edad_jax.data.workers`, fed through its standard input with lines of JSON.
+Unlike the processes of multiprocessing (spawn or forkserver) it never imports the program that
+started it: no jax in each of them, and that program needs no `if __name__ == "__main__"`. When the
+program is killed, the workers see the end of their input and leave.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import json
 import os
 import random
 import signal
-import struct
 import subprocess
 import sys
 import threading
@@ -148,80 +147,54 @@ def _start_worker(recipe: Recipe) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         env=os.environ | {"PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"},
     )
-    *described, settings = recipe
-    described = [*described, dataclasses.asdict(settings)]
-    _send(process.stdin, {}, json.dumps(described).encode())
+    with contextlib.suppress(BrokenPipeError):  # `_ask` tells what became of it
+        _write_line(process.stdin, recipe._replace(settings=dataclasses.asdict(recipe.settings)))
     return process
 
 
 def _ask(process: subprocess.Popen, chunk: Chunk, recipe: Recipe) -> ChunkRows:
-    encoded = [text.encode("utf-8", "replace") for text in chunk.texts]
     try:
-        _send(
-            process.stdin,
-            {"name": chunk.name, "lengths": [len(text) for text in encoded]},
-            b"".join(encoded),
-        )
-        answer, content = _receive(process.stdout)
-    except (OSError, EOFError) as error:
+        _write_line(process.stdin, chunk)
+        answer = json.loads(process.stdout.readline())
+        content = process.stdout.read(answer["rows"] * recipe.row_type.itemsize)
+        rows = np.frombuffer(content, recipe.row_type, answer["rows"])
+    except (OSError, ValueError) as error:  # broken pipe; half an answer, or none
         raise OSError(
             f"a worker that prepares rows ended (exit code {process.wait()}) before it answered; "
             "-9 means that the system stopped it, most often for want of memory: use fewer workers"
         ) from error
     if "error" in answer:
         raise OSError(f"a worker that prepares rows failed:\n{answer['error']}")
-    rows = np.frombuffer(content, recipe.row_type)
     return ChunkRows(rows, answer["without_pieces"], answer["one_sentence"])
 
 
-def _send(pipe: BinaryIO, header: dict, content: bytes) -> None:
-    head = json.dumps(header).encode()
-    pipe.write(struct.pack("<II", len(head), len(content)))
-    pipe.write(head)
-    pipe.write(content)
+def _write_line(pipe: BinaryIO, value: object, content: bytes = b"") -> None:
+    pipe.write(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace") + b"\n" + content)
     pipe.flush()
 
 
-def _receive(pipe: BinaryIO) -> tuple[dict, bytes]:
-    sizes = pipe.read(8)
-    if len(sizes) < 8:
-        raise EOFError
-    head_size, content_size = struct.unpack("<II", sizes)
-    head, content = pipe.read(head_size), pipe.read(content_size)
-    if len(content) < content_size:
-        raise EOFError
-    return json.loads(head), content
-
-
 def main() -> None:
-    """Runs a worker: chunks in on standard input, rows out on standard output, until the end."""
+    """Runs a worker: a recipe, then chunks in on standard input, rows out, until the end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the program that started it decides
     stdin, stdout = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not end up among the rows
-    _, content = _receive(stdin)
-    tokenizer, vocabulary_size, specials, settings = json.loads(content)
-    recipe = Recipe(
-        tokenizer, vocabulary_size, segments.Specials(*specials), RowSettings(**settings)
-    )
+    tokenizer, vocabulary_size, specials, settings = json.loads(stdin.readline())
+    specials, settings = segments.Specials(*specials), RowSettings(**settings)
+    recipe = Recipe(tokenizer, vocabulary_size, specials, settings)
     table = _load_table(recipe)
     gc.disable()  # hundreds of thousands of words, no cycles: collecting would double the time
-    while True:
+    while (line := stdin.readline()).endswith(b"\n"):
         try:
-            header, content = _receive(stdin)
-        except EOFError:
-            return
-        stops = np.cumsum([0, *header["lengths"]]).tolist()
-        texts = [content[a:b].decode() for a, b in zip(stops[:-1], stops[1:], strict=True)]
-        try:
-            made = make_chunk_rows(Chunk(header["name"], texts), recipe, table)
+            made = make_chunk_rows(Chunk(*json.loads(line)), recipe, table)
         except Exception as error:
-            _send(stdout, {"error": f"{type(error).__name__}: {error}"}, b"")
+            _write_line(stdout, {"rows": 0, "error": f"{type(error).__name__}: {error}"})
             continue
-        _send(
-            stdout,
-            {"without_pieces": made.without_pieces, "one_sentence": made.one_sentence},
-            made.rows.tobytes(),
-        )
+        answer = {
+            "rows": len(made.rows),
+            "without_pieces": made.without_pieces,
+            "one_sentence": made.one_sentence,
+        }
+        _write_line(stdout, answer, made.rows.tobytes())
 
 
 if __name__ == "__main__":
