@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from edad_jax.data.tokenizer import cuts_alike, load_tokenizer
+from edad_jax.data.tokenizer import load_tokenizer, tokenizes_alike
 from edad_jax.export import formats
 from edad_jax.files import open_beside, write_json
 from edad_jax.machine import core_count
@@ -121,7 +121,7 @@ def plan_pi(
 
 def _cut_alike(*models: str) -> bool:
     option = "--models=NAME=FOLDER"
-    return cuts_alike(*(load_tokenizer(model, option=option) for model in models))
+    return tokenizes_alike(*(load_tokenizer(model, option=option) for model in models))
 
 
 def reproduce_pi(

@@ -15,7 +15,6 @@ import gc
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import threading
@@ -145,6 +144,7 @@ def _start_worker(recipe: Recipe) -> subprocess.Popen:
         [sys.executable, "-m", "edad_jax.data.workers"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        process_group=0,  # Ctrl-C is for the program, which decides what becomes of its workers
         env=os.environ | {"PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"},
     )
     with contextlib.suppress(BrokenPipeError):  # `_ask` tells what became of it
@@ -175,7 +175,6 @@ def _write_line(pipe: BinaryIO, value: object, content: bytes = b"") -> None:
 
 def main() -> None:
     """Runs a worker: a recipe, then chunks in on standard input, rows out, until the end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the program that started it decides
     stdin, stdout = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not end up among the rows
     tokenizer, vocabulary_size, specials, settings = json.loads(stdin.readline())

@@ -77,11 +77,11 @@ def read_blocks(file: BinaryIO, compression: str, name: str, report: ReadReport)
     """
     try:
         if compression == ".gz":
-            yield from _decompressed(file, lambda: zlib.decompressobj(wbits=31), name, report)
+            yield from _decompress(file, lambda: zlib.decompressobj(wbits=31), name, report)
         elif compression == ".xz":
-            yield from _decompressed(file, lzma.LZMADecompressor, name, report)
+            yield from _decompress(file, lzma.LZMADecompressor, name, report)
         elif compression == ".zst":
-            yield from _unzstd(file)
+            yield from _decompress_zstd(file)
         else:
             while block := file.read(BLOCK_BYTES):
                 yield block
@@ -89,7 +89,7 @@ def read_blocks(file: BinaryIO, compression: str, name: str, report: ReadReport)
         report.add_problem("file is damaged or cut short: kept what could be read", name, error)
 
 
-def _decompressed(
+def _decompress(
     file: BinaryIO, make_decoder: Callable, name: str, report: ReadReport
 ) -> Iterator[bytes]:
     """Yields what a chain of compressed members holds, one after another."""
@@ -113,13 +113,12 @@ def _decompressed(
             if decoder.eof:
                 block, decoder, members = decoder.unused_data, None, members + 1
     if decoder is not None:
-        if isinstance(decoder, lzma.LZMADecompressor):
-            raise OSError("the compressed data ends before its end mark")
-        yield decoder.flush()
+        if not isinstance(decoder, lzma.LZMADecompressor):
+            yield decoder.flush()
         raise OSError("the compressed data ends before its end mark")
 
 
-def _unzstd(file: BinaryIO) -> Iterator[bytes]:
+def _decompress_zstd(file: BinaryIO) -> Iterator[bytes]:
     """Yields what a chain of zstandard frames holds."""
     import pyarrow
 
@@ -252,7 +251,7 @@ def decode_line(line: bytes, name: str, number: int, report: ReadReport) -> str:
 
 
 def finish_document(text: str, where: str, report: ReadReport) -> Iterator[str]:
-    """Yields the text, cut in several if it is too long, none if it is empty; counts it."""
+    """Yields the text, cut in several if it is too long, none if it is blank; counts it."""
     if not text or text.isspace():
         report.add_problem("document without text", where)
         return
