@@ -28,6 +28,7 @@ _LINES = 1_000  # given to the tokenizer at once
 def main():
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     from edad_jax.data.pairs import make_rows
+    from edad_jax.data.rows import RowSettings
     from edad_jax.data.text.corpus import read_documents
     from edad_jax.data.text.files import list_files
     from edad_jax.data.text.reading import ReadReport
@@ -58,15 +59,8 @@ def main():
 
     def rows():
         with tempfile.TemporaryDirectory() as out:
-            make_rows(
-                documents,
-                TOKENIZER.value,
-                out,
-                heldout_fraction=0.0,
-                seed=0,
-                workers=0,
-                progress=False,
-            )
+            settings = RowSettings(heldout_fraction=0.0, seed=0)
+            make_rows(documents, TOKENIZER.value, out, settings, workers=0, progress=False)
 
     seconds = {"bare tokenizer": [], "rows on disk": []}
     for _ in range(TURNS.value):

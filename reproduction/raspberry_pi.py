@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from edad_jax.data.tokenizer import cuts_alike, load_tokenizer
+from edad_jax.data.tokenizer import load_tokenizer, tokenizes_alike
 from edad_jax.export import formats
 from edad_jax.machine import core_count
 from edad_jax.models.hf_files import local_folder, read_model_json
@@ -111,7 +111,7 @@ def plan(run: TableRun) -> PiPlan:
 
 def _cut_alike(*models: str) -> bool:
     option = "--models=NAME=FOLDER"
-    return cuts_alike(*(load_tokenizer(model, option=option) for model in models))
+    return tokenizes_alike(*(load_tokenizer(model, option=option) for model in models))
 
 
 def report(run: TableRun, plan: PiPlan) -> Report:

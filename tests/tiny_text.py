@@ -1,11 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Text and a BERT tokenizer small enough for tests: no file from outside, no network."""
 
+import dataclasses
 import json
 import random
 import string
+from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
+
+from edad_jax.data.pairs import make_rows
+from edad_jax.data.rows import RowSettings
+from edad_jax.data.text.reading import ReadReport
+
+# Several chunks and shards of a few hundred rows.
+TINY_ROWS = RowSettings(
+    max_length=32, heldout_fraction=0.1, seed=1, chunk_characters=20_000, chunks_in_shard=2
+)
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = tuple(
     "the a of and in cell cells protein gene neuron brain patient dose shows binds acts was were "
@@ -41,3 +53,33 @@ def make_documents(count: int, *, seed: int = 0, sentences: int = 30) -> list[st
             lines.append(f"{' '.join(words).capitalize()} {number}.")
         documents.append("\n".join(lines))
     return documents
+
+
+def make_tiny_rows(
+    documents: Iterable[str],
+    tokenizer_dir: Path,
+    out: Path,
+    *,
+    workers: int = 0,
+    report: ReadReport | None = None,
+    **changes: object,
+) -> dict:
+    """Returns the manifest of the rows that TINY_ROWS, with some settings changed, asks for."""
+    settings = dataclasses.replace(TINY_ROWS, **changes)
+    return make_rows(
+        documents, tokenizer_dir, out, settings, workers=workers, progress=False, report=report
+    )
+
+
+def load_rows(folder: Path) -> np.ndarray:
+    """Returns the rows of a set, whatever its manifest says."""
+    return np.concatenate([np.load(path) for path in sorted(folder.glob("*.npy"))])
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    """Returns the content of all files in a folder, by their paths in it."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }

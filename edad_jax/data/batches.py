@@ -38,11 +38,10 @@ class Rows:
 
     Raises:
       ValueError: not a finished row set, of another format version, empty, or a shard is missing
-        or has another size than the manifest says.
+        or has another size than the manifest says (`verify` compares checksums too).
     """
 
     def __init__(self, folder: str | Path) -> None:
-        """Opens the set; compares sizes, not checksums (`verify` does)."""
         self.folder = Path(folder)
         self.manifest = read_json_or_none(self.folder / MANIFEST)
         if self.manifest is None:
@@ -125,9 +124,9 @@ def make_batch_at(
       batch_size: examples in the global batch. The global batch of a step is the same however
         many processes share it; each takes a contiguous part.
       seed: of the order of the rows.
-      buckets: lengths that a batch is cut to, whichever is enough for its longest row. Rows of like
-        length then share a batch: of POOL batches the rows are sorted by length, and the batches
-        drawn in random order. None: all batches are as long as the rows on disk.
+      buckets: lengths of batches, the least that is enough for its longest row. Rows of like length
+        then share a batch: of POOL batches the rows are sorted by length, and the batches drawn in
+        random order. Without any, all batches are as long as the rows on disk.
       process_index: which part, counted from 0.
       process_count: how many parts.
     """
@@ -141,30 +140,30 @@ def make_batch_at(
     count = len(rows)
     local_size = batch_size // process_count
     mine = slice(process_index * local_size, (process_index + 1) * local_size)
-    buckets = _check_buckets(buckets, rows.max_length)
+    lengths = bucket_lengths(buckets, rows.max_length)
 
-    def rows_of(first: int, batches: int) -> tuple[np.ndarray, np.ndarray]:
+    def draw_rows(first: int, batches: int) -> tuple[np.ndarray, np.ndarray]:
         numbers_b = first * batch_size + np.arange(batches * batch_size)
         epoch_b, position_b = np.divmod(numbers_b, count)
         return permuted(position_b, epoch_b, count=count, seed=seed), epoch_b
 
     @functools.lru_cache(maxsize=2)
-    def sorted_pool(number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def sort_pool(number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns row and epoch [POOL, b] of a pool's batches, and the length of each."""
-        row_n, epoch_n = rows_of(number * POOL, POOL)
+        row_n, epoch_n = draw_rows(number * POOL, POOL)
         length_n = rows[row_n]["length"]
         order_pb = np.argsort(length_n, kind="stable").reshape(POOL, batch_size)
         order_pb = order_pb[np.random.default_rng([seed, number]).permutation(POOL)]
         longest_p = length_n[order_pb].max(axis=1)
-        return row_n[order_pb], epoch_n[order_pb], buckets[np.searchsorted(buckets, longest_p)]
+        return row_n[order_pb], epoch_n[order_pb], lengths[np.searchsorted(lengths, longest_p)]
 
     def batch_at(step: int) -> Batch:
         step = int(step)
-        if len(buckets) > 1:
-            row_pb, epoch_pb, length_p = sorted_pool(step // POOL)
+        if len(lengths) > 1:
+            row_pb, epoch_pb, length_p = sort_pool(step // POOL)
             row_b, epoch_b, length = (each[step % POOL] for each in (row_pb, epoch_pb, length_p))
         else:
-            (row_b, epoch_b), length = rows_of(step, 1), rows.max_length
+            (row_b, epoch_b), length = draw_rows(step, 1), rows.max_length
         row_b, epoch_b = row_b[mine], epoch_b[mine]
         found_b = rows[row_b]
         return Batch(
@@ -179,15 +178,19 @@ def make_batch_at(
     return batch_at
 
 
-def _check_buckets(buckets: Sequence[int], max_length: int) -> np.ndarray:
-    """Returns the lengths in order, the rows' own as the last."""
-    wanted = np.unique([*buckets, max_length])
-    if wanted[0] < 1 or wanted[-1] > max_length:
+def bucket_lengths(buckets: Sequence[int], max_length: int) -> np.ndarray:
+    """Returns the lengths that batches may have, in order, the rows' own as the last.
+
+    Raises:
+      ValueError: a bucket that is empty or longer than the rows.
+    """
+    odd = [length for length in buckets if not 1 <= length <= max_length]
+    if odd:
         raise ValueError(
-            f"got config.rows.buckets={tuple(buckets)}, expected lengths from 1 to the rows' "
-            f"{max_length} pieces"
+            f"config.rows.buckets has {odd}, expected lengths from 1 to config.rows.max_length="
+            f"{max_length}"
         )
-    return wanted
+    return np.unique([*buckets, max_length])
 
 
 def padded_batches(

@@ -8,21 +8,25 @@ the settings and the seed, and on neither the number of workers nor interruption
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edad_jax import files
 from edad_jax.data import rows as rows_on_disk
+from edad_jax.data.rows import RowSettings
 from edad_jax.data.segments import Specials
 from edad_jax.data.shards import Shard, finish_set
 from edad_jax.data.text.reading import ReadReport
 from edad_jax.data.tokenizer import load_tokenizer
 from edad_jax.data.workers import Chunk, Recipe, map_chunks
 
-CHUNK_CHARACTERS = 1 << 21  # "another document" is one of the same chunk
-CHUNKS_IN_SHARD = 64  # some 50 MB of rows; a kill costs at most the making of one shard
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
 SETS = ("train", "heldout")
 
 
@@ -30,19 +34,11 @@ def make_rows(
     documents: Iterable[str],
     tokenizer_dir: str | Path,
     out: str | Path,
+    settings: RowSettings,
     *,
-    max_length: int = 128,
-    short_seq_prob: float = 0.1,
-    duplicates: int = 1,
-    mode: str = "pairs",
-    heldout_fraction: float,
-    seed: int,
     workers: int,
     progress: bool = True,
-    total_bytes: int | None = None,
     report: ReadReport | None = None,
-    chunk_characters: int = CHUNK_CHARACTERS,
-    chunks_in_shard: int = CHUNKS_IN_SHARD,
 ) -> dict:
     """Returns the manifest of the rows made of documents, in `out/train` and `out/heldout`.
 
@@ -53,95 +49,62 @@ def make_rows(
       documents: texts in a fixed order; a line's end ends a sentence.
       tokenizer_dir: a BERT tokenizer, as `load_tokenizer` takes it.
       out: folder for the rows; made if missing.
-      max_length: pieces in a row, special ones included.
-      short_seq_prob: how often a document is cut into shorter pairs (BERT's 0.1).
-      duplicates: how often each document is used, with other random choices (BERT's dupe_factor).
-      mode: "pairs" for BERT's next-sentence pairs, "single" for single segments as in DistilBERT.
-      heldout_fraction: of the documents that go to `heldout`, by a hash of seed and number.
-      seed: of all random choices.
+      settings: what the rows are to be.
       workers: processes; 0 does the work in this one.
-      progress: whether to show a bar on standard error.
-      total_bytes: size of all the text, for the time left; estimated from `report` where that
-        counts the bytes of the files.
+      progress: whether to show a bar on standard error, with the time left where `report` counts
+        the bytes of the files.
       report: of the reader that gives the documents; its counts enter the manifest.
-      chunk_characters: documents are made into rows in chunks of this size, which bounds memory.
-      chunks_in_shard: chunks in one file of rows.
 
     Raises:
       ValueError: no documents, no held-out document though a fraction was asked for, or `out`
         holds rows made with other settings.
       OSError: the disk is full or may not be written; finished shards are kept.
     """
-    _check(mode, max_length, heldout_fraction, duplicates, workers)
+    from tqdm import tqdm
+
+    if workers < 0:
+        raise ValueError(f"got config.rows.workers={workers}, expected 0 or more")
     out = Path(out)
     tokenizer = load_tokenizer(tokenizer_dir)
     recipe = Recipe(
         tokenizer=tokenizer.backend_tokenizer.to_str(),
         vocabulary_size=len(tokenizer),
         specials=Specials(tokenizer.pad_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id),
-        max_length=max_length,
-        short_seq_prob=short_seq_prob,
-        duplicates=duplicates,
-        mode=mode,
-        seed=seed,
+        settings=settings,
     )
-    settings = {
+    recorded = {
         "format_version": rows_on_disk.FORMAT_VERSION,
         "tokenizer_sha256": hashlib.sha256(recipe.tokenizer.encode()).hexdigest(),
         "vocabulary_size": recipe.vocabulary_size,
-        "max_length": max_length,
-        "short_seq_prob": short_seq_prob,
-        "duplicates": duplicates,
-        "mode": mode,
-        "heldout_fraction": heldout_fraction,
-        "seed": seed,
-        "chunk_characters": chunk_characters,
-        "chunks_in_shard": chunks_in_shard,
-    }
-    _claim_folder(out, settings)
+    } | dataclasses.asdict(settings)
+    _claim_folder(out, recorded)
     report = report if report is not None else ReadReport()
-    counter = _Counter(documents, report, total_bytes, progress)
     shards: dict[str, list[dict]] = {name: [] for name in SETS}
-    chunks = _split(counter, heldout_fraction, seed, chunk_characters)
-    with counter:
-        for name, shard in _make_shards(chunks, out, recipe, workers, chunks_in_shard):
+    with tqdm(desc="rows", unit="B", unit_scale=True, disable=not progress) as bar:
+        counted = _Counted(documents, report, bar)
+        for name, shard in _make_shards(_split(counted, settings), out, recipe, workers):
             shards[name].append(shard)
-    if not counter.documents:
+    if not counted.documents:
         raise ValueError(
             "got 0 documents, expected text; check the files that were given "
             f"(--config.corpus.files=...)\n{report.summary()}"
         )
-    manifest = settings | {"reading": report.as_dict(), "documents": counter.documents}
+    manifest = recorded | {"reading": report.as_dict(), "documents": counted.documents}
     for name in SETS:
-        manifest[name] = finish_set(out / name, settings, shards[name])
-    if heldout_fraction and not manifest["heldout"]["rows"]:
+        manifest[name] = finish_set(out / name, recorded, shards[name])
+    if settings.heldout_fraction and not manifest["heldout"]["rows"]:
         raise ValueError(
-            f"got no held-out rows from {counter.documents:,} documents with heldout_fraction="
-            f"{heldout_fraction}; give more documents or a larger fraction, or, where each line "
-            "of the text is a document, --config.corpus.lines=True"
+            f"got no held-out rows from {counted.documents:,} documents with "
+            f"config.heldout.fraction={settings.heldout_fraction}; give more documents or a larger "
+            "fraction, or, where each line of the text is a document, --config.corpus.lines=True"
         )
     if not manifest["train"]["rows"]:
         raise ValueError(
-            f"got no rows from {counter.documents:,} documents: they are too short for pairs of "
+            f"got no rows from {counted.documents:,} documents: they are too short for pairs of "
             "sentences; give longer documents"
         )
     files.write_json(out / rows_on_disk.MANIFEST, manifest)
     return manifest
-
-
-def _check(
-    mode: str, max_length: int, heldout_fraction: float, duplicates: int, workers: int
-) -> None:
-    if mode not in ("pairs", "single"):
-        raise ValueError(f"got mode={mode!r}, expected 'pairs' or 'single'")
-    if not 8 <= max_length <= 65_535:
-        raise ValueError(f"got max_length={max_length}, expected 8 to 65535 pieces")
-    if not 0 <= heldout_fraction < 1:
-        raise ValueError(f"got heldout_fraction={heldout_fraction}, expected 0 or more, below 1")
-    if duplicates < 1 or workers < 0:
-        raise ValueError(f"got duplicates={duplicates} and workers={workers}: at least 1 and 0")
-    if mode == "single" and duplicates != 1:
-        raise ValueError(f"got duplicates={duplicates}: single segments have no random choices")
 
 
 def _claim_folder(out: Path, settings: dict) -> None:
@@ -158,30 +121,12 @@ def _claim_folder(out: Path, settings: dict) -> None:
         )
 
 
-class _Counter:
-    """Passes documents on and shows how far the corpus is read, in megabytes of text."""
+class _Counted:
+    """Passes documents on, counts them, and shows how far the corpus is read, in bytes of text."""
 
-    def __init__(
-        self, documents: Iterable[str], report: ReadReport, total: int | None, progress: bool
-    ) -> None:
+    def __init__(self, source: Iterable[str], report: ReadReport, bar: tqdm) -> None:
         self.documents = 0
-        self._source, self._report, self._total = documents, report, total
-        self._progress = progress
-
-    def __enter__(self) -> _Counter:
-        from tqdm import tqdm
-
-        self._bar = tqdm(
-            desc="rows",
-            total=self._total,
-            unit="B",
-            unit_scale=True,
-            disable=not self._progress,
-        )
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._bar.close()
+        self._source, self._report, self._bar = source, report, bar
 
     def __iter__(self) -> Iterator[str]:
         text_bytes = 0
@@ -190,7 +135,7 @@ class _Counter:
             yield document
             size = len(document.encode("utf-8", "replace"))
             text_bytes += size
-            if self._total is None and self._report.total_file_bytes and self._report.file_bytes:
+            if self._report.total_file_bytes and self._report.file_bytes:
                 share = self._report.file_bytes / self._report.total_file_bytes
                 self._bar.total = max(text_bytes, int(text_bytes / min(1.0, share)))
             self._bar.update(size)
@@ -201,17 +146,15 @@ def _is_heldout(number: int, fraction: float, seed: int) -> bool:
     return int.from_bytes(digest, "little") < fraction * 2**64
 
 
-def _split(
-    documents: Iterable[str], fraction: float, seed: int, chunk_characters: int
-) -> Iterator[tuple[str, list[str]]]:
+def _split(documents: Iterable[str], settings: RowSettings) -> Iterator[tuple[str, list[str]]]:
     """Yields (set, documents): chunks of either set as they fill up, then what is left."""
     waiting: dict[str, list[str]] = {name: [] for name in SETS}
     sizes = dict.fromkeys(SETS, 0)
     for number, text in enumerate(documents):
-        name = SETS[_is_heldout(number, fraction, seed)]
+        name = SETS[_is_heldout(number, settings.heldout_fraction, settings.seed)]
         waiting[name].append(text)
         sizes[name] += len(text)
-        if sizes[name] >= chunk_characters:
+        if sizes[name] >= settings.chunk_characters:
             yield name, waiting[name]
             waiting[name], sizes[name] = [], 0
     for name in SETS:
@@ -224,13 +167,13 @@ def _make_shards(
     out: Path,
     recipe: Recipe,
     workers: int,
-    chunks_in_shard: int,
 ) -> Iterator[tuple[str, dict]]:
     """Yields (set, counts) of each shard once it is on disk.
 
     Rows of chunks that a shard on disk holds already are taken from there.
     """
     under_way: deque[tuple[str, Shard, str]] = deque()
+    chunks_in_shard = recipe.settings.chunks_in_shard
 
     def chunks_to_make() -> Iterator[Chunk]:
         numbers = dict.fromkeys(SETS, 0)

@@ -4,7 +4,6 @@
 import dataclasses
 import hashlib
 import importlib.metadata
-import json
 import logging
 import os
 import unicodedata
@@ -14,15 +13,17 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from edad_jax.data.batches import Rows
-from edad_jax.data.pairs import make_rows
+from edad_jax.data.pairs import SETS, make_rows
 from edad_jax.data.piece_counts import token_counts
-from edad_jax.data.stages import run_stage
+from edad_jax.data.rows import MANIFEST, RowSettings
+from edad_jax.data.stages import recorded_facts, run_stage
 from edad_jax.data.text.corpus import read_dataset, read_documents
 from edad_jax.data.text.docstrings import read_docstrings
 from edad_jax.data.text.files import list_files
 from edad_jax.data.text.reading import ReadReport
-from edad_jax.data.tokenizer import load_tokenizer
-from edad_jax.data.vocabulary import cut_added_words, extend_vocabulary
+from edad_jax.data.tokenizer import load_tokenizer, pieces_in_order
+from edad_jax.data.vocabulary import extend_vocabulary, split_added_words
+from edad_jax.files import file_checksum
 from edad_jax.machine import core_count
 from edad_jax.types import Vocabulary
 
@@ -47,67 +48,45 @@ def prepare(config: ConfigDict, workdir: str | Path) -> Prepared:
       ValueError: no text, or text, vocabulary or settings that do not go together.
     """
     folder = Path(config.prepared or workdir).expanduser().resolve()
-    source = describe_source(config.corpus) if not config.prepared else None
     vocabulary_dir, rows_dir = folder / "vocabulary", folder / "rows"
-    if source is None and not (rows_dir / "manifest.json").exists():
-        raise ValueError(
-            f"config.prepared={config.prepared!r}: got no finished rows there, expected a folder "
-            "that launch/prepare.py has filled"
-        )
-
-    folder.mkdir(parents=True, exist_ok=True)
-    if source is None:
-        vocabulary_facts = _recorded_facts(vocabulary_dir)
-        rows_facts = _recorded_facts(rows_dir)
+    if config.prepared:
+        if not (rows_dir / MANIFEST).exists():
+            raise ValueError(
+                f"config.prepared={config.prepared!r}: got no finished rows there, expected a "
+                "folder that launch/prepare.py has filled"
+            )
+        facts = {"vocabulary": recorded_facts(vocabulary_dir), "rows": recorded_facts(rows_dir)}
     else:
-        base = config.vocabulary.base or config.teacher.checkpoint
-        vocabulary_facts = run_stage(
-            vocabulary_dir,
-            {
-                "corpus": source,
-                "base_sha256": _vocabulary_checksum(_pieces(_load_base(config))),
-                "size": config.vocabulary.size,
-                "max_megabytes": config.vocabulary.max_megabytes,
-            }
-            | ({"from_scratch": True} if config.vocabulary.from_scratch else {}),
-            lambda out: _learn_vocabulary(config, base, out),
-        )
-        rows_facts = run_stage(
-            rows_dir,
-            {
-                "corpus": source,
-                "vocabulary": hashlib.sha256(
-                    (vocabulary_dir / "vocab.txt").read_bytes()
-                ).hexdigest(),
-                "rows": _row_facts(config.rows),
-                "heldout_fraction": config.heldout.fraction,
-                "seed": config.seed,
-            },
-            lambda out: _make_rows(config, vocabulary_dir, out),
-        )
+        settings, source = RowSettings.from_config(config), describe_source(config.corpus)
+        folder.mkdir(parents=True, exist_ok=True)
+        facts = {
+            "vocabulary": _learn_vocabulary(config, source, vocabulary_dir),
+            "rows": _make_rows(config, settings, source, vocabulary_dir, rows_dir),
+        }
 
     tokenizer = load_tokenizer(vocabulary_dir, option="--config.prepared=FOLDER")
-    base_size = len(tokenizer)
+    pieces = pieces_in_order(tokenizer.backend_tokenizer)
+    base_size = len(pieces)
     if not config.vocabulary.from_scratch:
-        base_size = vocabulary_facts["base_size"]
+        base_size = facts["vocabulary"]["base_size"]
     train, heldout = Rows(rows_dir / "train"), Rows(rows_dir / "heldout")
-    if source is None:
-        _check_prepared(config, tokenizer, train, folder)
+    if config.prepared:
+        _check_prepared(config, pieces, train, folder)
     return Prepared(
         tokenizer_dir=vocabulary_dir,
         vocabulary=Vocabulary(
             base_size=base_size,
-            size=len(tokenizer),
+            size=len(pieces),
             mask_id=tokenizer.mask_token_id,
             cls_id=tokenizer.cls_token_id,
             sep_id=tokenizer.sep_token_id,
             unk_id=tokenizer.unk_token_id,
-            added_pieces=cut_added_words(_pieces(tokenizer), base_size),
-            token_counts=_counts(config, train, folder, Path(workdir)),
+            added_pieces=split_added_words(pieces, base_size),
+            token_counts=_count_tokens(config, train, folder, Path(workdir)),
         ),
         train=train,
         heldout=heldout,
-        facts={"vocabulary": vocabulary_facts, "rows": rows_facts},
+        facts=facts,
     )
 
 
@@ -180,19 +159,14 @@ def _version(package: str) -> str:
         ) from error
 
 
-def _recorded_facts(folder: Path) -> dict:
-    record = folder.with_name(folder.name + ".stage.json")
-    return json.loads(record.read_text(encoding="utf-8"))["facts"]
-
-
-def _check_prepared(config, tokenizer, rows, folder):
+def _check_prepared(config, pieces, rows, folder):
     """Raises ValueError where prepared rows are not for this configuration or this teacher."""
     if rows.max_length != config.rows.max_length:
         raise ValueError(
             f"config.rows.max_length={config.rows.max_length}, but the rows in {folder} have "
             f"{rows.max_length} pieces; give --config.rows.max_length={rows.max_length}"
         )
-    mode = rows.manifest.get("mode", "pairs")
+    mode = rows.manifest["mode"]
     if mode != config.rows.mode:
         raise ValueError(
             f"config.rows.mode={config.rows.mode!r}, but the rows in {folder} are {mode!r}; give "
@@ -200,16 +174,16 @@ def _check_prepared(config, tokenizer, rows, folder):
         )
     if config.vocabulary.from_scratch:
         return  # of the teacher's vocabulary nothing is kept
-    expected = _pieces(_load_base(config))
-    if _pieces(tokenizer)[: len(expected)] != expected:
+    expected = _load_base_pieces(config)
+    if pieces[: len(expected)] != expected:
         raise ValueError(
             f"the rows in {folder} were made with another vocabulary than that of "
-            f"{config.vocabulary.base or config.teacher.checkpoint}; prepare them again with "
-            "this teacher, or give the teacher they were made for"
+            f"{_base(config)}; prepare them again with this teacher, or give the teacher they "
+            "were made for"
         )
 
 
-def _counts(config, train, folder, workdir):
+def _count_tokens(config, train, folder, workdir):
     """Returns the pieces' counts where masking asks for them; what was prepared stays untouched."""
     if not config.masking.smoothing:
         return None
@@ -217,48 +191,45 @@ def _counts(config, train, folder, workdir):
     return token_counts(train, (workdir if config.prepared and not is_there else folder) / "counts")
 
 
-def _row_facts(section):
-    """Returns what of config.rows the rows on disk depend on."""
-    facts = {k: v for k, v in section.items() if k not in ("workers", "buckets")}
-    if facts["mode"] == "pairs":
-        del facts["mode"]  # rows from before there was another mode stay good
-    return facts
+def _base(config):
+    return config.vocabulary.base or config.teacher.checkpoint
 
 
-def _load_base(config):
-    if config.vocabulary.base:
-        return load_tokenizer(config.vocabulary.base, option="--config.vocabulary.base=FOLDER")
-    return load_tokenizer(config.teacher.checkpoint)
+def _load_base_pieces(config):
+    option = {"option": "--config.vocabulary.base=FOLDER"} if config.vocabulary.base else {}
+    return pieces_in_order(load_tokenizer(_base(config), **option).backend_tokenizer)
 
 
-def _pieces(tokenizer):
-    """Returns all pieces by id."""
-    vocabulary = tokenizer.get_vocab()
-    return sorted(vocabulary, key=vocabulary.get)
+def _learn_vocabulary(config, source, folder):
+    """Returns facts about the tokenizer in `folder`, which is made now or was made before."""
+    section = config.vocabulary
+    base_pieces = "\n".join(_load_base_pieces(config)).encode("utf-8", "surrogatepass")
+    fingerprint = {
+        "corpus": source,
+        "base_sha256": hashlib.sha256(base_pieces).hexdigest(),
+        "size": section.size,
+        "max_megabytes": section.max_megabytes,
+    } | ({"from_scratch": True} if section.from_scratch else {})
 
+    def learn(out):
+        LOG.info(
+            "Learning %d words %s the vocabulary of %s.",
+            section.size,
+            "in place of" if section.from_scratch else "on top of",
+            _base(config),
+        )
+        learned = extend_vocabulary(
+            _base(config),
+            _first_megabytes(read_text(config.corpus, ReadReport()), section.max_megabytes),
+            size=section.size,
+            out=out,
+            keep_base=not section.from_scratch,
+            progress=config.progress,
+        )
+        LOG.info("%s", learned.summary())
+        return dataclasses.asdict(learned)
 
-def _vocabulary_checksum(pieces):
-    return hashlib.sha256("\n".join(pieces).encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _learn_vocabulary(config, base, out):
-    report = ReadReport()
-    LOG.info(
-        "Learning %d words %s the vocabulary of %s.",
-        config.vocabulary.size,
-        "in place of" if config.vocabulary.from_scratch else "on top of",
-        base,
-    )
-    learned = extend_vocabulary(
-        base,
-        _first_megabytes(read_text(config.corpus, report), config.vocabulary.max_megabytes),
-        size=config.vocabulary.size,
-        out=out,
-        keep_base=not config.vocabulary.from_scratch,
-        progress=config.progress,
-    )
-    LOG.info("%s", learned.summary())
-    return dataclasses.asdict(learned)
+    return run_stage(folder, fingerprint, learn)
 
 
 def _first_megabytes(documents: Iterator[str], megabytes: float) -> Iterator[str]:
@@ -271,26 +242,31 @@ def _first_megabytes(documents: Iterator[str], megabytes: float) -> Iterator[str
         yield document
 
 
-def _make_rows(config, vocabulary_dir, out):
-    report = ReadReport()
-    manifest = make_rows(
-        read_text(config.corpus, report),
-        vocabulary_dir,
-        out,
-        max_length=config.rows.max_length,
-        short_seq_prob=config.rows.short_seq_prob,
-        mode=config.rows.mode,
-        duplicates=config.rows.duplicates,
-        heldout_fraction=config.heldout.fraction,
-        seed=config.seed,
-        workers=config.rows.workers or core_count(),
-        progress=config.progress,
-        report=report,
-    )
-    LOG.info("Text: %s", report.summary())
-    return {
-        "documents": manifest["documents"],
-        "reading": manifest["reading"],
-        "train": {k: v for k, v in manifest["train"].items() if k != "shards"},
-        "heldout": {k: v for k, v in manifest["heldout"].items() if k != "shards"},
+def _make_rows(config, settings, source, vocabulary_dir, folder):
+    """Returns facts about the rows in `folder`, which are made now or were made before."""
+    names = ("duplicates", "max_length", "mode", "short_seq_prob")
+    if settings.mode == "pairs":
+        names = tuple(name for name in names if name != "mode")  # rows from before stay good
+    fingerprint = {
+        "corpus": source,
+        "vocabulary": file_checksum(vocabulary_dir / "vocab.txt"),
+        "rows": {name: getattr(settings, name) for name in names},
+        "heldout_fraction": settings.heldout_fraction,
+        "seed": settings.seed,
     }
+
+    def make(out):
+        report = ReadReport()
+        manifest = make_rows(
+            read_text(config.corpus, report),
+            vocabulary_dir,
+            out,
+            settings,
+            workers=config.rows.workers or core_count(),
+            progress=config.progress,
+            report=report,
+        )
+        LOG.info("Text: %s", report.summary())
+        return {key: manifest[key] for key in ("documents", "reading", *SETS)}
+
+    return run_stage(folder, fingerprint, make)

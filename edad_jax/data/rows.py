@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The row files: fixed-length examples on disk, in shards, with a manifest of counts and checksums.
+"""Rows: the settings that decide them, and the files that hold them.
 
+Rows are fixed-length examples on disk, in shards, with a manifest of counts and checksums.
 A row set is a folder of `rows-00000.npy`, `rows-00001.npy`, ... (plain numpy files of the type
 that `row_type` returns, to be memory-mapped) and a `manifest.json`. Beside each shard lies a
 `rows-00000.json` with its counts, its checksum and a fingerprint of the text it was made of: a
@@ -10,12 +11,84 @@ under its own name is whole.
 
 from __future__ import annotations
 
+import dataclasses
+import io
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+MODES = ("pairs", "single")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RowSettings:
+    """What decides the rows beside the documents and the tokenizer.
+
+    Attributes:
+      max_length: pieces in a row, special ones included.
+      short_seq_prob: how often a document is cut into shorter pairs (BERT's 0.1).
+      duplicates: how often each document is used, with other random choices (BERT's dupe_factor).
+      mode: "pairs" for BERT's next-sentence pairs, "single" for single segments as in DistilBERT.
+      heldout_fraction: of the documents that go to `heldout`, by a hash of seed and number.
+      seed: of all random choices.
+      chunk_characters: documents are made into rows in chunks of this size, which bounds memory;
+        "another document" is one of the same chunk.
+      chunks_in_shard: chunks in one file of rows, by default some 50 MB; a kill costs at most the
+        making of one.
+
+    Raises:
+      ValueError: a setting that cannot be; names its key in the configuration.
+    """
+
+    max_length: int = 128
+    short_seq_prob: float = 0.1
+    duplicates: int = 1
+    mode: str = "pairs"
+    heldout_fraction: float
+    seed: int
+    chunk_characters: int = 1 << 21
+    chunks_in_shard: int = 64
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise ValueError(f"config.rows.mode={self.mode!r} is not one of {', '.join(MODES)}")
+        if not 8 <= self.max_length <= 65_535:
+            raise ValueError(
+                f"got config.rows.max_length={self.max_length}, expected 8 to 65535 pieces"
+            )
+        if not 0 <= self.short_seq_prob <= 1:
+            raise ValueError(
+                f"got config.rows.short_seq_prob={self.short_seq_prob}, expected 0 to 1"
+            )
+        if self.duplicates < 1:
+            raise ValueError(f"got config.rows.duplicates={self.duplicates}, expected 1 or more")
+        if self.mode == "single" and self.duplicates != 1:
+            raise ValueError(
+                f"got config.rows.duplicates={self.duplicates}, expected 1 with config.rows.mode="
+                "'single': single segments have no random choices"
+            )
+        if not 0 <= self.heldout_fraction < 1:
+            raise ValueError(
+                f"got config.heldout.fraction={self.heldout_fraction}, expected 0 or more, below 1"
+            )
+
+    @classmethod
+    def from_config(cls, config: ConfigDict) -> RowSettings:
+        """Returns what config.rows, config.heldout and config.seed ask for."""
+        return cls(
+            max_length=config.rows.max_length,
+            short_seq_prob=config.rows.short_seq_prob,
+            duplicates=config.rows.duplicates,
+            mode=config.rows.mode,
+            heldout_fraction=config.heldout.fraction,
+            seed=config.seed,
+        )
 
 
 def row_type(vocabulary_size: int, max_length: int) -> np.dtype:
@@ -41,8 +114,6 @@ def shard_path(folder: Path, number: int) -> Path:
 
 def npy_bytes(rows: np.ndarray) -> bytes:
     """Returns the rows as the content of a .npy file."""
-    from io import BytesIO
-
-    buffer = BytesIO()
+    buffer = io.BytesIO()
     np.lib.format.write_array(buffer, rows, allow_pickle=False)
     return buffer.getvalue()  # not a view: Python 3.13 tells of one that outlives its buffer

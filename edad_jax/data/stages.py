@@ -8,6 +8,8 @@ from typing import Any
 
 from edad_jax.files import read_json, write_json
 
+_EXPECTED = "the record of a finished stage; delete it and its folder"
+
 
 def run_stage(folder: Path, fingerprint: Mapping[str, Any], build: Callable[[Path], dict]) -> dict:
     """Returns what build(folder) returned, now or in an earlier run with the same fingerprint.
@@ -23,10 +25,10 @@ def run_stage(folder: Path, fingerprint: Mapping[str, Any], build: Callable[[Pat
     Raises:
       ValueError: the folder was made from something else (names what differs).
     """
-    record = folder.with_name(folder.name + ".stage.json")
+    record = _record_path(folder)
     fingerprint = json.loads(json.dumps(fingerprint))
     if record.exists() and folder.exists():
-        done = read_json(record, expected="a stage's record; delete it and its folder")
+        done = read_json(record, expected=_EXPECTED)
         differing = differences(done["fingerprint"], fingerprint)
         if not differing:
             return done["facts"]
@@ -38,6 +40,19 @@ def run_stage(folder: Path, fingerprint: Mapping[str, Any], build: Callable[[Pat
     facts = build(folder)
     write_json(record, {"fingerprint": fingerprint, "facts": facts})
     return facts
+
+
+def recorded_facts(folder: Path) -> dict:
+    """Returns the facts about what an earlier run made in `folder`.
+
+    Raises:
+      ValueError: there is no record of it, or a damaged one.
+    """
+    return read_json(_record_path(folder), expected=_EXPECTED)["facts"]
+
+
+def _record_path(folder):
+    return folder.with_name(folder.name + ".stage.json")
 
 
 def differences(

@@ -100,7 +100,7 @@ def composing(backend: Tokenizer) -> Tokenizer:
 
 
 def check_kind(tokenizer: PreTrainedTokenizerFast, source: str) -> None:
-    """Raises ValueError unless the tokenizer splits and cuts words as BERT's does."""
+    """Raises ValueError unless the tokenizer normalises and splits words as BERT's does."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     description = json.loads(backend.to_str()) if backend is not None else {}
     kinds = {
@@ -136,7 +136,7 @@ def pieces_in_order(backend: Tokenizer) -> list[str]:
     return sorted(pieces, key=pieces.__getitem__)
 
 
-def cuts_alike(first: PreTrainedTokenizerFast, second: PreTrainedTokenizerFast) -> bool:
+def tokenizes_alike(first: PreTrainedTokenizerFast, second: PreTrainedTokenizerFast) -> bool:
     """Returns whether two tokenizers of the BERT kind have the same pieces and read texts alike."""
     backends = [each.backend_tokenizer for each in (first, second)]
     said = [json.loads(backend.to_str())["normalizer"] for backend in backends]

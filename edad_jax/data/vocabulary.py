@@ -49,7 +49,7 @@ class VocabularyReport:
     seconds: float
 
     def summary(self) -> str:
-        """Returns the report as two lines of text."""
+        """Returns two lines of text."""
         learned = (
             f"vocabulary: {self.base_size:,} + {self.added:,} = {self.size:,} pieces, from "
             f"{self.text_bytes / 1e6:,.1f} MB of text in {self.seconds:.0f} s\n"
@@ -97,10 +97,10 @@ def extend_vocabulary(
     if size:
         chunks, heldout_chunks, text_bytes = _count_chunks(texts, progress)
         counts, heldout = _count_words(backend, chunks), _count_words(backend, heldout_chunks)
-    new = _learn(backend, vocabulary, counts, size, text_bytes) if size else []
+    new = _choose_pieces(backend, vocabulary, counts, size, text_bytes) if size else []
     save_tokenizer(tokenizer, vocabulary + new, Path(out))
-    before, unknown_before = _pieces_per_word(_bare_model(backend, base_pieces), heldout)
-    after, unknown_after = _pieces_per_word(_bare_model(backend, vocabulary + new), heldout)
+    before, unknown_before = _measure_pieces(_build_bare_model(backend, base_pieces), heldout)
+    after, unknown_after = _measure_pieces(_build_bare_model(backend, vocabulary + new), heldout)
     return VocabularyReport(
         base_size=len(vocabulary),
         added=len(new),
@@ -116,8 +116,8 @@ def extend_vocabulary(
     )
 
 
-def cut_added_words(vocabulary: list[str], base_size: int) -> list[tuple[int, ...]]:
-    """Returns, for each added piece, the ids of the base pieces that it used to be cut into.
+def split_added_words(vocabulary: list[str], base_size: int) -> list[tuple[int, ...]]:
+    """Returns, for each added piece, the ids of the base pieces that it was before.
 
     Greedy longest match, as WordPiece does it; () where the base has no pieces for it.
 
@@ -127,7 +127,7 @@ def cut_added_words(vocabulary: list[str], base_size: int) -> list[tuple[int, ..
     """
     base = {piece: number for number, piece in enumerate(vocabulary[:base_size])}
 
-    def cut(piece):
+    def split(piece):
         is_first, text, found = not piece.startswith("##"), piece.removeprefix("##"), []
         while text:
             prefix = "" if is_first else "##"
@@ -138,7 +138,7 @@ def cut_added_words(vocabulary: list[str], base_size: int) -> list[tuple[int, ..
             text, is_first = text[end:], False
         return tuple(found)
 
-    return [cut(piece) for piece in vocabulary[base_size:]]
+    return [split(piece) for piece in vocabulary[base_size:]]
 
 
 def _count_chunks(texts: Iterable[str], progress: bool) -> tuple[Counter, Counter, int]:
@@ -173,14 +173,14 @@ def _count_words(backend: Tokenizer, chunks: Counter) -> Counter:
     for chunk, count in chunks.items():
         normal = normalize(chunk)
         if normal.isalpha() and normal.isascii():
-            words[normal] += count  # nothing to split: the common case, three times faster
+            words[normal] += count  # nothing to split: the common case
         else:
             for word, _ in split(normal):
                 words[word] += count
     return words
 
 
-def _learn(
+def _choose_pieces(
     backend: Tokenizer, vocabulary: list[str], counts: Counter, size: int, text_bytes: int
 ) -> list[str]:
     """Returns `size` pieces that the base lacks, each produced at least twice from these words.
@@ -188,16 +188,16 @@ def _learn(
     The learner merges pairs of pieces by frequency, but the tokenizer takes the longest piece
     first, so pieces that were only steps on the way to longer ones are hardly ever produced. More
     are learned than asked for, and the least used ones leave, a quarter at a time, since the words
-    they made up are cut anew; the rest is in order of use.
+    they made up are split anew; the rest is in order of use.
     """
     known = set(vocabulary)
     longest = json.loads(backend.to_str())["model"]["max_input_chars_per_word"]
     usable = Counter({word: count for word, count in counts.items() if len(word) <= longest})
-    learned = _learned_pieces(usable, len(vocabulary) + LEARN_TIMES * size)
+    learned = _train_wordpiece(usable, len(vocabulary) + LEARN_TIMES * size)
     new = [piece for piece in learned if piece not in known]
     left: list[str] = []  # pieces that made room; the last one to leave is the first to return
     while True:
-        found = _count_uses(_bare_model(backend, vocabulary + new), usable)
+        found = _count_uses(_build_bare_model(backend, vocabulary + new), usable)
         uses = dict(zip(new, found[len(vocabulary) :].tolist(), strict=True))
         new.sort(key=lambda piece: (-uses[piece], piece))
         used = [piece for piece in new if uses[piece] >= FEWEST_USES]
@@ -218,7 +218,7 @@ def _learn(
     return new
 
 
-def _learned_pieces(counts: Counter, size: int) -> list[str]:
+def _train_wordpiece(counts: Counter, size: int) -> list[str]:
     """Returns the pieces that tokenizers' WordPiece learner finds; the same in every run."""
     letters = Counter()
     for word, count in counts.items():
@@ -240,19 +240,19 @@ def _learned_pieces(counts: Counter, size: int) -> list[str]:
     scale = min(1.0, LEARN_FROM_WORDS / max(1, counts.total()))
     alphabet_set = set(alphabet)
 
-    def repeated() -> Iterator[str]:
+    def repeat_words() -> Iterator[str]:
         for word, count in sorted(counts.items()):
             times = max(1, round(count * scale)) if alphabet_set.issuperset(word) else 0
             while times > 0:
                 yield f"{word} " * min(times, 10_000)
                 times -= 10_000
 
-    learner.train_from_iterator(repeated(), trainer)
+    learner.train_from_iterator(repeat_words(), trainer)
     return pieces_in_order(learner)
 
 
-def _bare_model(backend: Tokenizer, vocabulary: list[str]) -> Tokenizer:
-    """Returns a tokenizer that only cuts words into pieces: they are normalised already."""
+def _build_bare_model(backend: Tokenizer, vocabulary: list[str]) -> Tokenizer:
+    """Returns a tokenizer of words that are normalised already: it only splits them into pieces."""
     settings = json.loads(backend.to_str())["model"]
     model = models.WordPiece(
         {piece: number for number, piece in enumerate(vocabulary)},
@@ -265,9 +265,9 @@ def _bare_model(backend: Tokenizer, vocabulary: list[str]) -> Tokenizer:
     return bare
 
 
-def _cut(bare: Tokenizer, words: list[str]) -> tuple[np.ndarray, np.ndarray]:
+def _tokenize_words(bare: Tokenizer, words: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Returns (id, number of the word) of every piece of the words, in order."""
-    step = 500  # words that go to the tokenizer as one text: far faster than one by one
+    step = 500  # words that go to the tokenizer as one text
     texts = [" ".join(words[i : i + step]) for i in range(0, len(words), step)]
     ids, numbers = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for i, encoding in enumerate(bare.encode_batch(texts)):
@@ -278,17 +278,17 @@ def _cut(bare: Tokenizer, words: list[str]) -> tuple[np.ndarray, np.ndarray]:
 
 def _count_uses(bare: Tokenizer, counts: Counter) -> np.ndarray:
     """Returns how often each piece is produced, by its id."""
-    ids, numbers = _cut(bare, list(counts))
+    ids, numbers = _tokenize_words(bare, list(counts))
     weights = np.fromiter(counts.values(), np.int64, len(counts))[numbers]
     uses = np.bincount(ids, weights, minlength=bare.get_vocab_size())
     return uses.astype(np.int64)
 
 
-def _pieces_per_word(bare: Tokenizer, counts: Counter) -> tuple[float | None, float | None]:
+def _measure_pieces(bare: Tokenizer, counts: Counter) -> tuple[float | None, float | None]:
     """Returns pieces per word, and the share of words with an unknown piece."""
     if not counts:
         return None, None
-    ids, numbers = _cut(bare, list(counts))
+    ids, numbers = _tokenize_words(bare, list(counts))
     weights = np.fromiter(counts.values(), np.int64, len(counts))
     unknown = np.unique(numbers[ids == bare.token_to_id(bare.model.unk_token)])
     total = counts.total()

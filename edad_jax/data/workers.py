@@ -1,21 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Processes that turn documents into rows: a bounded queue in front, results in order behind.
 
-Each worker is `python -m edad_jax.data.workers`, fed through its standard input with plain JSON
-and bytes. Unlike multiprocessing's spawn it never imports the program that started it (jax and
-all the rest), nothing is pickled, and when the program is killed the workers see the end of
-their input and leave.
+Each worker is `python -m edad_jax.data.workers`, fed through its standard input with lines of JSON.
+Unlike the processes of multiprocessing (spawn or forkserver) it never imports the program that
+started it: no jax in each of them, and that program needs no `if __name__ == "__main__"`. When the
+program is killed, the workers see the end of their input and leave.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
 import json
 import os
 import random
-import signal
-import struct
 import subprocess
 import sys
 import threading
@@ -28,7 +27,7 @@ import numpy as np
 
 from edad_jax.data import segments
 from edad_jax.data.pieces import PieceTable
-from edad_jax.data.rows import row_type
+from edad_jax.data.rows import RowSettings, row_type
 
 
 class Recipe(NamedTuple):
@@ -37,11 +36,12 @@ class Recipe(NamedTuple):
     tokenizer: str  # a `tokenizers.Tokenizer` as JSON
     vocabulary_size: int
     specials: segments.Specials
-    max_length: int
-    short_seq_prob: float
-    duplicates: int
-    mode: str  # "pairs" or "single"
-    seed: int
+    settings: RowSettings
+
+    @property
+    def row_type(self) -> np.dtype:
+        """Returns the type of the rows."""
+        return row_type(self.vocabulary_size, self.settings.max_length)
 
 
 class Chunk(NamedTuple):
@@ -61,21 +61,21 @@ class ChunkRows(NamedTuple):
 
 def make_chunk_rows(chunk: Chunk, recipe: Recipe, table: PieceTable) -> ChunkRows:
     """Returns the rows of a chunk: a pure function of chunk and recipe, not of the table."""
-    documents = segments.encode_documents(chunk.texts, table, recipe.max_length)
-    kind = row_type(recipe.vocabulary_size, recipe.max_length)
-    if recipe.mode == "single":
-        ranges = segments.single_segments(documents, max_length=recipe.max_length)
-        rows = segments.single_rows(documents, ranges, recipe.specials, kind)
+    settings = recipe.settings
+    documents = segments.encode_documents(chunk.texts, table, settings.max_length)
+    if settings.mode == "single":
+        ranges = segments.single_segments(documents, max_length=settings.max_length)
+        rows = segments.single_rows(documents, ranges, recipe.specials, recipe.row_type)
     else:
         parts = []
-        for duplicate in range(recipe.duplicates):
+        for duplicate in range(settings.duplicates):
             pairs = segments.next_sentence_pairs(
                 documents,
-                max_length=recipe.max_length,
-                short_seq_prob=recipe.short_seq_prob,
-                generator=random.Random(f"{recipe.seed} {chunk.name} {duplicate}"),
+                max_length=settings.max_length,
+                short_seq_prob=settings.short_seq_prob,
+                generator=random.Random(f"{settings.seed} {chunk.name} {duplicate}"),
             )
-            parts.append(segments.pair_rows(documents, pairs, recipe.specials, kind))
+            parts.append(segments.pair_rows(documents, pairs, recipe.specials, recipe.row_type))
         rows = np.concatenate(parts)
     return ChunkRows(
         rows=rows,
@@ -144,78 +144,56 @@ def _start_worker(recipe: Recipe) -> subprocess.Popen:
         [sys.executable, "-m", "edad_jax.data.workers"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        process_group=0,  # Ctrl-C is for the program, which decides what becomes of its workers
         env=os.environ | {"PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"},
     )
-    _send(process.stdin, {}, json.dumps(recipe).encode())
+    with contextlib.suppress(BrokenPipeError):  # `_ask` tells what became of it
+        _write_line(process.stdin, recipe._replace(settings=dataclasses.asdict(recipe.settings)))
     return process
 
 
 def _ask(process: subprocess.Popen, chunk: Chunk, recipe: Recipe) -> ChunkRows:
-    encoded = [text.encode("utf-8", "replace") for text in chunk.texts]
     try:
-        _send(
-            process.stdin,
-            {"name": chunk.name, "lengths": [len(text) for text in encoded]},
-            b"".join(encoded),
-        )
-        answer, content = _receive(process.stdout)
-    except (OSError, EOFError) as error:
+        _write_line(process.stdin, chunk)
+        answer = json.loads(process.stdout.readline())
+        content = process.stdout.read(answer["rows"] * recipe.row_type.itemsize)
+        rows = np.frombuffer(content, recipe.row_type, answer["rows"])
+    except (OSError, ValueError) as error:  # broken pipe; half an answer, or none
         raise OSError(
             f"a worker that prepares rows ended (exit code {process.wait()}) before it answered; "
             "-9 means that the system stopped it, most often for want of memory: use fewer workers"
         ) from error
     if "error" in answer:
         raise OSError(f"a worker that prepares rows failed:\n{answer['error']}")
-    rows = np.frombuffer(content, row_type(recipe.vocabulary_size, recipe.max_length))
     return ChunkRows(rows, answer["without_pieces"], answer["one_sentence"])
 
 
-def _send(pipe: BinaryIO, header: dict, content: bytes) -> None:
-    head = json.dumps(header).encode()
-    pipe.write(struct.pack("<II", len(head), len(content)))
-    pipe.write(head)
-    pipe.write(content)
+def _write_line(pipe: BinaryIO, value: object, content: bytes = b"") -> None:
+    pipe.write(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace") + b"\n" + content)
     pipe.flush()
 
 
-def _receive(pipe: BinaryIO) -> tuple[dict, bytes]:
-    sizes = pipe.read(8)
-    if len(sizes) < 8:
-        raise EOFError
-    head_size, content_size = struct.unpack("<II", sizes)
-    head, content = pipe.read(head_size), pipe.read(content_size)
-    if len(content) < content_size:
-        raise EOFError
-    return json.loads(head), content
-
-
 def main() -> None:
-    """Runs a worker: chunks in on standard input, rows out on standard output, until the end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the program that started it decides
+    """Runs a worker: a recipe, then chunks in on standard input, rows out, until the end."""
     stdin, stdout = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not end up among the rows
-    _, content = _receive(stdin)
-    values = json.loads(content)
-    recipe = Recipe(*values)._replace(specials=segments.Specials(*values[2]))
+    tokenizer, vocabulary_size, specials, settings = json.loads(stdin.readline())
+    specials, settings = segments.Specials(*specials), RowSettings(**settings)
+    recipe = Recipe(tokenizer, vocabulary_size, specials, settings)
     table = _load_table(recipe)
     gc.disable()  # hundreds of thousands of words, no cycles: collecting would double the time
-    while True:
+    while (line := stdin.readline()).endswith(b"\n"):
         try:
-            header, content = _receive(stdin)
-        except EOFError:
-            return
-        stops = np.cumsum([0, *header["lengths"]]).tolist()
-        texts = [content[a:b].decode() for a, b in zip(stops[:-1], stops[1:], strict=True)]
-        try:
-            made = make_chunk_rows(Chunk(header["name"], texts), recipe, table)
+            made = make_chunk_rows(Chunk(*json.loads(line)), recipe, table)
         except Exception as error:
-            _send(stdout, {"error": f"{type(error).__name__}: {error}"}, b"")
+            _write_line(stdout, {"rows": 0, "error": f"{type(error).__name__}: {error}"})
             continue
-        _send(
-            stdout,
-            {"without_pieces": made.without_pieces, "one_sentence": made.one_sentence},
-            made.rows.tobytes(),
-        )
+        answer = {
+            "rows": len(made.rows),
+            "without_pieces": made.without_pieces,
+            "one_sentence": made.one_sentence,
+        }
+        _write_line(stdout, answer, made.rows.tobytes())
 
 
 if __name__ == "__main__":

@@ -4,13 +4,38 @@
 import json
 import os
 import shutil
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 
+from edad_jax.data.batches import Rows
 from edad_jax.data.prepare import describe_source, prepare, read_text
 from edad_jax.data.text.reading import ReadReport
-from tests.tiny_run import ADDED_WORDS, tiny_config, write_corpus
+from tests.tiny_run import (
+    ADDED_WORDS,
+    make_inputs,
+    run_command,
+    tiny_config,
+    write_config_file,
+    write_corpus,
+)
+from tests.tiny_text import read_files
+
+
+class Finished(NamedTuple):
+    """What `prepare` made, once for all tests, which change nothing of it."""
+
+    inputs: Path  # corpus.txt and teacher/
+    workdir: Path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    inputs = make_inputs(tmp_path_factory.mktemp("finished"))
+    prepare(tiny_config(inputs), inputs / "run")
+    return Finished(inputs, inputs / "run")
 
 
 @pytest.fixture
@@ -173,3 +198,14 @@ def test_the_vocabulary_is_learned_from_so_many_megabytes(inputs, tmp_path):
     assert 0.4 * total < learned < 0.7 * total
     record = json.loads((workdir / "vocabulary.stage.json").read_text())
     assert record["fingerprint"]["max_megabytes"] == total / 2 / 1e6
+
+
+def test_the_command_prepares_what_training_reads_and_says_how_to_go_on(finished, tmp_path):
+    config = str(write_config_file(tmp_path / "tiny.py", finished.inputs))
+    done = run_command("--config", config, "--out", str(tmp_path / "out"), script="prepare.py")
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = (len(Rows(finished.workdir / "rows" / name)) for name in ("train", "heldout"))
+    assert "{:,} rows to train on, {:,} held out, ".format(*rows) in done.stdout
+    assert f"train with --config.prepared={tmp_path / 'out'}" in done.stdout
+    for folder in ("vocabulary", "rows"):
+        assert read_files(tmp_path / "out" / folder) == read_files(finished.workdir / folder)

@@ -7,7 +7,7 @@ import pytest
 
 from edad_jax.data import tokenizer as tokenizer_module
 from edad_jax.data.tokenizer import load_tokenizer
-from edad_jax.data.vocabulary import cut_added_words, extend_vocabulary
+from edad_jax.data.vocabulary import extend_vocabulary, split_added_words
 from tests.tiny_text import DOMAIN_WORDS, make_documents, write_tokenizer
 
 
@@ -147,10 +147,10 @@ def test_korean_pieces_are_learned(tmp_path):
     assert load_tokenizer(tmp_path / "out").tokenize("해마는 소뇌는") == ["해마는", "소뇌는"]
 
 
-def test_an_added_word_is_cut_into_the_base_pieces_that_it_stood_for():
+def test_an_added_word_is_split_into_the_base_pieces_that_it_stood_for():
     base = ["[UNK]", "neu", "##ro", "##r", "##o", "n", "##n", "ro"]
     words = ["neuron", "##ron", "ro", "xenon", "##o"]
-    assert cut_added_words(base + words, len(base)) == [(1, 2, 6), (2, 6), (7,), (), (4,)]
+    assert split_added_words(base + words, len(base)) == [(1, 2, 6), (2, 6), (7,), (), (4,)]
 
 
 def test_a_vocabulary_of_the_domains_own_keeps_only_the_special_pieces_and_their_ids(

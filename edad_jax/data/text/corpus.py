@@ -13,7 +13,7 @@ import os
 import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from edad_jax.data.text.files import FORMATS, JSON_LINES, OPTION, XML, file_format
 from edad_jax.data.text.hub import is_hub_reachable
@@ -25,6 +25,7 @@ from edad_jax.data.text.reading import (
     ReadReport,
     decode_line,
     finish_document,
+    open_blocks,
     read_blocks,
     read_lines,
     recode_blocks,
@@ -60,6 +61,7 @@ def read_documents(
       ValueError: at the end, if there was no document at all.
     """
     files = [Path(file) for file in files]
+    options = _Options(text_key, encoding, lines)
     for path in files:
         try:
             report.total_file_bytes += path.stat().st_size
@@ -67,7 +69,7 @@ def read_documents(
             pass  # it is reported when its turn comes
     before = report.documents
     for path in files:
-        yield from _read_file(path, report, text_key, encoding, lines)
+        yield from _read_file(path, report, options)
     if report.documents == before:
         raise ValueError(
             f"got 0 documents from {len(files):,} files, expected text; give other files: "
@@ -75,10 +77,16 @@ def read_documents(
         )
 
 
-def _read_file(
-    path: Path, report: ReadReport, text_key: str, encoding: str, lines: bool
-) -> Iterator[str]:
-    kind, compression = file_format(path.name)
+class _Options(NamedTuple):
+    """How text lies in files, as `read_documents` is told."""
+
+    text_key: str
+    encoding: str
+    lines: bool
+
+
+def _read_file(path: Path, report: ReadReport, options: _Options) -> Iterator[str]:
+    kind, _ = file_format(path.name)
     if not kind:
         report.add_problem(f"file skipped: not one of {', '.join(FORMATS)}", str(path))
         return
@@ -90,9 +98,7 @@ def _read_file(
             if not size:
                 report.add_problem("empty file", str(path))
                 return
-            for document in _read_stream(
-                file, path.name, str(path), report, text_key, encoding, lines
-            ):
+            for document in _read_stream(file, path.name, str(path), report, options):
                 report.file_bytes = start + file.tell()
                 yield document
     except OSError as error:
@@ -105,31 +111,27 @@ def _read_file(
 
 
 def _read_stream(
-    file: BinaryIO,
-    name: str,
-    where: str,
-    report: ReadReport,
-    text_key: str,
-    encoding: str,
-    lines: bool,
+    file: BinaryIO, name: str, where: str, report: ReadReport, options: _Options
 ) -> Iterator[str]:
     """Yields the documents of an open file; `name` says its format, `where` is for messages."""
     kind, compression = file_format(name)
     if kind == ".parquet":
-        yield from _read_parquet(file, where, report, text_key)
+        yield from _read_parquet(file, where, report, options.text_key)
         return
     blocks = read_blocks(file, compression, where, report)
     if kind == ".tar":
-        yield from _read_tar(blocks, where, report, text_key, encoding, lines)
-    elif kind in XML:
+        yield from _read_tar(blocks, where, report, options)
+        return
+    if kind in XML:
         yield from _read_xml(blocks, where, report)
-    elif kind in JSON_LINES:
-        yield from _read_json_lines(
-            recode_blocks(blocks, encoding, where, report), where, report, text_key
-        )
+        return
+    blocks = recode_blocks(blocks, options.encoding, where, report)
+    if kind in JSON_LINES:
+        yield from _read_json_lines(blocks, where, report, options.text_key)
+    elif options.lines:
+        yield from _read_each_line(blocks, where, report)
     else:
-        read = _read_each_line if lines else _read_text
-        yield from read(recode_blocks(blocks, encoding, where, report), where, report)
+        yield from _read_text(blocks, where, report)
 
 
 def _read_text(blocks: Iterable[bytes], where: str, report: ReadReport) -> Iterator[str]:
@@ -236,45 +238,19 @@ def _read_xml(blocks: Iterable[bytes], where: str, report: ReadReport) -> Iterat
 
 
 def _read_tar(
-    blocks: Iterable[bytes],
-    where: str,
-    report: ReadReport,
-    text_key: str,
-    encoding: str,
-    lines: bool,
+    blocks: Iterable[bytes], where: str, report: ReadReport, options: _Options
 ) -> Iterator[str]:
     try:
-        with tarfile.open(fileobj=_BlockFile(blocks), mode="r|") as archive:
+        with tarfile.open(fileobj=open_blocks(blocks), mode="r|") as archive:
             for member in archive:
                 kind, _ = file_format(member.name)
                 if not member.isfile() or kind in ("", ".parquet", ".tar"):
                     continue
                 file = archive.extractfile(member)
                 here = f"{where}:{member.name}"
-                yield from _read_stream(file, member.name, here, report, text_key, encoding, lines)
+                yield from _read_stream(file, member.name, here, report, options)
     except (tarfile.TarError, EOFError) as error:
         report.add_problem("archive is damaged or cut short: kept what could be read", where, error)
-
-
-class _BlockFile:
-    """The blocks of a stream behind the `read(size)` that tarfile asks for."""
-
-    def __init__(self, blocks: Iterable[bytes]) -> None:
-        self._blocks = iter(blocks)
-        self._rest = b""
-
-    def read(self, size: int) -> bytes:
-        parts, wanted = [], size
-        while wanted > 0:
-            if not self._rest:
-                self._rest = next(self._blocks, b"")
-                if not self._rest:
-                    break
-                continue
-            parts.append(self._rest[:wanted])
-            self._rest = self._rest[wanted:]
-            wanted -= len(parts[-1])
-        return b"".join(parts)
 
 
 def read_dataset(

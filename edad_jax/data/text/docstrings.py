@@ -39,10 +39,10 @@ def read_docstrings(packages: Sequence[str], *, report: ReadReport) -> Iterator[
       ValueError: a package that is not installed.
     """
     seen: set[str] = set()
-    sizes = {path: path.stat().st_size for name in packages for path in _source_files(name)}
+    sizes = {path: path.stat().st_size for name in packages for path in _list_source_files(name)}
     report.total_file_bytes += sum(sizes.values())
     for path, size in sizes.items():
-        for line, docstring in _docstrings_in(path, report):
+        for line, docstring in _find_docstrings(path, report):
             text = clean_docstring(docstring)
             if len(text) < SHORTEST_CHARACTERS or text in seen:
                 continue
@@ -51,7 +51,7 @@ def read_docstrings(packages: Sequence[str], *, report: ReadReport) -> Iterator[
         report.file_bytes += size
 
 
-def _source_files(package: str) -> list[Path]:
+def _list_source_files(package: str) -> list[Path]:
     spec = importlib.util.find_spec(package) if "." not in package else None
     if spec is None:
         raise ValueError(
@@ -69,7 +69,7 @@ def _source_files(package: str) -> list[Path]:
     ]
 
 
-def _docstrings_in(path: Path, report: ReadReport) -> list[tuple[int, str]]:
+def _find_docstrings(path: Path, report: ReadReport) -> list[tuple[int, str]]:
     """Returns (line, text) of the docstrings of a file, in the order of its lines."""
     try:
         with warnings.catch_warnings():
@@ -84,7 +84,7 @@ def _docstrings_in(path: Path, report: ReadReport) -> list[tuple[int, str]]:
             if text := ast.get_docstring(node, clean=True):
                 found.append((getattr(node, "lineno", 1), text))
         elif isinstance(node, ast.Call) and _called_name(node) in ("add_newdoc", "add_doc"):
-            found.extend((node.lineno, inspect.cleandoc(text)) for text in _strings(node))
+            found.extend((node.lineno, inspect.cleandoc(text)) for text in _find_strings(node))
     return sorted(found, key=lambda item: item[0])
 
 
@@ -92,7 +92,7 @@ def _called_name(node: ast.Call) -> str:
     return getattr(node.func, "id", getattr(node.func, "attr", ""))
 
 
-def _strings(node: ast.Call) -> list[str]:
+def _find_strings(node: ast.Call) -> list[str]:
     constants = [part for value in node.args for part in ast.walk(value)]
     return [
         part.value

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether the Hugging Face hub can be asked, decided within seconds.
 
-The hub's own client tries six times with growing pauses, twice over, before it says that there
-is no network: three quarters of a minute in which a user sees nothing. One short request first
-answers the same question.
+The hub's own client tries many times with growing pauses before it says that there is no network,
+and a user sees nothing of it. One short request first answers the same question.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ problem is counted by its reason in a `ReadReport`, and the first ones are kept 
 from __future__ import annotations
 
 import codecs
+import io
 import itertools
 import lzma
 import zlib
@@ -76,11 +77,11 @@ def read_blocks(file: BinaryIO, compression: str, name: str, report: ReadReport)
     """
     try:
         if compression == ".gz":
-            yield from _decompressed(file, lambda: zlib.decompressobj(wbits=31), name, report)
+            yield from _decompress(file, lambda: zlib.decompressobj(wbits=31), name, report)
         elif compression == ".xz":
-            yield from _decompressed(file, lzma.LZMADecompressor, name, report)
+            yield from _decompress(file, lzma.LZMADecompressor, name, report)
         elif compression == ".zst":
-            yield from _unzstd(file)
+            yield from _decompress_zstd(file)
         else:
             while block := file.read(BLOCK_BYTES):
                 yield block
@@ -88,7 +89,7 @@ def read_blocks(file: BinaryIO, compression: str, name: str, report: ReadReport)
         report.add_problem("file is damaged or cut short: kept what could be read", name, error)
 
 
-def _decompressed(
+def _decompress(
     file: BinaryIO, make_decoder: Callable, name: str, report: ReadReport
 ) -> Iterator[bytes]:
     """Yields what a chain of compressed members holds, one after another."""
@@ -112,13 +113,12 @@ def _decompressed(
             if decoder.eof:
                 block, decoder, members = decoder.unused_data, None, members + 1
     if decoder is not None:
-        if isinstance(decoder, lzma.LZMADecompressor):
-            raise OSError("the compressed data ends before its end mark")
-        yield decoder.flush()
+        if not isinstance(decoder, lzma.LZMADecompressor):
+            yield decoder.flush()
         raise OSError("the compressed data ends before its end mark")
 
 
-def _unzstd(file: BinaryIO) -> Iterator[bytes]:
+def _decompress_zstd(file: BinaryIO) -> Iterator[bytes]:
     """Yields what a chain of zstandard frames holds."""
     import pyarrow
 
@@ -166,6 +166,28 @@ def recode_blocks(
     yield tail.encode("utf-8", "replace")
 
 
+def open_blocks(blocks: Iterable[bytes]) -> io.BufferedReader:
+    """Returns blocks of bytes as a file to read from, which holds one of them at a time."""
+    return io.BufferedReader(_BlockStream(blocks), BLOCK_BYTES)
+
+
+class _BlockStream(io.RawIOBase):
+    def __init__(self, blocks: Iterable[bytes]) -> None:
+        self._blocks = iter(blocks)
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:
+        while not self._rest and (block := next(self._blocks, None)) is not None:
+            self._rest = memoryview(block)
+        count = min(len(buffer), len(self._rest))
+        buffer[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
+
+
 def read_lines(
     blocks: Iterable[bytes],
     name: str,
@@ -177,52 +199,33 @@ def read_lines(
     r"""Yields (number, line) without the line's end; `\n` and `\r\n` end a line.
 
     Memory is bounded by `max_bytes`: a longer line is cut into several at white space
-    (`cut=True`), or skipped whole; both are counted.
+    (`cut=True`), or skipped whole; both are counted, once a line.
     """
-    number, rest, skipping = 1, b"", False
-    for block in blocks:
-        lines = (rest + block).split(b"\n") if rest else block.split(b"\n")
-        rest = lines.pop()
-        for line in lines:
-            if skipping:
-                skipping = False
-            elif len(line) <= max_bytes:
-                yield number, line.removesuffix(b"\r")
-            else:
-                report.add_problem(_too_long(max_bytes, cut), f"{name}:{number}")
+    stream = open_blocks(blocks)
+    number = 0
+    while line := stream.readline(max_bytes + 1):
+        number += 1
+        if len(line) > max_bytes and not line.endswith(b"\n"):
+            reason = f"line longer than {max_bytes:,} bytes {'cut' if cut else 'skipped'}"
+            report.add_problem(reason, f"{name}:{number}")
+            while len(line) > max_bytes and not line.endswith(b"\n"):
+                stop = _cut_position(line, max_bytes) if cut else len(line)
                 if cut:
-                    for part in _cut_line(line, max_bytes):
-                        yield number, part
-            number += 1
-        if len(rest) > 2 * max_bytes and not skipping:
-            report.add_problem(_too_long(max_bytes, cut), f"{name}:{number}")
-            skipping = not cut
-        if skipping:
-            rest = b""
-        elif len(rest) > 2 * max_bytes:
-            *parts, rest = _cut_line(rest, max_bytes)
-            for part in parts:
-                yield number, part
-    if rest and not skipping:
-        for part in _cut_line(rest, max_bytes) if cut else [rest]:
-            yield number, part.removesuffix(b"\r")
+                    yield number, line[:stop]
+                line = line[stop:] + stream.readline(max_bytes + 1 - len(line) + stop)
+            if not cut or not line.rstrip(b"\r\n"):
+                continue
+        yield number, line.removesuffix(b"\n").removesuffix(b"\r")
 
 
-def _too_long(max_bytes: int, cut: bool) -> str:
-    return f"line longer than {max_bytes:,} bytes {'cut' if cut else 'skipped'}"
-
-
-def _cut_line(line: bytes, max_bytes: int) -> Iterator[bytes]:
-    """Yields parts of at most max_bytes, cut at a space if there is one, else between letters."""
-    while len(line) > max_bytes:
-        stop = line.rfind(b" ", max_bytes // 2, max_bytes)
-        if stop < 0:
-            stop = max_bytes
-            while stop > 1 and line[stop] & 0xC0 == 0x80:  # not within a letter of UTF-8
-                stop -= 1
-        yield line[:stop]
-        line = line[stop:]
-    yield line
+def _cut_position(line: bytes, max_bytes: int) -> int:
+    """Returns where to cut a longer line: at its last space, else between two letters of UTF-8."""
+    stop = line.rfind(b" ", max_bytes // 2, max_bytes)
+    if stop < 0:
+        stop = max_bytes
+        while stop > 1 and line[stop] & 0xC0 == 0x80:
+            stop -= 1
+    return stop
 
 
 def decode_line(line: bytes, name: str, number: int, report: ReadReport) -> str:
@@ -248,7 +251,7 @@ def decode_line(line: bytes, name: str, number: int, report: ReadReport) -> str:
 
 
 def finish_document(text: str, where: str, report: ReadReport) -> Iterator[str]:
-    """Yields the text, cut in several if it is too long, none if it is empty; counts it."""
+    """Yields the text, cut in several if it is too long, none if it is blank; counts it."""
     if not text or text.isspace():
         report.add_problem("document without text", where)
         return

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import lzma
+import random
 import tarfile
 
 import pyarrow as pa
@@ -146,14 +147,14 @@ def test_nul_bytes_are_removed_and_binary_lines_skipped(tmp_path):
     assert any(message.startswith(f"{path}:2: line skipped") for message in report.messages)
 
 
-def test_line_of_fifty_megabytes_is_cut_at_white_space(tmp_path):
+def test_line_of_ten_megabytes_is_cut_at_white_space(tmp_path):
     path = tmp_path / "a.txt"
-    path.write_bytes(b"Before.\n" + b"word " * 10_000_000 + b"\nAfter.\n\nNext.")
+    path.write_bytes(b"Before.\n" + b"word " * 2_000_000 + b"\nAfter.\n\nNext.")
     documents, report = read(path)
     assert max(map(len, documents)) <= reading.MAX_DOCUMENT_CHARACTERS
     words = " ".join(documents).split()
-    assert words == ["Before.", *["word"] * 10_000_000, "After.", "Next."]
-    assert any("line longer than 1,048,576 bytes cut" in problem for problem in report.problems)
+    assert words == ["Before.", *["word"] * 2_000_000, "After.", "Next."]
+    assert report.problems["line longer than 1,048,576 bytes cut"] == 1
     assert documents[-1] == "Next."
 
 
@@ -201,10 +202,8 @@ def test_half_a_surrogate_pair_in_json_is_replaced(tmp_path):
     ids="gz xz zst".split(),
 )
 def test_truncated_or_corrupt_compressed_file_keeps_what_could_be_read(tmp_path, name, pack):
-    import random
-
     generator = random.Random(0)  # incompressible, so that half the file is half the text
-    documents = ["".join(generator.choices("abcdefghij ", k=2000)).strip() for _ in range(1000)]
+    documents = [generator.randbytes(1000).hex() for _ in range(300)]
     content = pack("\n\n".join(documents).encode())
     good = tmp_path / "z.txt"
     good.write_bytes(TEXT)
@@ -237,8 +236,6 @@ def test_file_that_is_not_what_its_name_says_is_reported(tmp_path):
 
 
 def test_truncated_archive_keeps_its_first_articles(tmp_path):
-    import random
-
     noise = random.Random(0).randbytes(40_000)
     files = {"a.nxml": ARTICLE.encode(), "b.jpg": noise, "c.nxml": ARTICLE.encode()}
     content = tar_of(files)

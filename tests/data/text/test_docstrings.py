@@ -81,8 +81,8 @@ def test_paragraphs_become_lines_and_markup_goes():
 def test_real_package_gives_the_same_text_twice_and_is_not_imported():
     program = (
         "import hashlib, sys\n"
-        "from edad_jax.data.docstrings import read_docstrings\n"
-        "from edad_jax.data.reading import ReadReport\n"
+        "from edad_jax.data.text.docstrings import read_docstrings\n"
+        "from edad_jax.data.text.reading import ReadReport\n"
         "text = '\\n\\n'.join(read_docstrings(['optax'], report=ReadReport()))\n"
         "assert len(text) > 100_000 and 'optax' not in sys.modules and 'jax' not in sys.modules\n"
         "print(hashlib.sha256(text.encode()).hexdigest())\n"

@@ -53,18 +53,28 @@ def test_no_character_but_white_space_is_lost():
         assert "".join("".join(split_sentences(text)).split()) == "".join(text.split())
 
 
-def test_ten_megabytes_take_seconds():
-    text = "The cells were seen by Smith et al. in 1.5 mm of tissue, e.g. in mice. " * 140_000
-    start = time.perf_counter()
-    split_sentences(text)
-    assert time.perf_counter() - start < 3
+def seconds(text):
+    """Returns the least processor time of several tries, which a busy machine hardly changes."""
+    times = []
+    for _ in range(5):
+        start = time.thread_time()
+        split_sentences(text)
+        times.append(time.thread_time() - start)
+    return min(times)
 
 
-def test_a_megabyte_without_end_or_of_stops_only_is_no_trap():
-    start = time.perf_counter()
-    split_sentences("word " * 200_000)
-    split_sentences("." * 1_000_000)
-    split_sentences(". " * 200_000)
-    split_sentences("a" * 1_000_000 + ". b")
-    split_sentences("1." * 300_000 + " x")
-    assert time.perf_counter() - start < 5
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda n: "Seen by Smith et al. in 1.5 mm of tissue, e.g. in mice. " * (n // 56),
+        lambda n: "word " * (n // 5),
+        lambda n: "." * n,
+        lambda n: ". " * (n // 2),
+        lambda n: "a" * n + ". b",
+        lambda n: "1." * (n // 2) + " x",
+    ],
+    ids="prose endless stops spaced-stops one-word numbers".split(),
+)
+def test_time_grows_as_the_text_does_whatever_it_is(make):
+    # Eight times the text: 8 times the time, where a step that looks back over it all takes 64.
+    assert seconds(make(200_000)) < 24 * seconds(make(25_000))
