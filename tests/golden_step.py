@@ -206,8 +206,12 @@ def masked_rows(method: str, kind: str, update: int) -> MaskedBatch:
     rows = make_rows(kind, update)
     if method == "distillation":
         return MaskedBatch(*map(np.asarray, masking.leave_unmasked(rows)))
-    mask = jax.jit(functools.partial(masking.mask_rows, config=masking_config()))
-    return MaskedBatch(*map(np.asarray, mask(rows)))
+    return MaskedBatch(*map(np.asarray, _mask(rows)))
+
+
+@jax.jit
+def _mask(rows):
+    return masking.mask_rows(rows, masking_config())
 
 
 def input_checksums() -> dict[str, str]:
@@ -287,9 +291,7 @@ def our_updates(case: Case) -> Updates:
                 if name == "loss" or name.split("/")[-1] in ("mlm", "nsp", "attention", "hidden")
             }
         )
-        gradients.append(
-            {net: torch_names(state[0]) for net, state in train_state.opt_state.items()}
-        )
+        gradients.append({net: torch_names(kept[0]) for net, kept in train_state.opt_state.items()})
     parameters = {net: torch_names(tree) for net, tree in train_state.params.items()}
     return Updates(losses, gradients, parameters)
 
