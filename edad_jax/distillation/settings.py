@@ -7,6 +7,8 @@ from typing import Any
 import optax
 from ml_collections import ConfigDict
 
+from edad_jax.data.batches import bucket_lengths
+from edad_jax.data.rows import RowSettings
 from edad_jax.distillation import student_init
 from edad_jax.distillation.method import Method
 from edad_jax.distillation.methods import METHODS, find_method
@@ -21,7 +23,6 @@ from edad_jax.training.sections import check_not_given, read_section
 from edad_jax.types import Vocabulary
 
 ADDED_WORDS = ("random", "pieces")
-ROW_MODES = ("pairs", "single")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,8 +59,14 @@ def read_settings(config: ConfigDict) -> Settings:
         phases=read_section(PhaseSettings, config.phases),
     )
     settings.alpha(config, total_steps=1)
+    RowSettings.from_config(config)
+    bucket_lengths(config.rows.buckets, config.rows.max_length)
+    if config.teacher.added_words not in ADDED_WORDS:
+        raise ValueError(
+            f"config.teacher.added_words={config.teacher.added_words!r} is not one of "
+            f"{', '.join(ADDED_WORDS)}"
+        )
     _check_numbers(config)
-    _check_choices(config)
     _check_teacher(config, method)
     for net in {"teacher", *method.trained_nets}:
         settings.execution.check_dropout(net, config[net].attention_probs_dropout_prob)
@@ -136,22 +143,6 @@ def _check_numbers(config):
             f"{config.masking.smoothing}; expected a share from above 0 to 1, and a smoothing of 0 "
             "(all pieces alike) or more (DistilBERT: 0.7)"
         )
-    odd = [length for length in config.rows.buckets if not 1 <= length <= config.rows.max_length]
-    if odd:
-        raise ValueError(
-            f"config.rows.buckets has {odd}, expected lengths from 1 to config.rows.max_length="
-            f"{config.rows.max_length}"
-        )
-
-
-def _check_choices(config):
-    """Raises ValueError for a name that is not on offer."""
-    for option, value, choices in (
-        ("teacher.added_words", config.teacher.added_words, ADDED_WORDS),
-        ("rows.mode", config.rows.mode, ROW_MODES),
-    ):
-        if value not in choices:
-            raise ValueError(f"config.{option}={value!r} is not one of {', '.join(choices)}")
 
 
 def _check_teacher(config, method):
