@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edad_jax.data.text.hub import is_hub_reachable
-from edad_jax.files import replaced_folder
+from edad_jax.files import read_json_or_none, replaced_folder
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -68,11 +68,8 @@ def load_tokenizer(
 
 def _names_bert_tokenizer(folder: str) -> bool:
     """Returns whether the folder's tokenizer_config.json says that it is a BERT tokenizer."""
-    try:
-        with open(os.path.join(folder, "tokenizer_config.json"), encoding="utf-8") as file:
-            name = json.load(file).get("tokenizer_class")
-    except (OSError, ValueError, AttributeError):
-        return False
+    config = read_json_or_none(os.path.join(folder, "tokenizer_config.json"))
+    name = config.get("tokenizer_class") if isinstance(config, dict) else None
     return name in ("BertTokenizer", "BertTokenizerFast")
 
 
