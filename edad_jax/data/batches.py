@@ -165,17 +165,21 @@ def make_batch_at(
         else:
             (row_b, epoch_b), length = draw_rows(step, 1), rows.max_length
         row_b, epoch_b = row_b[mine], epoch_b[mine]
-        found_b = rows[row_b]
-        return Batch(
-            ids_bt=found_b["ids"][:, :length].astype(np.int32),
-            segment_b_start_b=found_b["segment_b_start"].astype(np.int32),
-            length_b=found_b["length"].astype(np.int32),
-            next_sentence_b=found_b["next_sentence"].astype(np.int32),
-            row_b=row_b.astype(np.int32),
-            epoch_b=epoch_b.astype(np.int32),
-        )
+        return _fetch_batch(rows, row_b, epoch_b, length)
 
     return batch_at
+
+
+def _fetch_batch(rows: Rows, row_b: np.ndarray, epoch_b: np.ndarray, length: int) -> Batch:
+    found_b = rows[row_b]
+    return Batch(
+        ids_bt=found_b["ids"][:, :length].astype(np.int32),
+        segment_b_start_b=found_b["segment_b_start"].astype(np.int32),
+        length_b=found_b["length"].astype(np.int32),
+        next_sentence_b=found_b["next_sentence"].astype(np.int32),
+        row_b=row_b.astype(np.int32),
+        epoch_b=epoch_b.astype(np.int32),
+    )
 
 
 def bucket_lengths(buckets: Sequence[int], max_length: int) -> np.ndarray:
@@ -211,15 +215,10 @@ def padded_batches(
     local_size = batch_size // process_count
     for start in range(0, count, batch_size):
         row_b = start + process_index * local_size + np.arange(local_size)
-        is_real_b = row_b < count
-        found_b = rows[np.minimum(row_b, count - 1)]
-        yield Batch(
-            ids_bt=found_b["ids"].astype(np.int32),
-            segment_b_start_b=found_b["segment_b_start"].astype(np.int32),
-            length_b=found_b["length"].astype(np.int32) * is_real_b,
-            next_sentence_b=found_b["next_sentence"].astype(np.int32),
-            row_b=row_b.astype(np.int32),
-            epoch_b=np.zeros_like(row_b, np.int32),
+        filled_b = np.minimum(row_b, count - 1)
+        batch = _fetch_batch(rows, filled_b, np.zeros_like(row_b), rows.max_length)
+        yield batch._replace(
+            length_b=batch.length_b * (row_b < count), row_b=row_b.astype(np.int32)
         )
 
 

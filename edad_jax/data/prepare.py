@@ -138,7 +138,8 @@ def describe_source(corpus: ConfigDict) -> dict:
             "files": [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats],
             "text_key": corpus.text_key,
             "encoding": corpus.encoding,
-        } | ({"lines": True} if corpus.lines else {})  # rows from before the option stay good
+            "lines": corpus.lines,
+        }
     if corpus.dataset:
         names = ("dataset", "dataset_config", "dataset_split", "text_key")
         return {name: corpus[name] for name in names}
@@ -209,7 +210,8 @@ def _learn_vocabulary(config, source, folder):
         "base_sha256": hashlib.sha256(base_pieces).hexdigest(),
         "size": section.size,
         "max_megabytes": section.max_megabytes,
-    } | ({"from_scratch": True} if section.from_scratch else {})
+        "from_scratch": section.from_scratch,
+    }
 
     def learn(out):
         LOG.info(
@@ -245,8 +247,6 @@ def _first_megabytes(documents: Iterator[str], megabytes: float) -> Iterator[str
 def _make_rows(config, settings, source, vocabulary_dir, folder):
     """Returns facts about the rows in `folder`, which are made now or were made before."""
     names = ("duplicates", "max_length", "mode", "short_seq_prob")
-    if settings.mode == "pairs":
-        names = tuple(name for name in names if name != "mode")  # rows from before stay good
     fingerprint = {
         "corpus": source,
         "vocabulary": file_checksum(vocabulary_dir / "vocab.txt"),

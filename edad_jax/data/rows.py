@@ -77,6 +77,8 @@ class RowSettings:
             raise ValueError(
                 f"got config.heldout.fraction={self.heldout_fraction}, expected 0 or more, below 1"
             )
+        if self.seed < 0:
+            raise ValueError(f"got config.seed={self.seed}, expected 0 or more")
 
     @classmethod
     def from_config(cls, config: ConfigDict) -> RowSettings:

@@ -26,6 +26,7 @@ def test_wide_vocabulary_gets_wide_ids():
         ({"duplicates": 0}, "got config.rows.duplicates=0, expected 1 or more"),
         ({"mode": "single", "duplicates": 2}, "single segments have no random choices"),
         ({"heldout_fraction": 1.5}, "got config.heldout.fraction=1.5, expected 0 or more, below 1"),
+        ({"seed": -1}, "got config.seed=-1, expected 0 or more"),
     ],
 )
 def test_impossible_settings_are_errors_that_name_the_option(wrong, message):
