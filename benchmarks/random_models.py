@@ -10,7 +10,7 @@ import numpy as np
 import tokenizers
 
 from edad_jax.export import onnx
-from edad_jax.files import write_json
+from edad_jax.files import file_checksum, write_json
 from edad_jax.models.config import BertConfig, ExBertConfig, ExtensionConfig
 from edad_jax.models.exbert import ExBert
 from edad_jax.runtime.session import MODEL_FILE
@@ -52,7 +52,7 @@ def write_random(folder: Path, config: ExBertConfig, *, int8: bool, seed: int = 
     Args:
       folder: where to.
       config: of SIZES, or others.
-      int8: as `onnx.write_onnx` takes it.
+      int8: as `onnx.build_onnx` takes it.
       seed: of the weights.
     """
     ids = np.zeros((1, 2), np.int32)
@@ -67,14 +67,8 @@ def write_random(folder: Path, config: ExBertConfig, *, int8: bool, seed: int = 
 
     params = jax.tree_util.tree_map_with_path(draw, shapes)
     folder.mkdir(parents=True, exist_ok=True)
-    onnx.write_onnx(folder / MODEL_FILE, config, params, int8=int8)
-    values = {
-        "architectures": ["BertModel"],
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.base.hidden_size,
-        "max_position_embeddings": config.base.max_position_embeddings,
-    }
-    write_json(folder / "config.json", values)
+    graph = onnx.build_onnx(config, params, int8=int8)
+    (folder / MODEL_FILE).write_bytes(graph.SerializeToString())
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     pieces += [f"piece{number}" for number in range(config.vocab_size - len(pieces))]
     vocabulary = {piece: number for number, piece in enumerate(pieces)}
@@ -82,4 +76,12 @@ def write_random(folder: Path, config: ExBertConfig, *, int8: bool, seed: int = 
     tokenizer.normalizer = tokenizers.normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
     tokenizer.save(str(folder / "tokenizer.json"))
+    values = {
+        "architectures": ["BertModel"],
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.base.hidden_size,
+        "max_position_embeddings": config.base.max_position_embeddings,
+        "tokenizer_sha256": file_checksum(folder / "tokenizer.json"),
+    }
+    write_json(folder / "config.json", values)
     return folder

@@ -38,7 +38,7 @@ def measure_ranges(
     Args:
       model: from `formats.load`.
       texts: each is cut off after 128 pieces.
-      word_rank: that of the model to be written; see `onnx.write_onnx`.
+      word_rank: that of the model to be written; see `onnx.build_onnx`.
 
     Raises:
       ValueError: no text, or a model that answers questions.

@@ -64,7 +64,7 @@ def export(
       model: from `load`.
       format_name: one of FORMATS.
       out: folder to write; an export that was there is replaced when all is written.
-      reduce_range: see `onnx.write_onnx`.
+      reduce_range: see `onnx.build_onnx`.
       word_rank: likewise; ONNX alone has it.
       ranges: likewise; onnx-int8 alone has them.
 
@@ -95,8 +95,7 @@ def export(
         if format_name == "stablehlo":
             (beside / STABLEHLO_FILE).write_bytes(_stablehlo(model))
         else:
-            onnx.write_onnx(
-                beside / models.MODEL_FILE,
+            graph = onnx.build_onnx(
                 model.config,
                 model.params,
                 model.task,
@@ -105,6 +104,7 @@ def export(
                 word_rank=word_rank,
                 ranges=ranges,
             )
+            (beside / models.MODEL_FILE).write_bytes(graph.SerializeToString())
     return out
 
 

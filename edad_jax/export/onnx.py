@@ -17,7 +17,6 @@ does not read it.
 
 import itertools
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,49 +26,6 @@ from edad_jax.export.attention import Attention, AttentionInParts
 from edad_jax.export.graph import Graph, as_float
 from edad_jax.models.config import ExBertConfig
 from edad_jax.models.task import Task
-
-
-def write_onnx(
-    path: str | Path,
-    config: ExBertConfig,
-    params: Mapping[str, Any],
-    task: Task | None = None,
-    *,
-    int8: bool = False,
-    reduce_range: bool = False,
-    word_rank: int = 0,
-    ranges: Mapping[str, tuple[float, float]] | None = None,
-) -> Path:
-    """Returns the path, now an ONNX file of the model.
-
-    Args:
-      path: where to.
-      config: the model's sizes.
-      params: "base", "extension", and "pooler" or "classifier" where the model has them.
-      task: what the model was fine-tuned for; None for an encoder.
-      int8: weights in eight bits: word vectors with a scale for each word, linear layers with a
-        scale for each output, whose inputs onnxruntime quantises as they come.
-      word_rank: word vectors as products of so many numbers with one small matrix (by singular
-        values, ALBERT's factorisation after the fact); 0 for the whole vectors.
-      reduce_range: seven bits, for x86 CPUs without VNNI, whose eight-bit sums overflow.
-      ranges: of linear layers' inputs, from `calibration.measure_ranges`; int8 alone reads them.
-
-    Raises:
-      ValueError: parameters are missing.
-      OSError: the file cannot be written.
-    """
-    model = build_onnx(
-        config,
-        params,
-        task,
-        int8=int8,
-        reduce_range=reduce_range,
-        word_rank=word_rank,
-        ranges=ranges,
-    )
-    path = Path(path)
-    path.write_bytes(model.SerializeToString())
-    return path
 
 
 def build_onnx(
@@ -83,10 +39,23 @@ def build_onnx(
     ranges: Mapping[str, tuple[float, float]] | None = None,
     watched: bool = False,
 ) -> onnx.ModelProto:
-    """Returns the model as an ONNX graph; see `write_onnx`.
+    """Returns the model as an ONNX graph.
 
-    With `watched` it gives what its linear layers read, instead of its own outputs: the smallest
-    and the largest number of each, as "NAME.smallest" and "NAME.largest".
+    Args:
+      config: the model's sizes.
+      params: "base", "extension", and "pooler" or "classifier" where the model has them.
+      task: what the model was fine-tuned for; None for an encoder.
+      int8: weights in eight bits: word vectors with a scale for each word, linear layers with a
+        scale for each output, whose inputs onnxruntime quantises as they come.
+      reduce_range: seven bits, for x86 CPUs without VNNI, whose eight-bit sums overflow.
+      word_rank: word vectors as products of so many numbers with one small matrix (by singular
+        values, ALBERT's factorisation after the fact); 0 for the whole vectors.
+      ranges: of linear layers' inputs, from `calibration.measure_ranges`; int8 alone reads them.
+      watched: give what linear layers read, instead of the model's outputs: the smallest and the
+        largest number of each, as "NAME.smallest" and "NAME.largest".
+
+    Raises:
+      ValueError: parameters are missing.
     """
     graph = Graph(int8=int8, reduce_range=reduce_range, ranges=ranges)
     try:

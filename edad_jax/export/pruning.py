@@ -2,7 +2,7 @@
 """Smaller models from trained ones, without more training.
 
 Two thirds of a small student are word vectors. The words that a corpus never uses can go; what
-remains of the vectors can be stored in eight bits or in fewer numbers (`onnx.write_onnx`); and the
+remains of the vectors can be stored in eight bits or in fewer numbers (`onnx.build_onnx`); and the
 extension's feed-forward units that weigh least can go too.
 """
 
