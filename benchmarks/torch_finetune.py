@@ -42,7 +42,7 @@ def main():
 
 
 def _one_seed(config, prepared, seed):
-    """Returns the test split's entity F1 after the epoch that does best on the development one."""
+    """Returns the test split's entity F1 after the epoch that does best on the validation split."""
     torch.manual_seed(seed)
     rates = {
         name: config[name]
@@ -84,7 +84,7 @@ def _one_seed(config, prepared, seed):
             schedule.step()
             optimizer.zero_grad()
         score = prepared.task.quick_score(
-            prepared.examples["devel"], _predict(model, prepared, "devel", config.batch_size)
+            prepared.examples["validation"], _predict(model, prepared, "validation", config.batch_size)
         )
         if score > best:
             best = score

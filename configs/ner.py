@@ -5,9 +5,9 @@ r"""Named-entity recognition: fine-tunes an encoder on tagged sentences.
         --config.data=/data/NCBI-disease-IOB --workdir runs/ncbi
 
 `model` is a student or a teacher of launch/train.py, or any BERT in Hugging Face layout (folder or
-hub id); `data` a folder with train, devel and test files of two columns, or a `datasets` data set.
-The paper: 3 epochs for teachers, 15 for students, five seeds. A student needs a learning rate of
-1e-4 or more, and more epochs than a BERT-base (5e-5, 3 epochs).
+hub id); `data` a folder with train, validation and test files of two columns, or a `datasets` data
+set. The paper: 3 epochs for teachers, 15 for students, five seeds. A student needs a learning rate
+of 1e-4 or more, and more epochs than a BERT-base (5e-5, 3 epochs).
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -25,7 +25,7 @@ def get_config() -> ConfigDict:
     config.encoding = "utf-8"
     config.split_seed = 0  # of the split, where the data has none
     config.max_train = 0  # examples to train on, a random choice; 0: all
-    config.max_devel = 0  # examples to select by, likewise
+    config.max_validation = 0  # examples to select by, likewise
     config.max_test = 0  # examples to score once at the end, likewise
 
     config.seed = 0
@@ -39,8 +39,9 @@ def get_config() -> ConfigDict:
     config.attention_probs_dropout_prob = config_dict.placeholder(float)
 
     config.teacher = ""  # task distillation: folder of a model fine-tuned on the same labels
-    config.temperature = 1.0  # of the soft labels
-    config.soft_weight = 0.5  # of the soft labels against the true ones; TinyBERT's has 1
+    # Of its soft labels: against the true ones (None: 0.5; TinyBERT's has 1), and None: 1.0.
+    config.soft_weight = config_dict.placeholder(float)
+    config.temperature = config_dict.placeholder(float)
 
     config.optimizer = ConfigDict()
     config.optimizer.name = "adamw"  # adamw | bert_adam

@@ -98,7 +98,7 @@ _NO_DROPOUT = ("--config.hidden_dropout_prob=0.0", "--config.attention_probs_dro
 _SMALL_TUNING = (
     *_NO_DROPOUT,
     "--config.max_train=600",
-    "--config.max_devel=150",
+    "--config.max_validation=150",
     "--config.max_length=48",
     "--config.batch_size=8",
     "--config.epochs=2",

@@ -37,7 +37,7 @@ PI_SCALES = {
     "paper": (),
     "small": (
         "--config.max_train=1500",
-        "--config.max_devel=200",
+        "--config.max_validation=200",
         "--config.max_test=500",
         "--config.max_length=192",
         "--config.overlap=64",

@@ -101,9 +101,9 @@ def reproduce_kcbert(
 
 
 def _finite_curves(summary: Mapping[str, Any]) -> list[list[float]]:
-    """Returns development scores by epoch and seed, without the seeds whose loss was not finite."""
+    """Returns validation scores by epoch and seed, without the seeds whose loss was not finite."""
     kept = finite_seeds(summary)
-    return [list(itertools.compress(scores, kept)) for scores in summary["devel_by_epoch"]]
+    return [list(itertools.compress(scores, kept)) for scores in summary["validation_by_epoch"]]
 
 
 def _time(plan: KcPlan, lengths: Sequence[int]) -> dict[int, dict[str, float]]:
@@ -170,7 +170,7 @@ def _draw(
             for name, by_epoch in curves.items()
         }
         epochs = range(1, 1 + max(len(each[0]) for each in means.values()))
-        figures.plot_seeds(path, epochs, means, ylabel="accuracy, development set")
+        figures.plot_seeds(path, epochs, means, ylabel="accuracy, validation split")
         return
     length, times = next(iter(seconds.items()))
     points = [

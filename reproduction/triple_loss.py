@@ -82,7 +82,7 @@ ABLATION_SCALES = {
         tune=(
             *(f"--config.{rate}" for rate in _NO_DROPOUT),
             "--config.max_train=600",
-            "--config.max_devel=150",
+            "--config.max_validation=150",
             "--config.max_length=48",
             "--config.batch_size=8",
             "--config.epochs=2",

@@ -11,29 +11,28 @@ from transformers import PreTrainedTokenizerFast
 from edad_jax.models import pretrained
 from edad_jax.models.exbert import ExBert
 from edad_jax.models.heads import Classifier
-from edad_jax.tasks import rows as task_rows
-from edad_jax.tasks import step as task_step
+from edad_jax.tasks.rows import TaskRows, ordered_batches
+from edad_jax.tasks.step import TaskNet, make_prediction_step
+
+# (parameters with the seeds of a group in front, rows) -> for each seed and row, float32 logits
+# [label positions, classes].
+Predict = Callable[[dict, TaskRows], list[list[np.ndarray]]]
 
 
-def make_predictor(net: task_step.TaskNet, *, batch_size: int, max_length: int) -> Callable:
-    """Returns predict(params, rows) -> for each seed and row, float32 logits [slots, classes].
+def make_predictor(net: TaskNet, *, batch_size: int, max_length: int) -> Predict:
+    """Returns predict(params, rows), without dropout, in batches of rows of about one length."""
+    step = jax.jit(make_prediction_step(net))
 
-    `params` have the seeds of a group in front, see `tuning`.
-    """
-    step = jax.jit(task_step.make_prediction_step(net))
-
-    def predict(params: dict, rows: task_rows.TaskRows) -> list[list[np.ndarray]]:
+    def predict(params: dict, rows: TaskRows) -> list[list[np.ndarray]]:
         params = jax.tree.map(jnp.asarray, params)  # once, not with every batch
         seeds = jax.tree.leaves(params)[0].shape[0]
         found = [[None] * len(rows) for _ in range(seeds)]
-        for numbers, batch in task_rows.ordered_batches(
-            rows, batch_size=batch_size, max_length=max_length
-        ):
+        for numbers, batch in ordered_batches(rows, batch_size=batch_size, max_length=max_length):
             logits_sbnc = np.asarray(step(params, batch._replace(teacher_bnc=None)))
             for place, number in enumerate(numbers):
                 for seed in range(seeds):
-                    slots = len(rows.labels[number])
-                    found[seed][number] = logits_sbnc[seed, place, :slots]
+                    positions = len(rows.labels[number])
+                    found[seed][number] = logits_sbnc[seed, place, :positions]
         return found
 
     return predict
@@ -42,7 +41,7 @@ def make_predictor(net: task_step.TaskNet, *, batch_size: int, max_length: int) 
 def teacher_logits(
     directory: str,
     examples: Sequence,
-    make_rows: Callable[..., task_rows.TaskRows],
+    make_rows: Callable[..., TaskRows],
     tokenizer: PreTrainedTokenizerFast,
     *,
     kind: str,
@@ -50,7 +49,7 @@ def teacher_logits(
     precision: Sequence,
     batch_size: int,
     max_length: int,
-) -> tuple[task_rows.TaskRows, list[np.ndarray], list[int]]:
+) -> tuple[TaskRows, list[np.ndarray], list[int]]:
     """Returns the rows a fine-tuned teacher reads, its logits, its number of each of our classes.
 
     The teacher reads each example once, without dropout. It may have another vocabulary than the
@@ -84,9 +83,7 @@ def teacher_logits(
             f"of {sizes.vocab_size} and {sizes.base.max_position_embeddings} positions; expected "
             f"as many words as pieces, and config.max_length={max_length} positions or more"
         )
-    net = task_step.TaskNet(
-        kind, ExBert(sizes, *precision), Classifier(sizes.base, len(names), *precision)
-    )
+    net = TaskNet(kind, ExBert(sizes, *precision), Classifier(sizes.base, len(names), *precision))
     rows = make_rows(examples, tokenizer, names, max_length=max_length)
     predict = make_predictor(net, batch_size=batch_size, max_length=max_length)
     (logits,) = predict(jax.tree.map(lambda x: x[None], params), rows)

@@ -26,14 +26,14 @@ _NOTES = (
 
 @dataclasses.dataclass(frozen=True)
 class QuestionRows(TaskRows):
-    """Rows of [CLS] question [SEP] window of the context [SEP], two slots each: start and end."""
+    """Rows of [CLS] question [SEP] window of the context [SEP], two labels each: start and end."""
 
     windows: list[Window] = dataclasses.field(default_factory=list)  # of each row
     contexts: list[Pieces] = dataclasses.field(default_factory=list)  # of each example
 
-    def soft_batch(self, batch_size: int, slots: int, length: int) -> np.ndarray:
+    def soft_batch(self, batch_size: int, positions: int, length: int) -> np.ndarray:
         """Returns room for a teacher's logits over positions; none of padding is possible."""
-        return np.full((batch_size, slots, length), IMPOSSIBLE, np.float32)
+        return np.full((batch_size, positions, length), IMPOSSIBLE, np.float32)
 
 
 def question_rows(
@@ -104,7 +104,9 @@ def question_rows(
     )
 
 
-def _pieces_of_answer(question, context, notes):
+def _pieces_of_answer(
+    question: Question, context: Pieces, notes: dict[str, int]
+) -> tuple[int, int] | None:
     """Returns (first, last) piece of the answer to learn; None where there is none."""
     gold = next((gold for gold in question.answers if gold.start is not None), None)
     if gold is None:

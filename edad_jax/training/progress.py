@@ -2,9 +2,10 @@
 """What a person sees of a running loop, and how they stop it."""
 
 import collections
+import contextlib
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -60,6 +61,13 @@ class Stopwatch:
             for name, then, now in zip(TIME_COSTS, before, self._mark, strict=True):
                 self._spent[name] += now - then
         return dict(self._spent)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves out what happens in the block."""
+        self.read()
+        yield
+        self.restart()
 
 
 class Progress:

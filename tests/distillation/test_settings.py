@@ -33,10 +33,6 @@ def test_the_defaults_are_those_of_the_configurations():
     config = edad.get_config()
     for defaults in settings.TRAINING.values():
         assert {name: value_of(config, name) for name in defaults} == defaults
-    for module in (ner, classify, squad):
-        config = module.get_config()
-        defaults = setup.TUNING[config.task]
-        assert {name: config[name] for name in defaults} == defaults
 
 
 def test_every_option_of_a_section_is_looked_at():
@@ -76,18 +72,21 @@ def test_an_option_that_the_method_does_not_read_is_an_error(changes, message):
 @pytest.mark.parametrize(
     ("module", "changes", "message"),
     [
-        (ner, {"temperature": 2.0}, "temperature=2.0.*a teacher only.*leave it at 1.0"),
+        (ner, {"temperature": 2.0}, "temperature=2.0.*a teacher only.*leave it out"),
         (classify, {"soft_weight": 1.0}, "soft_weight=1.0.*--config.teacher=FOLDER"),
-        (squad, {"temperature": 1.0}, "temperature=1.0.*leave it at 2.0"),
+        (squad, {"temperature": 2.0}, "temperature=2.0.*leave it out"),
     ],
 )
 def test_soft_labels_without_a_teacher_are_an_error(module, changes, message):
     config = module.get_config()
     config.update({"model": "/m", "data": "/d"} | changes)
     with pytest.raises(ValueError, match=f"config.{message}"):
-        setup.check_settings(config)
+        setup.resolve_settings(config)
     config.teacher = "/t"
-    setup.check_settings(config)
+    resolved = setup.resolve_settings(config)
+    defaults = {"soft_weight": 0.5, "temperature": 2.0 if module is squad else 1.0}
+    assert {name: resolved[name] for name in defaults} == defaults | changes
+    assert resolved.model == "/m" and config.soft_weight == changes.get("soft_weight")
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
@@ -95,7 +94,8 @@ def test_every_configuration_passes(name, monkeypatch):
     monkeypatch.setattr(quickstart, "_find_teacher", lambda: "/models/minilm")
     config = importlib.import_module(f"configs.{name}").get_config()
     if "task" in config:
-        setup.check_tuning(config)
+        config.update({"model": "/m", "data": "/d"})
+        setup.resolve_settings(config)
     else:
         settings.check_training(config)
 
@@ -110,7 +110,7 @@ def check_cells(cells):
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=words)
         values(words)
         if script == "launch/finetune.py":
-            setup.check_tuning(values.config)
+            setup.resolve_settings(values.config)
         elif script == "launch/train.py":
             settings.check_training(values.config)
         else:

@@ -244,7 +244,7 @@ def tuned(tmp_path_factory):
 
 def test_a_bert_learns_to_answer_and_dev_is_the_test_set(tuned):
     folder, summary = tuned
-    assert summary["examples"] == {"train": 72, "devel": 8, "test": 24}
+    assert summary["examples"] == {"train": 72, "validation": 8, "test": 24}
     assert any("dev is the test set" in line for line in summary["notes"]["reader"])
     assert summary["labels"] == ["start", "end"]
     assert summary["means"]["test/f1"]["mean"] > 0.8

@@ -69,8 +69,8 @@ def test_a_student_learns_to_tag_and_every_seed_is_scored(tuned):
     for seed in summary["seeds"].values():
         assert not seed["failed"]
         assert set(seed["test"]) >= {"f1", "precision", "recall", "types", "paper_metric"}
-        best = np.array(summary["devel_by_epoch"])[seed["best_epoch"] - 1]
-        assert seed["devel"]["f1"] in best.tolist()
+        best = np.array(summary["validation_by_epoch"])[seed["best_epoch"] - 1]
+        assert seed["validation"]["f1"] in best.tolist()
     assert json.loads((workdir / "summary.json").read_text(encoding="utf-8")) == json.loads(
         json.dumps(summary)
     )
@@ -98,7 +98,7 @@ def test_the_saved_model_gives_the_scores_of_the_best_seed(tuned, data):
     predict = make_predictor(net, batch_size=8, max_length=32)
     (logits,) = predict(jax.tree.map(lambda x: x[None], params), rows)
     predicted = name_labels(rows, logits, task.labels)
-    best = max(summary["seeds"].values(), key=lambda seed: seed["devel"]["f1"])
+    best = max(summary["seeds"].values(), key=lambda seed: seed["validation"]["f1"])
     assert TASKS["tagging"].quick_score(examples["test"], predicted) == best["test"]["f1"]
 
 
@@ -106,8 +106,8 @@ def test_the_log_has_each_seeds_score_by_epoch_and_the_time_cost(tuned):
     workdir, summary = tuned
     lines = read_metrics(workdir / "metrics.jsonl")
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 5, 6]
-    scores = [[line["devel/f1/seed-0"], line["devel/f1/seed-1"]] for line in lines]
-    assert scores == summary["devel_by_epoch"]
+    scores = [[line["validation/f1/seed-0"], line["validation/f1/seed-1"]] for line in lines]
+    assert scores == summary["validation_by_epoch"]
     assert summary["time_cost"]["train/seconds"] == lines[-1]["train/seconds"] > 0
 
 
@@ -145,7 +145,7 @@ def test_a_killed_run_goes_on_after_its_last_saved_epoch_and_ends_the_same(
     calls.extend([1] * 100)
     summary = finetune(config, str(tmp_path / "run"))
     assert len(calls) == 106  # three more epochs
-    assert summary["devel_by_epoch"] == tuned[1]["devel_by_epoch"]
+    assert summary["validation_by_epoch"] == tuned[1]["validation_by_epoch"]
     assert summary["seeds"] == tuned[1]["seeds"]
 
 
@@ -155,7 +155,7 @@ def test_seeds_at_once_give_what_seeds_in_turn_give(tuned, finished, data, tmp_p
     )
     together, in_turn = finetune(config, str(tmp_path / "run")), tuned[1]
     for name, seed in in_turn["seeds"].items():
-        for split in ("devel", "test"):
+        for split in ("validation", "test"):
             assert together["seeds"][name][split]["f1"] == pytest.approx(seed[split]["f1"], abs=0.1)
     lines = [read_metrics(run / "metrics.jsonl")[0] for run in (tmp_path / "run", tuned[0])]
     for seed in ("loss/seed-0", "loss/seed-1"):
@@ -201,7 +201,7 @@ def test_a_seed_that_fails_is_named_and_the_others_count(
     assert "failed: the loss was not finite" in capsys.readouterr().out
     assert not (tmp_path / "run" / "predictions" / "test-seed-1.tsv").exists()
     curves = [list(line.get_ydata()) for line in figures[-1].axes[0].lines]
-    sound = np.array(summary["devel_by_epoch"])[:, [0, 2]]
+    sound = np.array(summary["validation_by_epoch"])[:, [0, 2]]
     np.testing.assert_allclose(curves, [*sound.T, sound.mean(axis=1)])
 
 
@@ -220,17 +220,17 @@ def test_no_seed_with_a_finite_loss_is_an_error(finished, data, tmp_path):
         finetune(config, str(tmp_path / "run"))
 
 
-def test_a_plain_bert_without_devel_and_test_is_scored_on_a_part_of_train(finished, tmp_path):
+def test_a_plain_bert_without_validation_and_test_is_scored_on_a_part_of_train(finished, tmp_path):
     write_tagged(tmp_path / "data" / "train.tsv", tiny_sentences(40))
     config = tiny_tuning("tagging", finished.inputs / "teacher", tmp_path / "data", epochs=1)
     summary = finetune(config, str(tmp_path / "run"))
-    assert summary["examples"] == {"train": 36, "devel": 4}
-    assert "devel/f1" in summary["means"] and "test/f1" not in summary["means"]
-    assert any("devel" in line for line in summary["notes"]["reader"])
+    assert summary["examples"] == {"train": 36, "validation": 4}
+    assert "validation/f1" in summary["means"] and "test/f1" not in summary["means"]
+    assert any("no validation split" in line for line in summary["notes"]["reader"])
 
 
 def test_a_label_unseen_in_training_is_scored_as_missed(finished, tmp_path):
-    for split in ("train", "devel"):
+    for split in ("train", "validation"):
         write_tagged(tmp_path / "data" / f"{split}.tsv", tiny_sentences(16))
     (tmp_path / "data" / "test.tsv").write_text("amygdala\tB-New\nof\tO\n", encoding="utf-8")
     config = tiny_tuning("tagging", finished.inputs / "teacher", tmp_path / "data", epochs=1)
@@ -260,14 +260,14 @@ def test_the_seed_of_the_split_is_used_for_sentences_too(finished, tmp_path):
     write_tagged(tmp_path / "data" / "train.tsv", tiny_sentences(40))
     tokenizer = load_tokenizer(finished.inputs / "teacher")
     config = tiny_tuning("tagging", finished.inputs / "teacher", tmp_path / "data")
-    one = prepare_examples(config, tokenizer).examples["devel"]
+    one = prepare_examples(config, tokenizer).examples["validation"]
     config.split_seed = 1
-    assert prepare_examples(config, tokenizer).examples["devel"] != one
+    assert prepare_examples(config, tokenizer).examples["validation"] != one
 
 
 def test_texts_are_classified_and_the_confusion_is_drawn(classified):
     workdir, summary = classified
-    assert summary["examples"] == {"train": 72, "devel": 9, "test": 9}
+    assert summary["examples"] == {"train": 72, "validation": 9, "test": 9}
     scores = summary["seeds"]["0"]["test"]
     assert np.sum(scores["confusion"]) == 9
     assert scores["accuracy"] > 0.6
@@ -318,7 +318,7 @@ def test_soft_labels_alone_bring_a_student_to_what_its_teacher_says(
     wrong = dict(zip(task.labels, (*task.labels[1:], task.labels[0]), strict=True))
     train = read_labelled(str(texts))[0]["train"]
     write_texts(tmp_path / "data" / "train.tsv", [(each.text, wrong[each.label]) for each in train])
-    for split in ("devel", "test"):
+    for split in ("validation", "test"):
         path = workdir / "predictions" / f"{split}-seed-0.tsv"
         with open(path, newline="", encoding="utf-8") as file:
             said = [(row["text"], row["predicted"]) for row in csv.DictReader(file, delimiter="\t")]

@@ -20,10 +20,11 @@ from edad_jax.data.text.reading import COMPRESSIONS, ReadReport, read_blocks, re
 if TYPE_CHECKING:
     from datasets import Dataset
 
-SPLITS = ("train", "devel", "test")
+SPLITS = ("train", "validation", "test")
+SHARES = (8, 1, 1)  # of each, where some are missing
 _FILE_NAMES = {
     "train": ("train",),
-    "devel": ("devel", "dev", "valid", "validation"),
+    "validation": ("devel", "dev", "valid", "validation"),
     "test": ("test",),
 }
 _SPLIT_OF = {name: split for split, names in _FILE_NAMES.items() for name in names}
