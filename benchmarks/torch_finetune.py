@@ -19,9 +19,8 @@ from transformers import AutoModelForTokenClassification, get_scheduler
 
 from edad_jax.command import run_command
 from edad_jax.data.tokenizer import load_tokenizer
-from edad_jax.tasks import rows as task_rows
 from edad_jax.tasks.result import show_interval
-from edad_jax.tasks.rows import name_labels
+from edad_jax.tasks.rows import NO_LABEL, name_labels
 from edad_jax.tasks.scores import mean_interval
 from edad_jax.tasks.setup import prepare_examples, run_seeds
 
@@ -84,7 +83,8 @@ def _one_seed(config, prepared, seed):
             schedule.step()
             optimizer.zero_grad()
         score = prepared.task.quick_score(
-            prepared.examples["validation"], _predict(model, prepared, "validation", config.batch_size)
+            prepared.examples["validation"],
+            _predict(model, prepared, "validation", config.batch_size),
         )
         if score > best:
             best = score
@@ -121,7 +121,7 @@ def _batch(rows, numbers):
         size = len(rows.ids[number])
         ids[place, :size], mask[place, :size] = rows.ids[number], 1
         known = np.asarray(rows.labels[number])
-        labels[place, : len(known)] = np.where(known == task_rows.NO_LABEL, -100, known)
+        labels[place, : len(known)] = np.where(known == NO_LABEL, -100, known)
     return tuple(map(torch.tensor, (ids, mask, labels)))
 
 

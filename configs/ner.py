@@ -39,9 +39,8 @@ def get_config() -> ConfigDict:
     config.attention_probs_dropout_prob = config_dict.placeholder(float)
 
     config.teacher = ""  # task distillation: folder of a model fine-tuned on the same labels
-    # Of its soft labels: against the true ones (None: 0.5; TinyBERT's has 1), and None: 1.0.
-    config.soft_weight = config_dict.placeholder(float)
-    config.temperature = config_dict.placeholder(float)
+    config.soft_weight = config_dict.placeholder(float)  # of its labels, 0 to 1; None: 0.5
+    config.temperature = config_dict.placeholder(float)  # of its labels; None: 1, answering 2
 
     config.optimizer = ConfigDict()
     config.optimizer.name = "adamw"  # adamw | bert_adam

@@ -139,9 +139,9 @@ def plot_runs(path: str | os.PathLike[str], workdirs: Sequence[str | os.PathLike
 def runs_table(workdirs: Sequence[str | os.PathLike[str]]) -> str:
     """Returns a Markdown table with a line for each run: what it cost and what it came to.
 
-    Method or task is read from config.json, the rest from metrics.jsonl. Validation scores are means
-    over the seeds whose loss has stayed finite; how many others there are is in a column of its
-    own. A column that no run has a value for is left out.
+    Method or task is read from config.json, the rest from metrics.jsonl. Validation scores are
+    means over the seeds whose loss has stayed finite; how many others there are is in a column of
+    its own. A column that no run has a value for is left out.
 
     Raises:
       ValueError: if there is no run, or a file of one cannot be read.

@@ -33,6 +33,7 @@ class Answering(Task):
     headline = "f1"
     examples = "questions"
     temperature = 2.0  # as in DistilBERT's second step
+    teach = staticmethod(teach_positions)
 
     def __post_init__(self):
         """Raises ValueError for a setting that cannot be used."""
@@ -86,17 +87,6 @@ class Answering(Task):
         return best_answers(
             examples, rows, logits, considered=self.n_best, longest_answer=self.longest_answer
         )
-
-    def teach(
-        self,
-        rows: QuestionRows,
-        teacher_rows: QuestionRows,
-        logits: Sequence[np.ndarray],
-        order: Sequence[int],
-    ) -> QuestionRows:
-        """Returns the rows with a teacher's logits of starts and ends."""
-        del order
-        return teach_positions(rows, teacher_rows, logits)
 
     def score(
         self,

@@ -10,9 +10,9 @@ from ml_collections import ConfigDict
 from edad_jax.data.tokenizer import load_tokenizer
 from edad_jax.files import read_json
 from edad_jax.models.precision import resolve_precision
-from edad_jax.tasks.prediction import make_predictor
+from edad_jax.tasks.prediction import ask_teacher, make_predictor
 from edad_jax.tasks.result import describe, leave_result, summarise
-from edad_jax.tasks.setup import ask_teacher, build_net, prepare_examples, resolve_settings
+from edad_jax.tasks.setup import build_net, prepare_examples, resolve_settings
 from edad_jax.tasks.step import choose_over_seeds
 from edad_jax.tasks.train import Trained, train
 from edad_jax.training.workdir import open_workdir

@@ -161,9 +161,12 @@ def best_answers(
 
 
 def teach_positions(
-    rows: QuestionRows, teacher_rows: QuestionRows, logits: Sequence[np.ndarray]
+    rows: QuestionRows,
+    teacher_rows: QuestionRows,
+    logits: Sequence[np.ndarray],
+    order: Sequence[int],
 ) -> QuestionRows:
-    """Returns the rows with a teacher's logits of starts and ends.
+    """Returns the rows with a teacher's logits of starts and ends; arguments as `teach_words`.
 
     Raises:
       ValueError: the teacher cuts texts into other pieces.
@@ -175,6 +178,7 @@ def teach_positions(
             "expected a teacher with the same tokenizer, since it is asked about pieces"
         )
     soft = [
-        each[:, : len(ids)].astype(np.float32) for each, ids in zip(logits, rows.ids, strict=True)
+        each[list(order), : len(ids)].astype(np.float32)
+        for each, ids in zip(logits, rows.ids, strict=True)
     ]
     return dataclasses.replace(rows, soft=soft)

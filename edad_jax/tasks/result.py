@@ -33,11 +33,7 @@ def summarise(
 ) -> dict:
     """Returns all figures of a run, as JSON.
 
-    Args:
-      config: of the run.
-      prepared: its examples and rows.
-      trained: what training came to.
-      predictions: split -> seed number -> prediction for each example, after the best epoch.
+    `predictions` has, by split and by seed number, a prediction for each example.
     """
     validation = np.array(trained.validation)  # [epochs, s]
     seeds = {}
@@ -93,15 +89,8 @@ def leave_result(
     """Writes predictions/, model/, then summary.json, and last the pictures.
 
     summary.json marks the run as finished: a picture that cannot be drawn costs no scores.
-
-    Args:
-      config: of the run; config.model has the tokenizer.
-      workdir: where to.
-      prepared: the run's examples.
-      predictions: split -> seed number -> prediction for each example.
-      summary: all figures.
-      params: by group of seeds; those of the seed that did best on the validation split are saved.
-      sizes: of the encoder.
+    `predictions` and `summary` are as in `summarise`; `params` are by group of seeds, of which the
+    one that did best on the validation split is saved; `sizes` are the encoder's.
     """
     names = list(summary["seeds"])
     sound = [number for number, name in enumerate(names) if not summary["seeds"][name]["failed"]]

@@ -114,20 +114,6 @@ def classification_rows(
     return _finish(rows, [np.array([len(pieces)], np.int32) for pieces in encoded], notes)
 
 
-def with_teacher(rows: TaskRows, logits: Sequence[np.ndarray]) -> TaskRows:
-    """Returns the rows with a teacher's logits at their label positions.
-
-    Args:
-      rows: of the student.
-      logits: float [words, classes] of each example; words, since nets may cut them differently.
-    """
-    soft = []
-    for example, words in zip(rows.example, rows.words, strict=True):
-        taught = np.asarray(logits[example], np.float32)
-        soft.append(np.where((words >= 0)[:, None], taught[np.maximum(words, 0)], 0.0))
-    return dataclasses.replace(rows, soft=soft)
-
-
 def teach_words(
     rows: TaskRows, teacher_rows: TaskRows, logits: Sequence[np.ndarray], order: Sequence[int]
 ) -> TaskRows:
@@ -139,8 +125,12 @@ def teach_words(
       logits: of each of the teacher's rows, [n, classes].
       order: the teacher's number of each of the student's classes.
     """
-    gathered = gather_words(teacher_rows, logits, 0.0)
-    return with_teacher(rows, [words[:, order] for words in gathered])
+    by_word = gather_words(teacher_rows, logits, 0.0)
+    soft = []
+    for example, words in zip(rows.example, rows.words, strict=True):
+        taught = np.asarray(by_word[example][:, order], np.float32)
+        soft.append(np.where((words >= 0)[:, None], taught[np.maximum(words, 0)], 0.0))
+    return dataclasses.replace(rows, soft=soft)
 
 
 def name_labels(

@@ -2,7 +2,7 @@
 """What a fine-tuning run begins with: settings, examples as rows, a net, parameters per seed."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -12,7 +12,6 @@ import numpy as np
 from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerFast
 
-from edad_jax.data.tokenizer import load_tokenizer
 from edad_jax.models import init, pretrained
 from edad_jax.models.exbert import ExBert
 from edad_jax.models.heads import Classifier, Pooler
@@ -21,7 +20,6 @@ from edad_jax.models.task import KINDS
 from edad_jax.tasks.answering import Answering
 from edad_jax.tasks.classification import Classification
 from edad_jax.tasks.data.splits import SPLITS, choose
-from edad_jax.tasks.prediction import Predict, teacher_logits
 from edad_jax.tasks.rows import TaskRows
 from edad_jax.tasks.step import OVER_SEEDS, TaskNet
 from edad_jax.tasks.tagging import Tagging
@@ -30,6 +28,10 @@ from edad_jax.tasks.task import Task
 LOG = logging.getLogger(__name__)
 TASKS: dict[str, Task] = {task.name: task for task in (Tagging(), Classification(), Answering())}
 SOFT_WEIGHT = 0.5  # where config.soft_weight is None
+
+# (parameters with the seeds of a group in front, rows) -> for each seed and row, float32 logits
+# [label positions, classes].
+Predict = Callable[[dict, TaskRows], list[list[np.ndarray]]]
 
 
 def resolve_settings(config: ConfigDict) -> ConfigDict:
@@ -139,22 +141,6 @@ def prepare_examples(config: ConfigDict, tokenizer: PreTrainedTokenizerFast) -> 
         )
     said = {"reader": notes.splitlines(), "rows": {split: r.notes for split, r in rows.items()}}
     return Prepared(task, labels, examples, rows, said)
-
-
-def ask_teacher(config: ConfigDict, prepared: Prepared) -> TaskRows:
-    """Returns the training rows with the soft labels of config.teacher."""
-    asked = teacher_logits(
-        config.teacher,
-        prepared.examples["train"],
-        prepared.task.rows,
-        load_tokenizer(config.teacher, option="--config.teacher=/a/local/folder"),
-        kind=config.task,
-        labels=prepared.labels,
-        precision=resolve_precision(config.dtype),
-        batch_size=config.batch_size,
-        max_length=config.max_length,
-    )
-    return prepared.task.teach(prepared.rows["train"], *asked)
 
 
 def build_net(

@@ -3,7 +3,6 @@
 
 import itertools
 from collections.abc import Sequence
-from pathlib import Path
 
 from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerFast
@@ -21,6 +20,7 @@ class Tagging(Task):
     name = "tagging"
     headline = "f1"
     examples = "sentences"
+    write_predictions = staticmethod(write_predictions)
 
     def read(self, config: ConfigDict) -> tuple[dict[str, list[TaggedSentence]], ReadReport]:
         """Returns what `read_tagged` does."""
@@ -75,9 +75,3 @@ class Tagging(Task):
     ) -> float:
         """Returns micro F1 of entities."""
         return scores.entity_scores([each.tags for each in examples], predicted)[self.headline]
-
-    def write_predictions(
-        self, path: Path, examples: Sequence[TaggedSentence], predicted: Sequence[Sequence[str]]
-    ) -> None:
-        """Writes word, true and predicted tag, aligned with the original words."""
-        write_predictions(path, examples, predicted)

@@ -3,7 +3,7 @@
 
 import abc
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -31,6 +31,8 @@ class Task(abc.ABC):
     headline: ClassVar[str]  # the score that chooses the best epoch, a key of `score`
     examples: ClassVar[str]  # what the log calls them
     temperature: ClassVar[float] = 1.0  # of soft labels, where config.temperature is None
+    # (rows, rows of a teacher, its logits, its number of each class) -> rows with soft labels.
+    teach: ClassVar[Callable[..., TaskRows]] = staticmethod(teach_words)
 
     def configured(self, config: ConfigDict) -> Self:
         """Returns the task with the settings of a run.
@@ -70,16 +72,6 @@ class Task(abc.ABC):
         """Returns a prediction for each example: here the likeliest label of each of its words."""
         del examples
         return name_labels(rows, logits, labels)
-
-    def teach(
-        self,
-        rows: TaskRows,
-        teacher_rows: TaskRows,
-        logits: Sequence[np.ndarray],
-        order: Sequence[int],
-    ) -> TaskRows:
-        """Returns the rows with a teacher's soft labels; arguments are those of `teach_words`."""
-        return teach_words(rows, teacher_rows, logits, order)
 
     @abc.abstractmethod
     def score(

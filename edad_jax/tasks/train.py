@@ -17,9 +17,8 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from edad_jax.models.precision import resolve_precision
-from edad_jax.tasks.prediction import Predict
 from edad_jax.tasks.rows import count_batches, epoch_batches
-from edad_jax.tasks.setup import Prepared, run_seeds
+from edad_jax.tasks.setup import Predict, Prepared, run_seeds
 from edad_jax.tasks.step import (
     TaskNet,
     TuningSettings,
@@ -70,14 +69,7 @@ def train(
 ) -> Trained:
     """Trains all seeds; goes on after the newest checkpoint of the folder, if there is one.
 
-    Args:
-      config: of the run, resolved.
-      workdir: for metrics.jsonl and checkpoints/.
-      prepared: examples and rows.
-      net: the model.
-      params: what each seed begins with.
-      predict: of the net.
-      over: how the seeds are gone through, one of OVER_SEEDS.
+    `params` are what each seed begins with; `over` is one of OVER_SEEDS.
 
     Raises:
       FloatingPointError: no seed's loss is finite any more.
@@ -102,8 +94,7 @@ def train(
         max_length=config.max_length,
         seeds=seeds,
     )
-    loss_names = [f"loss/seed-{seed}" for seed in seeds]
-    score_names = [f"validation/{prepared.task.headline}/seed-{seed}" for seed in seeds]
+    headline = f"validation/{prepared.task.headline}"
     LOG.info(
         "%s: %d seed(s) by %s, %d epochs of %d steps of %d rows, products in %s",
         *(config.task, len(seeds), over, config.epochs, steps_per_epoch, config.batch_size),
@@ -131,13 +122,10 @@ def train(
                 state = state.replace(failed_s=_find_failed(state.failed_s, losses, epoch))
                 scores_s = score_validation(prepared, predict, state)
                 state = keep_best(state, scores_s, groups)
-                writer.write(
-                    (epoch + 1) * steps_per_epoch,
-                    {"epoch": epoch + 1}
-                    | costs
-                    | dict(zip(loss_names, losses.mean(axis=0), strict=True))
-                    | dict(zip(score_names, scores_s, strict=True)),
-                )
+                metrics = {"epoch": epoch + 1} | costs
+                metrics |= _by_seed("loss", seeds, losses.mean(axis=0))
+                metrics |= _by_seed(headline, seeds, scores_s)
+                writer.write((epoch + 1) * steps_per_epoch, metrics)
                 bar.set_postfix(
                     loss=f"{np.nanmean(losses[-50:]):.3g}",
                     validation=f"{scores_s[~np.asarray(state.failed_s)].mean():.4f}",
@@ -149,7 +137,7 @@ def train(
     history = read_metrics(workdir / FILE_NAME)  # of earlier parts of the run too
     return Trained(
         best=jax.device_get(state.best),
-        validation=[[line[name] for name in score_names] for line in history],
+        validation=[[line[f"{headline}/seed-{seed}"] for seed in seeds] for line in history],
         failed_s=np.asarray(state.failed_s),
         costs=costs,
     )
@@ -262,6 +250,11 @@ def _find_failed(failed_s: jax.Array, losses: np.ndarray, epoch: int) -> jax.Arr
             "--config.optimizer.learning_rate or --config.dtype=float32 in a new --workdir"
         )
     return jnp.asarray(failed_s)
+
+
+def _by_seed(name: str, seeds: Sequence[int], values_s: np.ndarray) -> dict[str, float]:
+    """Returns a metric for each seed."""
+    return {f"{name}/seed-{seed}": value for seed, value in zip(seeds, values_s, strict=True)}
 
 
 def _choose_seeds(is_new_s: np.ndarray, new: jax.Array, old: jax.Array) -> jax.Array:

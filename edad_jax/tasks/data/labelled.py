@@ -10,7 +10,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edad_jax.data.text.reading import KEPT_MESSAGES, ReadReport
 from edad_jax.files import open_beside
@@ -36,21 +36,7 @@ class LabelledText(NamedTuple):
     source: str  # "train.csv:12": where the row begins; of a data set "train:11", the row
 
 
-class _Columns(NamedTuple):
-    text: str
-    label: str
-
-
-def read_labelled(
-    data: str,
-    *,
-    text_key: str = "",
-    label_key: str = "",
-    encoding: str = "utf-8",
-    seed: int = 0,
-    shares: Sequence[int] = task_splits.SHARES,
-    dataset_config: str = "",
-) -> tuple[dict[str, list[LabelledText]], ReadReport]:
+def read_labelled(data: str, **settings: Any) -> tuple[dict[str, list[LabelledText]], ReadReport]:
     """Returns {"train", "validation", maybe "test"}, and a report whose documents are texts.
 
     A split that is missing is taken from the training data by `shares`, class by class. The
@@ -59,37 +45,29 @@ def read_labelled(
     Args:
       data: a file (.csv, .tsv, .jsonl; compressed or not), a folder with train, validation (valid,
         devel, dev) and test files or with one file, or a `datasets` data set.
-      text_key: column of the text; "": the obvious one. Numbers for both columns, such as "1",
-        mean a csv or tsv without a header; the first is "0".
-      label_key: column of the label, likewise.
-      encoding: of the files; a byte order mark decides over it.
-      seed: of the split.
-      shares: relative sizes of train, validation and test; 0 for no test split.
-      dataset_config: of data sets that have several configurations.
+      settings: encoding, seed, shares and dataset_config of `SplitReader`; text_key and label_key
+        name columns, "": the obvious one. Numbers for both, such as "1", mean a csv or tsv without
+        a header; the first is "0".
 
     Raises:
       ValueError: no training data, no such column, a split without texts, only one class, or a
         data set that cannot be loaded.
     """
-    if len(shares) != 3 or min(shares) < 0 or not shares[0] or not shares[1]:
-        raise ValueError(
-            f"got shares {tuple(shares)}, expected three whole numbers for train, validation and "
-            "test, of which only the last may be 0"
-        )
-    return _LabelledReader(
-        encoding=encoding,
-        seed=seed,
-        dataset_config=dataset_config,
-        shares=shares,
-        text_key=text_key,
-        label_key=label_key,
-    ).read(data)
+    return _LabelledReader(**settings).read(data)
 
 
 @dataclasses.dataclass(kw_only=True)
 class _LabelledReader(SplitReader[LabelledText]):
-    text_key: str
-    label_key: str
+    text_key: str = ""
+    label_key: str = ""
+
+    def __post_init__(self):
+        shares = self.shares
+        if len(shares) != 3 or min(shares) < 0 or not shares[0] or not shares[1]:
+            raise ValueError(
+                f"got shares {tuple(shares)}, expected three whole numbers for train, validation "
+                "and test, of which only the last may be 0"
+            )
 
     formats = FORMATS
     examples = "texts"
@@ -115,22 +93,21 @@ class _LabelledReader(SplitReader[LabelledText]):
             records = table_records(lines, path.name, delimiter, has_header=has_header)
         yield from records.skipped
         if records.rows:
-            columns = self._choose_columns(path.name, records.columns)
+            text_key, label_key = self._choose_columns(path.name, records.columns)
             for number, row in records.rows:
-                text, label = row.get(columns.text), row.get(columns.label)
-                yield self._parse(text, label, f"{path.name}:{number}")
+                yield self._parse(row.get(text_key), row.get(label_key), f"{path.name}:{number}")
 
     def read_rows(self, rows: Dataset, split: str) -> Iterator[LabelledText | Skipped]:
-        columns = self._choose_columns(split, rows.column_names)
-        names = getattr(rows.features[columns.label], "names", None)
-        for number, row in enumerate(rows.select_columns(list(columns))):
-            label = row[columns.label]
+        text_key, label_key = self._choose_columns(split, rows.column_names)
+        names = getattr(rows.features[label_key], "names", None)
+        for number, row in enumerate(rows.select_columns([text_key, label_key])):
+            label = row[label_key]
             if names and isinstance(label, int):
                 label = names[label] if 0 <= label < len(names) else None
-            yield self._parse(row[columns.text], label, f"{split}:{number}")
+            yield self._parse(row[text_key], label, f"{split}:{number}")
 
-    def _choose_columns(self, where: str, names: Sequence[str]) -> _Columns:
-        """Returns the columns that the keys name; for an empty key, the obvious one."""
+    def _choose_columns(self, where: str, names: Sequence[str]) -> list[str]:
+        """Returns the columns of text and label: those that the keys name, or the obvious ones."""
         found = []
         lower = {name.lower(): name for name in reversed(names)}
         for key, obvious, option in (
@@ -146,7 +123,7 @@ class _LabelledReader(SplitReader[LabelledText]):
                 )
             found.append(column)
         self.notes.append(f"{where}: text from {found[0]!r}, label from {found[1]!r}")
-        return _Columns(*found)
+        return found
 
     def _parse(self, text: object, label: object, here: str) -> LabelledText | Skipped:
         if isinstance(label, float) and not math.isfinite(label):
@@ -178,7 +155,7 @@ class _LabelledReader(SplitReader[LabelledText]):
 
     def divide(
         self, data: str, examples: Sequence[LabelledText], shares: Mapping[str, int]
-    ) -> Sequence[Sequence[int]]:
+    ) -> tuple[Sequence[Sequence[int]], str]:
         labels = [each.label for each in examples]
         parts = task_splits.split_by_class(labels, list(shares.values()), seed=self.seed)
         if not all(parts):
@@ -189,9 +166,7 @@ class _LabelledReader(SplitReader[LabelledText]):
         sizes = ", ".join(
             f"{split} {len(part):,}" for split, part in zip(shares, parts, strict=True)
         )
-        lacking = " and no ".join(split for split in shares if split != "train")
-        self.notes.append(f"no {lacking} split: train split by class, seed {self.seed}: {sizes}")
-        return parts
+        return parts, f"train split by class, seed {self.seed}: {sizes}"
 
     def check(self, data: str, splits: dict[str, list[LabelledText]]) -> None:
         known = {each.label for each in splits["train"]}

@@ -16,6 +16,7 @@ from edad_jax.data.text.reading import ReadReport
 from edad_jax.tasks.data import splits as task_splits
 from edad_jax.tasks.data.reader import SplitReader
 from edad_jax.tasks.data.records import Skipped, skip
+from edad_jax.tasks.data.splits import SPLIT_OF
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -49,9 +50,7 @@ class Question:
         return tuple(answer.text for answer in self.answers)
 
 
-def read_questions(
-    data: str, *, encoding: str = "utf-8", seed: int = 0, dataset_config: str = ""
-) -> tuple[dict[str, list[Question]], ReadReport]:
+def read_questions(data: str, **settings: Any) -> tuple[dict[str, list[Question]], ReadReport]:
     """Returns {"train", "validation", "test"}, and a report whose documents are contexts.
 
     Training data and one more split, as SQuAD and KorQuAD publish them: what is given as the
@@ -62,18 +61,15 @@ def read_questions(
     Args:
       data: a .json file in SQuAD's form (compressed or not), a folder of such files whose names
         say train and dev, devel, valid or test, or a `datasets` data set.
-      encoding: of the files; a byte order mark decides over it.
-      seed: of the split.
-      dataset_config: of data sets that have several configurations.
+      settings: encoding, seed, shares and dataset_config of `SplitReader`.
 
     Raises:
       ValueError: no training data, a file that is not in SQuAD's form, a split without questions,
         or a data set that cannot be loaded.
     """
-    return _QuestionReader(encoding=encoding, seed=seed, dataset_config=dataset_config).read(data)
+    return _QuestionReader(**settings).read(data)
 
 
-@dataclasses.dataclass(kw_only=True)
 class _QuestionReader(SplitReader[Question]):
     formats = FORMATS
     examples = records = "questions"
@@ -91,8 +87,7 @@ class _QuestionReader(SplitReader[Question]):
         for each in readable:
             # Their names say more than the split: train-v1.1.json, KorQuAD_v1.0_dev.json.
             words = re.split("[^a-z]+", each.name.lower())
-            named = (split for word in words if (split := task_splits.split_named(word)))
-            split = next(named, None)
+            split = next((SPLIT_OF[word] for word in words if word in SPLIT_OF), None)
             if split in found:
                 raise ValueError(
                     f"{path}: got {found[split].name} and {each.name}, expected one file for "
@@ -213,7 +208,7 @@ class _QuestionReader(SplitReader[Question]):
 
     def divide(
         self, data: str, examples: Sequence[Question], shares: Mapping[str, int]
-    ) -> Sequence[Sequence[int]]:
+    ) -> tuple[Sequence[Sequence[int]], str]:
         by, groups = "document", [question.document for question in examples]
         if len(set(groups)) < len(shares):
             by, groups = "context", [question.context for question in examples]
@@ -227,11 +222,7 @@ class _QuestionReader(SplitReader[Question]):
             f"{split} {len(part):,} of {len({groups[place] for place in part}):,}"
             for split, part in zip(shares, parts, strict=True)
         )
-        lacking = " and no ".join(split for split in shares if split != "train")
-        self.notes.append(
-            f"no {lacking} split: train split by {by}, seed {self.seed}: questions {sizes} {by}s"
-        )
-        return parts
+        return parts, f"train split by {by}, seed {self.seed}: questions {sizes} {by}s"
 
     def check(self, data: str, splits: dict[str, list[Question]]) -> None:
         """Leaves out what cannot be learnt from; it is good for scores only."""

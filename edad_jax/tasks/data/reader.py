@@ -27,10 +27,10 @@ class SplitReader(abc.ABC, Generic[Example]):
     reader has to say goes into `notes` (counts and decisions, said first) and `report` (problems).
     """
 
-    encoding: str
-    seed: int  # of the splits that are made
-    dataset_config: str
-    shares: Sequence[int] = task_splits.SHARES  # of SPLITS, where some are missing; 0: not made
+    encoding: str = "utf-8"  # of the files; a byte order mark decides over it
+    seed: int = 0  # of the splits that are made
+    dataset_config: str = ""  # of data sets that have several configurations
+    shares: Sequence[int] = (8, 1, 1)  # sizes of SPLITS, where some are missing; 0: not made
     report: ReadReport = dataclasses.field(default_factory=ReadReport)
     notes: list[str] = dataclasses.field(default_factory=list)
 
@@ -63,8 +63,8 @@ class SplitReader(abc.ABC, Generic[Example]):
     @abc.abstractmethod
     def divide(
         self, data: str, examples: Sequence[Example], shares: Mapping[str, int]
-    ) -> Sequence[Sequence[int]]:
-        """Returns the places of each share's examples among the training examples."""
+    ) -> tuple[Sequence[Sequence[int]], str]:
+        """Returns the places of each share's examples, and what the notes say of the division."""
 
     @abc.abstractmethod
     def check(self, data: str, splits: dict[str, list[Example]]) -> None:
@@ -138,7 +138,9 @@ class SplitReader(abc.ABC, Generic[Example]):
         }
         if len(shares) > 1:
             whole = splits["train"]
-            parts = self.divide(data, whole, shares)
+            parts, how = self.divide(data, whole, shares)
+            lacking = " and no ".join(split for split in shares if split != "train")
+            self.notes.append(f"no {lacking} split: {how}")
             splits = splits | {
                 split: [whole[place] for place in part]
                 for split, part in zip(shares, parts, strict=True)

@@ -15,7 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edad_jax.data.text.reading import ReadReport
 from edad_jax.files import open_beside
@@ -41,15 +41,7 @@ class TaggedSentence(NamedTuple):
     source: str  # "train.tsv:12": where the sentence begins; of a data set "train:11", the row
 
 
-def read_tagged(
-    data: str,
-    *,
-    encoding: str = "utf-8",
-    word_key: str = "tokens",
-    tag_key: str = "ner_tags",
-    seed: int = 0,
-    dataset_config: str = "",
-) -> tuple[dict[str, list[TaggedSentence]], ReadReport]:
+def read_tagged(data: str, **settings: Any) -> tuple[dict[str, list[TaggedSentence]], ReadReport]:
     """Returns {"train", "validation", maybe "test"}, and a report whose documents are sentences.
 
     IOBES, BILOU and IOB1 become IOB2. Where there is no validation split, a tenth of the training
@@ -59,30 +51,21 @@ def read_tagged(
       data: a folder with train, validation (valid, devel, dev) and test files, each a token and
         a tag a line (of more columns the first and the last) and a blank line between
         sentences; or a `datasets` data set: hub id or local folder.
-      encoding: of the files; a byte order mark decides over it.
-      word_key: column of a data set with the words.
-      tag_key: column of a data set with the tags: names, or numbers of a ClassLabel.
-      seed: chooses the sentences that are set aside.
-      dataset_config: of data sets that have several configurations.
+      settings: encoding, seed and dataset_config of `SplitReader`; word_key and tag_key, the
+        columns of a data set with words and tags (names, or numbers of a ClassLabel).
 
     Raises:
       ValueError: no training split, a file without tags, a split without sentences, no entity
         to learn, or a data set that cannot be loaded or lacks a column.
     """
-    return _TaggedReader(
-        encoding=encoding,
-        seed=seed,
-        dataset_config=dataset_config,
-        shares=(9, 1, 0),
-        word_key=word_key,
-        tag_key=tag_key,
-    ).read(data)
+    return _TaggedReader(**settings).read(data)
 
 
 @dataclasses.dataclass(kw_only=True)
 class _TaggedReader(SplitReader[TaggedSentence]):
-    word_key: str
-    tag_key: str
+    word_key: str = "tokens"
+    tag_key: str = "ner_tags"
+    shares: Sequence[int] = (9, 1, 0)
 
     formats = FORMATS
     examples = records = "sentences"
@@ -173,7 +156,7 @@ class _TaggedReader(SplitReader[TaggedSentence]):
 
     def divide(
         self, data: str, examples: Sequence[TaggedSentence], shares: Mapping[str, int]
-    ) -> Sequence[Sequence[int]]:
+    ) -> tuple[Sequence[Sequence[int]], str]:
         count = len(examples)
         if count < 2:
             raise ValueError(
@@ -181,11 +164,9 @@ class _TaggedReader(SplitReader[TaggedSentence]):
                 "validation file or more sentences"
             )
         aside = max(1, count // 10)
-        self.notes.append(
-            f"no validation split: {aside:,} of the {count:,} training sentences set aside as one, "
-            f"seed {self.seed}"
-        )
-        return task_splits.split_by_class(["any"] * count, (count - aside, aside), seed=self.seed)
+        how = f"{aside:,} of the {count:,} training sentences set aside as one, seed {self.seed}"
+        sizes = (count - aside, aside)
+        return task_splits.split_by_class(["any"] * count, sizes, seed=self.seed), how
 
     def check(self, data: str, splits: dict[str, list[TaggedSentence]]) -> None:
         known = {tag[2:] for sentence in splits["train"] for tag in sentence.tags}  # O has ""
