@@ -36,7 +36,7 @@ def main():
         questions,
         load_tokenizer(TOKENIZER.value, option="--tokenizer=/a/local/folder"),
         max_length=config.max_length,
-        max_query_length=config.max_query,
+        max_query_length=config.max_query_length,
         overlap=config.overlap,
     )
     found = best_answers(
@@ -44,7 +44,7 @@ def main():
         rows,
         [_right_logits(*row) for row in zip(rows.ids, rows.labels, strict=True)],
         n_best=config.n_best,
-        max_answer_length=config.longest_answer,
+        max_answer_length=config.max_answer_length,
     )
     scores = answer_scores(found, [each.gold_texts for each in questions], SCORING.value)
     print(report.summary())

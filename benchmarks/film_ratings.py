@@ -42,14 +42,16 @@ def main():
         lines = read_text(path, ENCODING.value, report)
     except ValueError as error:
         raise ValueError(str(error).replace("--config.encoding", "--encoding")) from error
-    rows, names = table_records(lines, path.name, "all", "\t", True, report)
-    missing = [name for name in _COLUMNS if name not in names]
+    records = table_records(lines, path.name, "\t", has_header=True)
+    for each in records.skipped:
+        each.tell(report, "all: rows")
+    missing = [name for name in _COLUMNS if name not in records.columns]
     if missing:
         raise ValueError(
-            f"{path}: got the columns {', '.join(names)}, expected {', '.join(_COLUMNS)}"
+            f"{path}: got the columns {', '.join(records.columns)}, expected {', '.join(_COLUMNS)}"
         )
     reviews = defaultdict(lambda: defaultdict(list))  # split -> label -> (order, text)
-    for number, row in rows:
+    for number, row in records.rows:
         where, rating = f"{path.name}:{number}", row["rating"].strip()
         if not rating.isdecimal() or not 1 <= int(rating) <= 10:
             report.add_problem("row skipped: rating", where, f"{rating!r}, expected 1 to 10")

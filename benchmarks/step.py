@@ -70,7 +70,9 @@ class Loop:
         lowered = step.lower(self.state, self._frozen, self._batch)
         traced = time.perf_counter()
         self._step = lowered.compile()
-        slots = min(config.masking.max_predictions, round(config.masking.share * length))
+        slots = min(
+            config.masking.max_predictions_per_seq, round(config.masking.mlm_probability * length)
+        )
         self.facts = {
             "devices": parallel.device_count,
             "trace_seconds": traced - start,

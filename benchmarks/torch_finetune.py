@@ -3,7 +3,7 @@ r"""A peer for launch/finetune.py: transformers and torch, with the same setting
 
     pip install torch==2.13.0
     python benchmarks/torch_finetune.py --config configs/ner.py --config.model=/models/e5-small \
-        --config.data=/data/NCBI-disease-IOB --config.seeds=3 --config.epochs=2
+        --config.data=/data/NCBI-disease-IOB --config.num_seeds=3 --config.epochs=2
 
 Takes the flags of launch/finetune.py (tagging, float32, no teacher). Shared with ours are the
 readers, the rows and the scorer; the net, the loss, the optimiser, the order of the rows and the
@@ -19,9 +19,8 @@ from transformers import AutoModelForTokenClassification, get_scheduler
 
 from edad_jax.command import run_command
 from edad_jax.data.tokenizer import load_tokenizer
-from edad_jax.tasks import rows as task_rows
 from edad_jax.tasks.result import show_interval
-from edad_jax.tasks.rows import name_labels
+from edad_jax.tasks.rows import NO_LABEL, name_labels
 from edad_jax.tasks.scores import mean_interval
 from edad_jax.tasks.setup import prepare_examples, run_seeds
 
@@ -42,7 +41,7 @@ def main():
 
 
 def _one_seed(config, prepared, seed):
-    """Returns the test split's entity F1 after the epoch that does best on the development one."""
+    """Returns the test split's entity F1 after the epoch that does best on the validation split."""
     torch.manual_seed(seed)
     rates = {
         name: config[name]
@@ -68,7 +67,7 @@ def _one_seed(config, prepared, seed):
     )
     rows = prepared.rows["train"]
     steps = config.epochs * -(-len(rows) // config.batch_size)
-    warm = round(settings.warmup_share * steps)
+    warm = round(settings.warmup_ratio * steps)
     schedule = get_scheduler("linear", optimizer, warm, steps)
     random = np.random.default_rng([7, seed])
     best, best_params = -1.0, None
@@ -84,7 +83,8 @@ def _one_seed(config, prepared, seed):
             schedule.step()
             optimizer.zero_grad()
         score = prepared.task.quick_score(
-            prepared.examples["devel"], _predict(model, prepared, "devel", config.batch_size)
+            prepared.examples["validation"],
+            _predict(model, prepared, "validation", config.batch_size),
         )
         if score > best:
             best = score
@@ -121,7 +121,7 @@ def _batch(rows, numbers):
         size = len(rows.ids[number])
         ids[place, :size], mask[place, :size] = rows.ids[number], 1
         known = np.asarray(rows.labels[number])
-        labels[place, : len(known)] = np.where(known == task_rows.NO_LABEL, -100, known)
+        labels[place, : len(known)] = np.where(known == NO_LABEL, -100, known)
     return tuple(map(torch.tensor, (ids, mask, labels)))
 
 

@@ -4,7 +4,7 @@ r"""Sequence classification: fine-tunes an encoder on labelled texts.
     python launch/finetune.py --config configs/classify.py --config.model=runs/pmc/student \
         --config.data=/data/reviews.csv --workdir runs/reviews
 
-`data` is a csv, tsv or jsonl file (split 8:1:1 by class), a folder with train, devel and test
+`data` is a csv, tsv or jsonl file (split 8:1:1 by class), a folder with train, validation and test
 files, or a `datasets` data set. Columns: --config.text_key and --config.label_key, or the obvious.
 """
 

@@ -36,7 +36,7 @@ def get_config() -> ConfigDict:
     config.masking.smoothing = 0.7
 
     config.teacher.checkpoint = "beomi/kcbert-base"  # cased, 30,000 pieces, 300 positions
-    config.teacher.fresh = ("pooler", "nsp")  # neither is read
+    config.teacher.random_heads = ("pooler", "nsp")  # neither is read
     config.teacher.extension.hidden_size = 0
 
     config.student.num_hidden_layers = 3
@@ -59,7 +59,7 @@ def get_config() -> ConfigDict:
     config.optimizer.name = "adamw"
     config.optimizer.student_learning_rate = 5e-4
     config.optimizer.schedule = "warmup_linear"
-    config.optimizer.warmup_share = 0.05
+    config.optimizer.warmup_ratio = 0.05
     config.optimizer.b1, config.optimizer.b2 = 0.9, 0.98
     config.optimizer.weight_decay = 0.0
     config.optimizer.clip_norm, config.optimizer.clip_by = 5.0, "net"

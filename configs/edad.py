@@ -19,7 +19,9 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
     config.method = "edad"  # edad | adaptation | distillation | triple | triple_adaptation | minilm
-    config.dtype = "auto"  # bfloat16 on GPU and TPU; on CPU mixed (bfloat16 products) or float32
+    config.dtype = (
+        "auto"  # bfloat16 on GPU, TPU; on CPU bfloat16_matmul where it is fast, or float32
+    )
 
     config.prepared = ""  # folder of launch/prepare.py; empty: text is prepared in the workdir
     config.corpus = ConfigDict()
@@ -52,20 +54,20 @@ def get_config() -> ConfigDict:
     config.heldout.every_steps = 2_000
 
     config.masking = ConfigDict()
-    config.masking.share = 0.15
-    config.masking.max_predictions = 20  # masked pieces of a row at most
+    config.masking.mlm_probability = 0.15
+    config.masking.max_predictions_per_seq = 20  # masked pieces of a row at most
     config.masking.smoothing = 0.0  # weigh pieces by count ** -smoothing; DistilBERT: 0.7
 
     config.teacher = ConfigDict()
     config.teacher.checkpoint = "bert-base-uncased"  # hub id or folder in Hugging Face layout
     config.teacher.from_scratch = False  # random weights, in the checkpoint's sizes (SciBERT)
-    config.teacher.fresh = ()  # heads that start from random: "mlm", "nsp", "pooler"
+    config.teacher.random_heads = ()  # heads that start from random: "mlm", "nsp", "pooler"
     config.teacher.frozen = ("base", "pooler")  # parts that never change
     config.teacher.extension = ConfigDict()
     config.teacher.extension.hidden_size = 252  # 0: no extension blocks
     config.teacher.extension.intermediate_size = 1_024
     config.teacher.extension.num_attention_heads = 12
-    config.teacher.added_words = "random"  # as in the paper; pieces: mean of their base pieces
+    config.teacher.added_word_init = "random"  # as in the paper; pieces: mean of their base pieces
     config.teacher.gate_bias = 0.0  # 0: original and extension begin with equal shares
     config.teacher.hidden_dropout_prob = placeholder(float)  # None: the checkpoint's
     config.teacher.attention_probs_dropout_prob = placeholder(float)
@@ -133,7 +135,7 @@ def get_config() -> ConfigDict:
     config.optimizer.teacher_learning_rate = 1e-4
     config.optimizer.student_learning_rate = 1e-4
     config.optimizer.schedule = "constant"  # constant | linear | warmup_linear
-    config.optimizer.warmup_share = 0.1  # of all steps, for warmup_linear
+    config.optimizer.warmup_ratio = 0.1  # of all steps, for warmup_linear
     config.optimizer.b1 = 0.9
     config.optimizer.b2 = 0.999
     config.optimizer.eps = 1e-6

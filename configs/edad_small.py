@@ -18,7 +18,7 @@ from configs import edad
 def get_config() -> ConfigDict:
     """Returns the paper's configuration with a narrower teacher and one short pass."""
     config = edad.get_config()
-    config.teacher.fresh = ("mlm", "nsp", "pooler")
+    config.teacher.random_heads = ("mlm", "nsp", "pooler")
     config.teacher.extension.hidden_size = 132  # a third of the block, as in the paper
     config.teacher.extension.intermediate_size = 512
     config.teacher.gate_bias = 2.0  # begin with 88% of the original: there is little text

@@ -5,9 +5,9 @@ r"""Named-entity recognition: fine-tunes an encoder on tagged sentences.
         --config.data=/data/NCBI-disease-IOB --workdir runs/ncbi
 
 `model` is a student or a teacher of launch/train.py, or any BERT in Hugging Face layout (folder or
-hub id); `data` a folder with train, devel and test files of two columns, or a `datasets` data set.
-The paper: 3 epochs for teachers, 15 for students, five seeds. A student needs a learning rate of
-1e-4 or more, and more epochs than a BERT-base (5e-5, 3 epochs).
+hub id); `data` a folder with train, validation and test files of two columns, or a `datasets` data
+set. The paper: 3 epochs for teachers, 15 for students, five seeds. A student needs a learning rate
+of 1e-4 or more, and more epochs than a BERT-base (5e-5, 3 epochs).
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -25,13 +25,15 @@ def get_config() -> ConfigDict:
     config.encoding = "utf-8"
     config.split_seed = 0  # of the split, where the data has none
     config.max_train = 0  # examples to train on, a random choice; 0: all
-    config.max_devel = 0  # examples to select by, likewise
+    config.max_validation = 0  # examples to select by, likewise
     config.max_test = 0  # examples to score once at the end, likewise
 
     config.seed = 0
-    config.seeds = 1  # runs, with seeds seed, seed + 1, ...; they share one program
+    config.num_seeds = 1  # runs, with seeds seed, seed + 1, ...; they share one program
     config.over_seeds = "auto"  # vmap: all at once; loop: in turn, less memory; auto: by device
-    config.dtype = "auto"  # bfloat16 on GPU and TPU; on CPU mixed (bfloat16 products) or float32
+    config.dtype = (
+        "auto"  # bfloat16 on GPU, TPU; on CPU bfloat16_matmul where it is fast, or float32
+    )
     config.max_length = 128  # pieces; a longer sentence is cut into several rows
     config.epochs = 15
     config.batch_size = 32  # rows per update and seed
@@ -39,14 +41,14 @@ def get_config() -> ConfigDict:
     config.attention_probs_dropout_prob = config_dict.placeholder(float)
 
     config.teacher = ""  # task distillation: folder of a model fine-tuned on the same labels
-    config.temperature = 1.0  # of the soft labels
-    config.soft_weight = 0.5  # of the soft labels against the true ones; TinyBERT's has 1
+    config.soft_weight = config_dict.placeholder(float)  # of its labels, 0 to 1; None: 0.5
+    config.temperature = config_dict.placeholder(float)  # of its labels; None: 1, answering 2
 
     config.optimizer = ConfigDict()
     config.optimizer.name = "adamw"  # adamw | bert_adam
     config.optimizer.learning_rate = 5e-5
     config.optimizer.schedule = "warmup_linear"  # constant | linear | warmup_linear
-    config.optimizer.warmup_share = 0.1
+    config.optimizer.warmup_ratio = 0.1
     config.optimizer.b1 = 0.9
     config.optimizer.b2 = 0.999
     config.optimizer.eps = 1e-6

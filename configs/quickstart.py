@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
     """Returns the paper's configuration, shrunk to minutes on two cores."""
     config = edad.get_config()
     config.teacher.checkpoint = _find_teacher()
-    config.teacher.fresh = ("mlm", "nsp")
+    config.teacher.random_heads = ("mlm", "nsp")
     config.teacher.extension.hidden_size = 132
     config.teacher.extension.intermediate_size = 512
     config.teacher.gate_bias = 2.0  # begin with 88% of the original: there is little text
@@ -46,7 +46,7 @@ def get_config() -> ConfigDict:
     config.heldout.fraction = 0.03
     config.heldout.max_rows = 512
     config.heldout.every_steps = 80
-    config.masking.max_predictions = 10
+    config.masking.max_predictions_per_seq = 10
 
     config.student.num_hidden_layers = 3
     config.student.hidden_dropout_prob = 0.0

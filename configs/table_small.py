@@ -19,9 +19,9 @@ def get_config() -> ConfigDict:
     """Returns the small configuration with shorter rows and fewer updates."""
     config = edad_small.get_config()
     config.rows.max_length = 64
-    config.masking.max_predictions = 10
+    config.masking.max_predictions_per_seq = 10
     config.vocabulary.size = 1_000  # each seen some dozens of times, of 8,000 most hardly once
-    config.teacher.added_words = "pieces"
+    config.teacher.added_word_init = "pieces"
     config.max_steps = 120
     config.heldout.every_steps = 60
     config.heldout.max_rows = 256

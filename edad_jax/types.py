@@ -9,7 +9,7 @@ Arrays carry their axes as a lower-case suffix, which is also their einsum strin
     s  position attended to (key)   f  width of the feed-forward layer
     m  masked slot (at most 20)     v  vocabulary entry
     d  width of the model           c  class
-    e  width of the teacher         n  slot of a task, where a class is asked for
+    e  width of the teacher         n  where a task asks for a class
                                     1  an axis of size one, to broadcast
 
 This file imports no jax, so that the processes that prepare text stay small.
@@ -60,11 +60,11 @@ class MaskedBatch(NamedTuple):
 
 
 class TaskBatch(NamedTuple):
-    """Rows to fine-tune on. A slot (axis n) is where a class is asked for: see `tasks.rows`."""
+    """Rows to fine-tune on. Label positions (axis n) ask for a class each: see `tasks.rows`."""
 
     ids_bt: Array  # int32 [b, t]
     mask_bt: Array  # bool [b, t]; True at real pieces
-    labels_bn: Array  # int32 [b, n]; -1 at slots without a label
+    labels_bn: Array  # int32 [b, n]; -1 at positions without a label
     teacher_bnc: Array | None  # float32 [b, n, c]; a teacher's logits there
     segment_b_start_b: Array | None = None  # int32 [b]; as in Batch; None: all is segment A
 

@@ -2,9 +2,9 @@
 r"""Fine-tunes an encoder on a task, with one or several seeds, and scores it.
 
     python launch/finetune.py --config configs/ner.py --config.model=runs/pmc/student \
-        --config.data=/data/NCBI-disease-IOB --config.seeds=3 --workdir runs/ncbi
+        --config.data=/data/NCBI-disease-IOB --config.num_seeds=3 --workdir runs/ncbi
 
-Leaves in the workdir: model/ (Hugging Face layout; the seed that did best on the development
+Leaves in the workdir: model/ (Hugging Face layout; the seed that did best on the validation
 set), predictions/, summary.json with every seed's scores, metrics.jsonl, tuning.png. Where no
 --workdir is given, that is runs/MODEL-DATA: runs/student-NCBI-disease-IOB here.
 With --config.teacher=FOLDER the net also learns from a fine-tuned teacher (task distillation).

@@ -65,7 +65,7 @@ flags.DEFINE_string(
 flags.DEFINE_string("biobert", "", "Folder or hub id of BioBERT, for table 3.")
 flags.DEFINE_string("scibert", "", "Folder or hub id of SciBERT, for table 3.")
 flags.DEFINE_multi_string(
-    "train", [], "A flag for every training run: --train=--config.dtype=mixed."
+    "train", [], "A flag for every training run: --train=--config.dtype=bfloat16_matmul."
 )
 flags.DEFINE_multi_string("tune", [], "A flag for every fine-tuning run, likewise.")
 flags.DEFINE_string("workdir", "runs/reproduce", "Folder for the runs.")

@@ -188,7 +188,7 @@ def tuning_cell(row: Row, dataset: str, run: TableRun) -> Cell:
         "ner",
         f"model={row.model}",
         f"data={run.ner}/{DATASETS[dataset]}",
-        f"seeds={scale.seeds}",
+        f"num_seeds={scale.seeds}",
         *(scale.tune_teacher if row.kind == "teacher" else scale.tune_student),
         *filter(None, [soft]),
         *run.tune,

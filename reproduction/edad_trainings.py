@@ -31,7 +31,7 @@ _SMALL_TUNING = (
     "attention_probs_dropout_prob=0.0",
     # Small batches: with so few sentences it is the number of updates that counts.
     "max_train=600",
-    "max_devel=150",
+    "max_validation=150",
     "max_length=48",
     "batch_size=8",
     "epochs=2",
@@ -73,7 +73,7 @@ _NO_WORDS = ("vocabulary.size=0",)
 _NO_BLOCKS = ("teacher.extension.hidden_size=0",)
 _NO_EXTENSION = (*_NO_BLOCKS, *_NO_WORDS)
 _ALL_WEIGHTS = ("method=adaptation", "teacher.frozen=()")
-_NO_HEADS = ("teacher.fresh=('mlm','nsp','pooler')",)  # distillation reads none of them
+_NO_HEADS = ("teacher.random_heads=('mlm','nsp','pooler')",)  # distillation reads none of them
 _FROM_SCRATCH = ("vocabulary.from_scratch=True", "teacher.from_scratch=True")
 _PLAIN_STUDENT = ("student.extension.hidden_size=0",)  # of a teacher without extension
 

@@ -64,7 +64,7 @@ SCALES = {
             "batch_size=32",
             "accumulate_steps=1",
             "max_steps=40",
-            "masking.max_predictions=10",
+            "masking.max_predictions_per_seq=10",
             "triple.positions=masked",  # logits at all positions cost more than the rest
             "optimizer.student_learning_rate=3e-4",
             "heldout.max_rows=128",
@@ -186,8 +186,8 @@ def report(run: TableRun, plan: KcPlan) -> Report:
     lines = [
         "Students are called layers x feed-forward width; all are 768 wide and begin with layers "
         f"of the teacher, {table['teacher']}. Prediction of {ITEMS:,} rows is timed with "
-        f"products in {resolve_precision('auto').products.name}, eight rows at a time, all models "
-        "in turn; accuracy is in percent.",
+        f"products in {resolve_precision('auto').matmul_dtype.name}, eight rows at a time, all "
+        "models in turn; accuracy is in percent.",
         "",
         markdown_table(rows, list(rows[0])),
         "",
@@ -259,9 +259,9 @@ def accuracy_row(name: str, summary: Mapping[str, Any], seconds: float) -> dict[
 
 
 def _finite_curves(summary: Mapping[str, Any]) -> list[list[float]]:
-    """Returns development scores by epoch and seed, without the seeds whose loss was not finite."""
+    """Returns validation scores by epoch and seed, without the seeds whose loss was not finite."""
     kept = finite_seeds(summary)
-    return [list(itertools.compress(scores, kept)) for scores in summary["devel_by_epoch"]]
+    return [list(itertools.compress(scores, kept)) for scores in summary["validation_by_epoch"]]
 
 
 def _time(plan: KcPlan) -> dict[int, dict[str, float]]:
@@ -331,4 +331,4 @@ def _draw_epochs(curves: Mapping[str, Sequence[Sequence[float]]]) -> Callable[[P
         name: [[sum(scores) / len(scores) for scores in curve]] for name, curve in curves.items()
     }
     epochs = range(1, 1 + max(len(each[0]) for each in means.values()))
-    return lambda path: figures.plot_seeds(path, epochs, means, ylabel="accuracy, development set")
+    return lambda path: figures.plot_seeds(path, epochs, means, ylabel="accuracy, validation split")

@@ -38,7 +38,7 @@ SCALES = {
     "small": Options(
         tune=(
             "max_train=1500",
-            "max_devel=200",
+            "max_validation=200",
             "max_test=500",
             "max_length=192",
             "overlap=64",
@@ -171,8 +171,8 @@ def read_settings(plan: PiPlan, folder: Path) -> Settings:
         {
             "max_length": config["max_length"],
             "overlap": config["overlap"],
-            "max_query_length": config["max_query"],
-            "max_answer_length": config["longest_answer"],
+            "max_query_length": config["max_query_length"],
+            "max_answer_length": config["max_answer_length"],
         },
     )
 

@@ -47,7 +47,7 @@ _SHORT = (
     *_ROWS,
     "batch_size=16",
     "accumulate_steps=1",
-    "masking.max_predictions=10",
+    "masking.max_predictions_per_seq=10",
     "heldout.max_rows=256",
     "heldout.every_steps=60",
 )
@@ -73,7 +73,7 @@ SCALES = {
         tune=(
             *_NO_DROPOUT,
             "max_train=600",
-            "max_devel=150",
+            "max_validation=150",
             "max_length=48",
             "batch_size=8",
             "epochs=2",
@@ -105,7 +105,11 @@ def plan(run: TableRun) -> TriplePlan:
     text = (f"corpus.files={run.corpus}", "corpus.lines=False")
     cells = [make_cell("prepare", "triple-rows", "distilkcbert", begun, *text, *scale.rows)]
     if not has_mlm_head(config):
-        head = ("teacher.fresh=('mlm','nsp','pooler')", "teacher.frozen=('base',)", *scale.head)
+        head = (
+            "teacher.random_heads=('mlm','nsp','pooler')",
+            "teacher.frozen=('base',)",
+            *scale.head,
+        )
         words = ("train", "triple-teacher", "adapt_all_weights", begun, prepared, *head)
         cells.append(make_cell(*words, *run.train))
         begun = f"teacher.checkpoint={run.folder}/triple-teacher/teacher"

@@ -84,7 +84,7 @@ def test_a_run_by_relations_ends_with_a_student(inputs, tmp_path):
     ("changes", "message"),
     [
         ({"method": "triple"}, "has no extension yet"),
-        ({"method": "triple", "teacher__fresh": ("mlm",), **PLAIN}, "takes soft targets"),
+        ({"method": "triple", "teacher__random_heads": ("mlm",), **PLAIN}, "takes soft targets"),
         ({"method": "minilm", "minilm__relation_heads": 5, **PLAIN}, "relation_heads=5 does not"),
         (
             {"method": "minilm", **PLAIN},
@@ -92,7 +92,7 @@ def test_a_run_by_relations_ends_with_a_student(inputs, tmp_path):
         ),
         ({"method": "distillation", "teacher__from_scratch": True, **PLAIN}, "no extension yet"),
         ({"rows__buckets": (16, 64)}, r"config.rows.buckets has \[64\]"),
-        ({"masking__share": 0.0}, "got share=0.0"),
+        ({"masking__mlm_probability": 0.0}, "got share=0.0"),
         ({"rows__mode": "triples"}, "'triples' is not one of pairs, single"),
     ],
 )

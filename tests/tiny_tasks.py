@@ -10,7 +10,10 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import classify, ner, squad
-from tests.tiny_text import WORDS, make_documents
+from edad_jax.export import huggingface
+from edad_jax.models.config import ExBertConfig, ExtensionConfig
+from tests.tiny_models import random_params, tiny_bert_config
+from tests.tiny_text import DOMAIN_WORDS, WORDS, make_documents, write_tokenizer
 
 VOWELS = "aeiou"
 
@@ -85,6 +88,28 @@ def write_questions(path: Path, contexts: int = 20, *, seed: int = 0) -> Path:
         articles.append({"title": f"text {seed}-{number}", "paragraphs": [paragraph]})
     path.write_text(json.dumps({"data": articles}, ensure_ascii=False), encoding="utf-8")
     return path
+
+
+def write_student(folder: Path) -> Path:
+    """Returns an exBERT of one layer whose words are those of the texts; its weights are random."""
+    tokenizer = write_tokenizer(folder.with_name(f"{folder.name}-tokenizer"))
+    with open(tokenizer / "vocab.txt", "a", encoding="utf-8") as file:
+        file.writelines(f"{word}\n" for word in DOMAIN_WORDS)
+    pieces = len((tokenizer / "vocab.txt").read_text(encoding="utf-8").splitlines())
+    config = ExBertConfig(
+        base=tiny_bert_config(
+            vocab_size=pieces - len(DOMAIN_WORDS),
+            hidden_size=12,
+            num_hidden_layers=1,
+            intermediate_size=20,
+            max_position_embeddings=40,
+            initializer_range=0.02,
+        ),
+        extension=ExtensionConfig(hidden_size=6, intermediate_size=8, num_attention_heads=3),
+        extension_vocab_size=len(DOMAIN_WORDS),
+    )
+    card = huggingface.ModelCard(title="student", summary="", data={}, settings={}, measured={})
+    return huggingface.save_model(folder, random_params(config), config, tokenizer, card=card)
 
 
 def tiny_tuning(task: str, model: Path, data: Path, **changes: Any) -> ConfigDict:

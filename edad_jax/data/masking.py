@@ -23,7 +23,7 @@ class MaskingConfig:
     vocab_size: int  # random replacements are drawn from the whole joint vocabulary
     mask_id: int
     special_ids: tuple[int, ...]  # never masked: [CLS], [SEP]; with piece_weights [UNK] too
-    masked_share: float  # of the real pieces of a row
+    mlm_probability: float  # of the real pieces of a row
     max_predictions: int  # masked slots of a row at most
     seed: int
     piece_weights: np.ndarray | None = None  # float32 [vocab_size]: how likely, before the others
@@ -32,7 +32,7 @@ class MaskingConfig:
 def mask_rows(batch: Batch, config: MaskingConfig) -> MaskedBatch:
     """Returns the batch as the nets read it, with what they must predict.
 
-    Of a row's real pieces, round(masked_share * length) are chosen, at least 1 and at most
+    Of a row's real pieces, round(mlm_probability * length) are chosen, at least 1 and at most
     max_predictions; of these 80% become [MASK], 10% a random piece, 10% stay:
 
         batch.ids_bt           101 7592 1010 2088  999  102    0    0
@@ -93,7 +93,7 @@ def _mask_row(key, ids_t, length, *, config):
     candidate_t = jnp.arange(ids_t.shape[0]) < length
     for special_id in config.special_ids:
         candidate_t &= ids_t != special_id
-    wanted = jnp.clip(jnp.round(config.masked_share * length), 1, config.max_predictions)
+    wanted = jnp.clip(jnp.round(config.mlm_probability * length), 1, config.max_predictions)
     chosen = jnp.minimum(wanted.astype(jnp.int32), candidate_t.sum())
 
     if config.piece_weights is None:

@@ -141,7 +141,7 @@ def assemble_run(
 ) -> Run:
     """Returns the run of config.method with this teacher; `fresh` parts of it are trained."""
     method = settings.method
-    precision = Precision(teacher.dtype, teacher.products or teacher.dtype)
+    precision = Precision(teacher.dtype, teacher.matmul_dtype or teacher.dtype)
     settings.execution.check_dropout("teacher", teacher.config.base.attention_probs_dropout_prob)
     student, student_params = build_student(config.student, vocabulary, precision, (config.seed, 1))
     width = teacher.config.base.hidden_size
@@ -225,8 +225,8 @@ def _masking(config, vocabulary):
         vocab_size=vocabulary.size,
         mask_id=vocabulary.mask_id,
         special_ids=never_masked,
-        masked_share=section.share,
-        max_predictions=section.max_predictions,
+        mlm_probability=section.mlm_probability,
+        max_predictions=section.max_predictions_per_seq,
         seed=config.seed,
         piece_weights=weights,
     )

@@ -106,11 +106,11 @@ def build_teacher(
     params = init.init_params(model, seed, gate_bias=section.gate_bias)
     if section.from_scratch:
         return model, params, tuple(params)  # SciBERT's way: only the sizes are the checkpoint's
-    loaded = convert.bert_params(checkpoint, base, fresh=section.fresh)
+    loaded = convert.bert_params(checkpoint, base, fresh=section.random_heads)
     params = init.load_over(params, loaded)
-    if section.added_words == "pieces" and vocabulary.added_size:
+    if section.added_word_init == "pieces" and vocabulary.added_size:
         params = init.begin_added_words(params, vocabulary.added_pieces)
-    return model, params, tuple(section.fresh)
+    return model, params, tuple(section.random_heads)
 
 
 def build_student(

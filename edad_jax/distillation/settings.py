@@ -61,9 +61,9 @@ def read_settings(config: ConfigDict) -> Settings:
     settings.alpha(config, total_steps=1)
     RowSettings.from_config(config)
     bucket_lengths(config.rows.buckets, config.rows.max_length)
-    if config.teacher.added_words not in ADDED_WORDS:
+    if config.teacher.added_word_init not in ADDED_WORDS:
         raise ValueError(
-            f"config.teacher.added_words={config.teacher.added_words!r} is not one of "
+            f"config.teacher.added_word_init={config.teacher.added_word_init!r} is not one of "
             f"{', '.join(ADDED_WORDS)}"
         )
     _check_numbers(config)
@@ -112,11 +112,11 @@ def check_frozen_teacher(config: ConfigDict, *, grows: bool, has_learned: bool) 
             "distil the plain model: --config.teacher.extension.hidden_size=0 "
             "--config.vocabulary.size=0"
         )
-    if method.needs_mlm_head and "mlm" in config.teacher.fresh:
+    if method.needs_mlm_head and "mlm" in config.teacher.random_heads:
         raise ValueError(
             f"config.method={config.method!r} takes soft targets from the teacher's MLM head, and "
-            "config.teacher.fresh says that it starts from random; give a teacher that has one, or "
-            "adapt it first (--config.method=adaptation)"
+            "config.teacher.random_heads says that it starts from random; give a teacher that has "
+            "one, or adapt it first (--config.method=adaptation)"
         )
 
 
@@ -137,9 +137,9 @@ def _check_numbers(config):
             value = value[part]
         if value < least:
             raise ValueError(f"config.{key}={value}, expected {meaning}")
-    if not 0 < config.masking.share <= 1 or config.masking.smoothing < 0:
+    if not 0 < config.masking.mlm_probability <= 1 or config.masking.smoothing < 0:
         raise ValueError(
-            f"config.masking: got share={config.masking.share}, smoothing="
+            f"config.masking: got share={config.masking.mlm_probability}, smoothing="
             f"{config.masking.smoothing}; expected a share from above 0 to 1, and a smoothing of 0 "
             "(all pieces alike) or more (DistilBERT: 0.7)"
         )

@@ -5,7 +5,7 @@ What differs from a textbook BERT:
 - `taps` names the layers whose hidden states and raw attention scores come back; the other
   layers return neither, so that the compiler may fuse them as it likes;
 - a `Block` may be narrower inside than outside: exBERT's extension blocks are such blocks;
-- activations have `dtype`, the operands of products may have another type (`product.py`);
+- activations have `dtype`, the operands of matmuls may have another type (`product.py`);
   parameters, softmax and layer norm stay in float32.
 """
 
@@ -31,7 +31,7 @@ class Linear(nn.Module):
     features: int
     config: BertConfig
     dtype: jnp.dtype
-    products: jnp.dtype | None = None
+    matmul_dtype: jnp.dtype | None = None
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
@@ -39,7 +39,7 @@ class Linear(nn.Module):
         starts = nn.initializers.normal(self.config.initializer_range)
         kernel_de = self.param("kernel", starts, (inputs.shape[-1], self.features))
         bias_e = self.param("bias", nn.initializers.zeros, (self.features,))
-        return add_bias(linear_product(inputs, kernel_de, self.dtype, self.products), bias_e)
+        return add_bias(linear_product(inputs, kernel_de, self.dtype, self.matmul_dtype), bias_e)
 
 
 def layer_norm(config: BertConfig, dtype: jnp.dtype, *, name: str | None = None) -> nn.LayerNorm:
@@ -74,7 +74,7 @@ class Embeddings(nn.Module):
 
     config: BertConfig
     dtype: jnp.dtype
-    products: jnp.dtype | None = None
+    matmul_dtype: jnp.dtype | None = None
 
     def setup(self):
         config, dtype = self.config, self.dtype
@@ -84,7 +84,7 @@ class Embeddings(nn.Module):
             self.token_type = embedding_table(config.type_vocab_size, config)
         self.norm = layer_norm(config, dtype)
         if config.embedding_size:
-            self.projection = Linear(config.hidden_size, config, dtype, self.products)
+            self.projection = Linear(config.hidden_size, config, dtype, self.matmul_dtype)
         self.dropout = Dropout(config.hidden_dropout_prob)
 
     def __call__(
@@ -115,7 +115,7 @@ class SelfAttention(nn.Module):
     attention_size: int
     num_heads: int
     dtype: jnp.dtype
-    products: jnp.dtype | None = None
+    matmul_dtype: jnp.dtype | None = None
     execution: Execution = Execution()
 
     @nn.compact
@@ -128,9 +128,9 @@ class SelfAttention(nn.Module):
         head_size = self.attention_size // self.num_heads
 
         def heads(name):
-            projected = Linear(self.attention_size, config, self.dtype, self.products, name=name)(
-                hidden_btd
-            )
+            projected = Linear(
+                self.attention_size, config, self.dtype, self.matmul_dtype, name=name
+            )(hidden_btd)
             return projected.reshape(batch, length, self.num_heads, head_size)
 
         query_bthk, key_bshk, value_bshk = heads("query"), heads("key"), heads("value")
@@ -152,7 +152,9 @@ class SelfAttention(nn.Module):
             )
             context_bthk = jnp.einsum("bhts,bshk->bthk", weights_bhts, value_bshk)
         context = context_bthk.reshape(batch, length, self.attention_size)
-        return Linear(width, config, self.dtype, self.products, name="output")(context), scores_bhts
+        return Linear(width, config, self.dtype, self.matmul_dtype, name="output")(
+            context
+        ), scores_bhts
 
 
 class Block(nn.Module):
@@ -163,7 +165,7 @@ class Block(nn.Module):
     num_heads: int
     intermediate_size: int
     dtype: jnp.dtype
-    products: jnp.dtype | None = None
+    matmul_dtype: jnp.dtype | None = None
     execution: Execution = Execution()
 
     @nn.compact
@@ -184,7 +186,7 @@ class Block(nn.Module):
             self.attention_size,
             self.num_heads,
             self.dtype,
-            self.products,
+            self.matmul_dtype,
             self.execution,
             name="attention",
         )(hidden_btd, mask_bt, deterministic=deterministic, tapped=tapped)
@@ -193,10 +195,10 @@ class Block(nn.Module):
             hidden_btd + attended_btd
         )
         inner_btf = Linear(
-            self.intermediate_size, config, self.dtype, self.products, name="intermediate"
+            self.intermediate_size, config, self.dtype, self.matmul_dtype, name="intermediate"
         )(hidden_btd)
         inner_btf = activate(inner_btf, config)
-        output_btd = Linear(width, config, self.dtype, self.products, name="output")(inner_btf)
+        output_btd = Linear(width, config, self.dtype, self.matmul_dtype, name="output")(inner_btf)
         output_btd = dropout(output_btd, deterministic=deterministic)
         output_btd = layer_norm(config, self.dtype, name="output_norm")(hidden_btd + output_btd)
         return output_btd, scores_bhts if tapped else None
@@ -206,12 +208,12 @@ def make_block(
     config: BertConfig,
     sizes: tuple[int, int, int],
     dtype: jnp.dtype,
-    products: jnp.dtype | None,
+    matmul_dtype: jnp.dtype | None,
     execution: Execution,
 ) -> Block:
     """Returns a block of (attention_size, num_heads, intermediate_size)."""
     remat = {"none": lambda block: block, "blocks": partial(nn.remat, static_argnums=(3, 4))}
-    return remat[execution.remat](Block)(config, *sizes, dtype, products, execution)
+    return remat[execution.remat](Block)(config, *sizes, dtype, matmul_dtype, execution)
 
 
 class Bert(nn.Module):
@@ -219,15 +221,15 @@ class Bert(nn.Module):
 
     config: BertConfig
     dtype: jnp.dtype
-    products: jnp.dtype | None = None
+    matmul_dtype: jnp.dtype | None = None
     execution: Execution = Execution()
 
     def setup(self):
         config = self.config
-        self.embeddings = Embeddings(config, self.dtype, self.products)
+        self.embeddings = Embeddings(config, self.dtype, self.matmul_dtype)
         sizes = (config.hidden_size, config.num_attention_heads, config.intermediate_size)
         self.layers = [
-            make_block(config, sizes, self.dtype, self.products, self.execution)
+            make_block(config, sizes, self.dtype, self.matmul_dtype, self.execution)
             for _ in range(config.stored_layers)
         ]
 

@@ -237,7 +237,7 @@ def _mismatch(source, problems, known_heads):
         option = "".join(f"'{head}'," for head in heads)
         lines.append(
             f"Should {' and '.join(heads)} start from random values? Then say so: "
-            f'--config.teacher.fresh="({option})"'
+            f'--config.teacher.random_heads="({option})"'
         )
     else:
         lines.append(
@@ -299,7 +299,7 @@ def _without_tied_decoder(tensors, table, *, check):
             raise ValueError(
                 f"{copy} differs from {name}; an MLM decoder that is "
                 "not tied to the word table is not supported: let the head start afresh, "
-                "--config.teacher.fresh=\"('mlm',)\""
+                "--config.teacher.random_heads=\"('mlm',)\""
             )
     return tensors
 

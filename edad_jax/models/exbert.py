@@ -36,7 +36,7 @@ class Extension(nn.Module):
 
     config: ExBertConfig
     dtype: jnp.dtype
-    products: jnp.dtype | None = None
+    matmul_dtype: jnp.dtype | None = None
     execution: Execution = Execution()
 
     def setup(self):
@@ -46,7 +46,7 @@ class Extension(nn.Module):
         if sizes:
             widths = (sizes.hidden_size, sizes.num_attention_heads, sizes.intermediate_size)
             self.layers = [
-                make_block(base, widths, self.dtype, self.products, self.execution)
+                make_block(base, widths, self.dtype, self.matmul_dtype, self.execution)
                 for _ in range(base.num_hidden_layers)
             ]
             self.gates = [Linear(1, base, jnp.float32) for _ in range(base.num_hidden_layers)]
@@ -79,18 +79,18 @@ class ExBert(nn.Module):
 
     config: ExBertConfig
     dtype: jnp.dtype
-    products: jnp.dtype | None = None
+    matmul_dtype: jnp.dtype | None = None
     execution: Execution = Execution()
 
     def setup(self):
         base = self.config.base
-        self.base = Bert(base, self.dtype, self.products, self.execution)
+        self.base = Bert(base, self.dtype, self.matmul_dtype, self.execution)
         if self.config.extension or self.config.extension_vocab_size:
-            self.extension = Extension(self.config, self.dtype, self.products, self.execution)
-        self.mlm = MlmHead(base, self.config.vocab_size, self.dtype, self.products)
+            self.extension = Extension(self.config, self.dtype, self.matmul_dtype, self.execution)
+        self.mlm = MlmHead(base, self.config.vocab_size, self.dtype, self.matmul_dtype)
         if base.has_pooler:
-            self.pooler = Pooler(base, self.dtype, self.products)
-            self.nsp = NspHead(base, self.dtype, self.products)
+            self.pooler = Pooler(base, self.dtype, self.matmul_dtype)
+            self.nsp = NspHead(base, self.dtype, self.matmul_dtype)
 
     def encode(
         self,

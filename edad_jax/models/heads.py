@@ -22,12 +22,12 @@ class Pooler(nn.Module):
 
     config: BertConfig
     dtype: jnp.dtype
-    products: jnp.dtype | None = None
+    matmul_dtype: jnp.dtype | None = None
 
     @nn.compact
     def __call__(self, hidden_btd: jax.Array) -> jax.Array:
         pooled_bd = Linear(
-            self.config.hidden_size, self.config, self.dtype, self.products, name="dense"
+            self.config.hidden_size, self.config, self.dtype, self.matmul_dtype, name="dense"
         )(hidden_btd[:, 0])
         return jnp.tanh(pooled_bd) if self.config.has_pooler else jax.nn.relu(pooled_bd)
 
@@ -47,19 +47,20 @@ class MlmHead(nn.Module):
     config: BertConfig
     vocab_size: int  # rows of all tables together
     dtype: jnp.dtype
-    products: jnp.dtype | None = None
+    matmul_dtype: jnp.dtype | None = None
 
     @nn.compact
     def __call__(self, hidden_bmd: jax.Array, tables_vd: Sequence[jax.Array]) -> jax.Array:
         """Returns float32 logits_bmv over the tables' rows, one table after the other."""
         config = self.config
         hidden_bmd = Linear(
-            config.table_width, config, self.dtype, self.products, name="transform"
+            config.table_width, config, self.dtype, self.matmul_dtype, name="transform"
         )(hidden_bmd)
         hidden_bmd = activate(hidden_bmd, config)
         hidden_bmd = layer_norm(config, self.dtype, name="norm")(hidden_bmd)
         logits = [
-            tied_product(hidden_bmd, table_vd, self.dtype, self.products) for table_vd in tables_vd
+            tied_product(hidden_bmd, table_vd, self.dtype, self.matmul_dtype)
+            for table_vd in tables_vd
         ]
         bias_v = self.param("bias", nn.initializers.zeros, (self.vocab_size,))
         return add_vocabulary_bias(jnp.concatenate(logits, axis=-1), bias_v)
@@ -70,13 +71,13 @@ class NspHead(nn.Module):
 
     config: BertConfig
     dtype: jnp.dtype
-    products: jnp.dtype | None = None
+    matmul_dtype: jnp.dtype | None = None
 
     @nn.compact
     def __call__(self, pooled_bd: jax.Array) -> jax.Array:
-        return Linear(2, self.config, self.dtype, self.products, name="dense")(pooled_bd).astype(
-            jnp.float32
-        )
+        return Linear(2, self.config, self.dtype, self.matmul_dtype, name="dense")(
+            pooled_bd
+        ).astype(jnp.float32)
 
 
 class Classifier(nn.Module):
@@ -88,13 +89,13 @@ class Classifier(nn.Module):
     config: BertConfig
     labels: int
     dtype: jnp.dtype
-    products: jnp.dtype | None = None
+    matmul_dtype: jnp.dtype | None = None
 
     @nn.compact
     def __call__(self, hidden: jax.Array, *, deterministic: bool) -> jax.Array:
         """Returns float32 logits [..., labels] from hidden [..., d]."""
         hidden = Dropout(self.config.hidden_dropout_prob)(hidden, deterministic=deterministic)
-        return Linear(self.labels, self.config, self.dtype, self.products, name="dense")(
+        return Linear(self.labels, self.config, self.dtype, self.matmul_dtype, name="dense")(
             hidden
         ).astype(jnp.float32)
 
@@ -108,10 +109,10 @@ class WidthProjection(nn.Module):
     teacher_width: int
     config: BertConfig
     dtype: jnp.dtype
-    products: jnp.dtype | None = None
+    matmul_dtype: jnp.dtype | None = None
 
     @nn.compact
     def __call__(self, hidden_btd: jax.Array) -> jax.Array:
-        return Linear(self.teacher_width, self.config, self.dtype, self.products, name="dense")(
+        return Linear(self.teacher_width, self.config, self.dtype, self.matmul_dtype, name="dense")(
             hidden_btd
         )

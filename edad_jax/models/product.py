@@ -2,7 +2,7 @@
 """The matrix product of a linear layer, forward and backward: the one place that picks its types.
 
 A layer has two types: that of its activations (`dtype`) and that of the operands of its products
-(`products`). On GPUs and TPUs both are bfloat16, and XLA does the rest. CPUs with matrix units
+(`matmul_dtype`). On GPUs and TPUs both are bfloat16, and XLA does the rest. CPUs with matrix units
 (AMX, AVX512-BF16) multiply bfloat16 several times as fast as float32, but only where XLA's product
 returns float32 and the operands lie as these units want them, which is made so here. Activations in
 bfloat16 are no gain there.
@@ -13,20 +13,20 @@ import jax.numpy as jnp
 
 
 def linear_product(
-    inputs: jax.Array, kernel_de: jax.Array, dtype: jnp.dtype, products: jnp.dtype | None
+    inputs: jax.Array, kernel_de: jax.Array, dtype: jnp.dtype, matmul_dtype: jnp.dtype | None
 ) -> jax.Array:
-    """Returns inputs [..., d] @ kernel, in `dtype`; `products`: of the operands, None is dtype."""
-    if products is not None and jnp.dtype(products) != jnp.dtype(dtype):
-        return mixed_product(inputs, kernel_de)
+    """Returns inputs [..., d] @ kernel, in `dtype`, of operands in `matmul_dtype` (None: dtype)."""
+    if matmul_dtype is not None and jnp.dtype(matmul_dtype) != jnp.dtype(dtype):
+        return bfloat16_matmul(inputs, kernel_de)
     return inputs.astype(dtype) @ kernel_de.astype(dtype)
 
 
 def tied_product(
-    hidden_bmd: jax.Array, table_vd: jax.Array, dtype: jnp.dtype, products: jnp.dtype | None
+    hidden_bmd: jax.Array, table_vd: jax.Array, dtype: jnp.dtype, matmul_dtype: jnp.dtype | None
 ) -> jax.Array:
     """Returns float32 logits_bmv of hidden states against a table of word vectors."""
-    if products is not None and jnp.dtype(products) != jnp.dtype(dtype):
-        return mixed_tied_product(hidden_bmd, table_vd)
+    if matmul_dtype is not None and jnp.dtype(matmul_dtype) != jnp.dtype(dtype):
+        return bfloat16_tied_matmul(hidden_bmd, table_vd)
     return jnp.einsum(
         "bmd,vd->bmv", hidden_bmd, table_vd.astype(dtype), preferred_element_type=jnp.float32
     )
@@ -78,7 +78,7 @@ add_vocabulary_bias.defvjp(_add_vocabulary_forward, _add_vocabulary_backward)
 
 
 @jax.custom_vjp
-def mixed_product(inputs: jax.Array, kernel_de: jax.Array) -> jax.Array:
+def bfloat16_matmul(inputs: jax.Array, kernel_de: jax.Array) -> jax.Array:
     """Returns inputs @ kernel, both float32, multiplied as bfloat16 and summed in float32.
 
     Both gradients are computed alike.
@@ -97,12 +97,12 @@ def _backward(saved, gradient):
     return _dot(low_gradient, low_de.T), _sum_of_products(low, low_gradient)
 
 
-mixed_product.defvjp(_forward, _backward)
+bfloat16_matmul.defvjp(_forward, _backward)
 
 
 @jax.custom_vjp
-def mixed_tied_product(hidden_bmd: jax.Array, table_vd: jax.Array) -> jax.Array:
-    """Returns logits_bmv, as `mixed_product` with the table's transpose would."""
+def bfloat16_tied_matmul(hidden_bmd: jax.Array, table_vd: jax.Array) -> jax.Array:
+    """Returns logits_bmv, as `bfloat16_matmul` with the table's transpose would."""
     return _tied_forward(hidden_bmd, table_vd)[0]
 
 
@@ -117,7 +117,7 @@ def _tied_backward(saved, gradient_bmv):
     return _dot(low_gradient_bmv, low_vd), _sum_of_products(low_gradient_bmv, low_bmd)
 
 
-mixed_tied_product.defvjp(_tied_forward, _tied_backward)
+bfloat16_tied_matmul.defvjp(_tied_forward, _tied_backward)
 
 
 def _dot(left, right_de):

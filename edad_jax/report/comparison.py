@@ -22,7 +22,10 @@ from edad_jax.training import metrics
 _MOST_POINTS = 60  # of one curve: more are averaged with their neighbours
 # Fine-tuning logs one metric for each seed; which score depends on the task.
 _SEEDS_LOSS = "loss/seed-"
-_SEEDS_SCORES = {"devel F1": "devel/f1/seed-", "devel accuracy": "devel/accuracy/seed-"}
+_SEEDS_SCORES = {
+    "validation F1": "validation/f1/seed-",
+    "validation accuracy": "validation/accuracy/seed-",
+}
 
 
 class _Run(NamedTuple):
@@ -110,9 +113,9 @@ def plot_runs(path: str | os.PathLike[str], workdirs: Sequence[str | os.PathLike
 def runs_table(workdirs: Sequence[str | os.PathLike[str]]) -> str:
     """Returns a Markdown table with a line for each run: what it cost and what it came to.
 
-    Method or task is read from config.json, the rest from metrics.jsonl. Devel scores are means
-    over the seeds whose loss has stayed finite; how many others there are is in a column of its
-    own. A column that no run has a value for is left out.
+    Method or task is read from config.json, the rest from metrics.jsonl. Validation scores are
+    means over the seeds whose loss has stayed finite; how many others there are is in a column of
+    its own. A column that no run has a value for is left out.
 
     Raises:
       ValueError: if there is no run, or a file of one cannot be read.

@@ -22,7 +22,7 @@ _KOREAN_SIGNS = str.maketrans(dict.fromkeys("'\"《》<>〈〉()‘’", " "))
 
 
 class AnswerScore(NamedTuple):
-    """Of one answer."""
+    """How well an answer agrees with the gold ones."""
 
     exact_match: float  # 0 or 1
     f1: float

@@ -1,25 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Question answering: the part of a context that answers. The other tasks have the same methods."""
+"""Question answering: the part of a context that answers."""
 
 import csv
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerFast
 
+from edad_jax.data.text.reading import ReadReport
 from edad_jax.files import open_beside, write_json
 from edad_jax.runtime.answers import N_BEST
 from edad_jax.tasks.answer_scores import SCORINGS, answer_score, answer_scores
 from edad_jax.tasks.data.questions import Question, read_questions
 from edad_jax.tasks.question_rows import QuestionRows, best_answers, question_rows, teach_positions
+from edad_jax.tasks.task import Task
 
 
 @dataclasses.dataclass(frozen=True)
-class Answering:
+class Answering(Task):
     """SQuAD's files or a data set of its form; F1 is the headline, exact match stands beside."""
 
     max_query_length: int = 64  # pieces of a question at most
@@ -30,39 +31,31 @@ class Answering:
 
     name = "answering"
     headline = "f1"
-    example = "questions"
+    examples = "questions"
+    temperature = 2.0  # as in DistilBERT's second step
+    teach = staticmethod(teach_positions)
 
-    def configured(self, config: ConfigDict) -> Self:
-        """Returns the task with the settings of a run.
+    def __post_init__(self):
+        """Raises ValueError for a setting that cannot be used."""
+        for key, least in (
+            ("max_query_length", 1),
+            ("overlap", 0),
+            ("n_best", 1),
+            ("max_answer_length", 1),
+        ):
+            if getattr(self, key) < least:
+                raise ValueError(f"config.{key}={getattr(self, key)}, expected at least {least}")
+        if self.scoring not in SCORINGS:
+            raise ValueError(f"config.scoring={self.scoring!r} is not one of {', '.join(SCORINGS)}")
 
-        Raises:
-          ValueError: settings that cannot be used.
-        """
-        for key, least in (("max_query", 1), ("overlap", 0), ("n_best", 1), ("longest_answer", 1)):
-            if config[key] < least:
-                raise ValueError(f"config.{key}={config[key]}, expected at least {least}")
-        if config.scoring not in SCORINGS:
-            raise ValueError(
-                f"config.scoring={config.scoring!r} is not one of {', '.join(SCORINGS)}"
-            )
-        return dataclasses.replace(
-            self,
-            max_query_length=config.max_query,
-            overlap=config.overlap,
-            n_best=config.n_best,
-            max_answer_length=config.longest_answer,
-            scoring=config.scoring,
-        )
-
-    def read(self, config: ConfigDict) -> tuple[dict[str, list[Question]], str]:
-        """Returns {"train", "devel", maybe "test"} and what the reader has to say."""
-        splits, report = read_questions(
+    def read(self, config: ConfigDict) -> tuple[dict[str, list[Question]], ReadReport]:
+        """Returns what `read_questions` does."""
+        return read_questions(
             config.data,
             encoding=config.encoding,
             seed=config.split_seed,
             dataset_config=config.dataset_config,
         )
-        return splits, report.summary()
 
     def label_names(self, examples: Sequence[Question]) -> tuple[str, ...]:
         """Returns what is asked of every piece: how well an answer starts there, and ends there."""
@@ -104,17 +97,6 @@ class Answering:
             max_answer_length=self.max_answer_length,
         )
 
-    def teach(
-        self,
-        rows: QuestionRows,
-        teacher_rows: QuestionRows,
-        logits: Sequence[np.ndarray],
-        order: Sequence[int],
-    ) -> QuestionRows:
-        """Returns the rows with a teacher's soft labels."""
-        del order
-        return teach_positions(rows, teacher_rows, logits)
-
     def score(
         self,
         examples: Sequence[Question],
@@ -128,7 +110,7 @@ class Answering:
         return answer_scores(predicted, gold, self.scoring) | {"scoring": self.scoring}
 
     def quick_score(self, examples: Sequence[Question], predicted: Sequence[str]) -> float:
-        """Returns the headline alone."""
+        """Returns the mean F1."""
         gold = [example.gold_texts for example in examples]
         return answer_scores(predicted, gold, self.scoring)[self.headline]
 

@@ -1,34 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Classification: a label for each text. The other tasks have the same methods."""
+"""Classification: a label for each text."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
 
 from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerFast
 
+from edad_jax.data.text.reading import ReadReport
 from edad_jax.tasks import scores
 from edad_jax.tasks.data.labelled import LabelledText, read_labelled, write_predictions
 from edad_jax.tasks.rows import NO_LABEL, TaskRows, classification_rows
-from edad_jax.tasks.task import WordLabels
+from edad_jax.tasks.task import Task
 
 
-class Classification(WordLabels):
+class Classification(Task):
     """Labelled texts in csv, tsv, jsonl or a data set; accuracy is the headline."""
 
     name = "classification"
     headline = "accuracy"
-    example = "texts"
+    examples = "texts"
 
-    def configured(self, config: ConfigDict) -> Self:
-        """Returns the task with the settings of a run; this one has none of its own."""
-        del config
-        return self
-
-    def read(self, config: ConfigDict) -> tuple[dict[str, list[LabelledText]], str]:
-        """Returns {"train", "devel", maybe "test"} and what the reader has to say."""
-        splits, report = read_labelled(
+    def read(self, config: ConfigDict) -> tuple[dict[str, list[LabelledText]], ReadReport]:
+        """Returns what `read_labelled` does."""
+        return read_labelled(
             config.data,
             text_key=config.text_key,
             label_key=config.label_key,
@@ -36,10 +31,9 @@ class Classification(WordLabels):
             seed=config.split_seed,
             dataset_config=config.dataset_config,
         )
-        return splits, report.summary()
 
     def label_names(self, examples: Sequence[LabelledText]) -> tuple[str, ...]:
-        """Returns the labels of the training split, sorted."""
+        """Returns the labels that occur, sorted."""
         return tuple(sorted({example.label for example in examples}))
 
     def rows(
@@ -50,7 +44,7 @@ class Classification(WordLabels):
         *,
         max_length: int,
     ) -> TaskRows:
-        """Returns the rows; a label that `labels` lacks is asked for nowhere, but scored."""
+        """Returns a row for each text."""
         number = {label: index for index, label in enumerate(labels)}
         return classification_rows(
             [example.text for example in examples],
@@ -77,7 +71,7 @@ class Classification(WordLabels):
     def quick_score(
         self, examples: Sequence[LabelledText], predicted: Sequence[Sequence[str]]
     ) -> float:
-        """Returns the headline alone."""
+        """Returns the accuracy."""
         right = sum(
             example.label == one for example, (one,) in zip(examples, predicted, strict=True)
         )

@@ -112,8 +112,8 @@ def open_answerer(
 
 
 def scored_split(splits: Mapping[str, Sequence[Any]]) -> Sequence[Any]:
-    """Returns the split that a model is judged by: the test split, else the development one."""
-    return splits["test"] if "test" in splits else splits["devel"]
+    """Returns the split that a model is judged by: the test split, else the validation one."""
+    return splits["test"] if "test" in splits else splits["validation"]
 
 
 def tagger_scores(tagger: models.Tagger, sentences: Sequence[TaggedSentence]) -> dict[str, float]:

@@ -26,14 +26,14 @@ _NOTES = (
 
 @dataclasses.dataclass(frozen=True)
 class QuestionRows(TaskRows):
-    """Rows of [CLS] question [SEP] window of the context [SEP], two slots each: start and end."""
+    """Rows of [CLS] question [SEP] window of the context [SEP], two labels each: start and end."""
 
     windows: list[Window] = dataclasses.field(default_factory=list)  # of each row
     contexts: list[Pieces] = dataclasses.field(default_factory=list)  # of each example
 
-    def soft_batch(self, batch_size: int, slots: int, length: int) -> np.ndarray:
+    def soft_batch(self, batch_size: int, positions: int, length: int) -> np.ndarray:
         """Returns room for a teacher's logits over positions; none of padding is possible."""
-        return np.full((batch_size, slots, length), IMPOSSIBLE, np.float32)
+        return np.full((batch_size, positions, length), IMPOSSIBLE, np.float32)
 
 
 def question_rows(
@@ -108,7 +108,9 @@ def question_rows(
     )
 
 
-def _pieces_of_answer(question, context, notes):
+def _pieces_of_answer(
+    question: Question, context: Pieces, notes: dict[str, int]
+) -> tuple[int, int] | None:
     """Returns (first, last) piece of the answer to learn; None where there is none."""
     gold = next((gold for gold in question.answers if gold.start is not None), None)
     if gold is None:
@@ -163,9 +165,12 @@ def best_answers(
 
 
 def teach_positions(
-    rows: QuestionRows, teacher_rows: QuestionRows, logits: Sequence[np.ndarray]
+    rows: QuestionRows,
+    teacher_rows: QuestionRows,
+    logits: Sequence[np.ndarray],
+    order: Sequence[int],
 ) -> QuestionRows:
-    """Returns the rows with a teacher's logits of starts and ends.
+    """Returns the rows with a teacher's logits of starts and ends; arguments as `teach_words`.
 
     Raises:
       ValueError: the teacher cuts texts into other pieces.
@@ -177,6 +182,7 @@ def teach_positions(
             "expected a teacher with the same tokenizer, since it is asked about pieces"
         )
     soft = [
-        each[:, : len(ids)].astype(np.float32) for each, ids in zip(logits, rows.ids, strict=True)
+        each[list(order), : len(ids)].astype(np.float32)
+        for each, ids in zip(logits, rows.ids, strict=True)
     ]
     return dataclasses.replace(rows, soft=soft)

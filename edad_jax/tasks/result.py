@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from edad_jax.export import huggingface
@@ -15,11 +16,51 @@ from edad_jax.models.config import ExBertConfig
 from edad_jax.report import figures
 from edad_jax.report.tables import markdown_table
 from edad_jax.tasks import scores
+from edad_jax.tasks.setup import Prepared, run_seeds
+from edad_jax.tasks.train import Trained
 
 MOST_DRAWN_CLASSES = 40  # a larger confusion matrix cannot be read as a picture
 
 # The scores that are averaged over seeds, where a task has them.
 AVERAGED = ("f1", "precision", "recall", "paper_metric", "accuracy", "macro_f1", "exact_match")
+
+
+def summarise(
+    config: ConfigDict,
+    prepared: Prepared,
+    trained: Trained,
+    predictions: Mapping[str, Sequence[Sequence[Any]]],
+) -> dict:
+    """Returns all figures of a run, as JSON.
+
+    `predictions` has, by split and by seed number, a prediction for each example.
+    """
+    validation = np.array(trained.validation)  # [epochs, s]
+    seeds = {}
+    for number, seed in enumerate(run_seeds(config)):
+        seeds[str(seed)] = {"failed": bool(trained.failed_s[number])}
+        if trained.failed_s[number]:
+            continue
+        seeds[str(seed)]["best_epoch"] = int(validation[:, number].argmax()) + 1
+        for split, by_seed in predictions.items():
+            seeds[str(seed)][split] = prepared.task.score(
+                prepared.examples[split], by_seed[number], prepared.rows[split], prepared.labels
+            )
+    return {
+        "task": config.task,
+        "model": config.model,
+        "teacher": config.teacher,
+        "data": Path(config.data).name,
+        "headline": prepared.task.headline,
+        "labels": list(prepared.labels),
+        "examples": {split: len(each) for split, each in prepared.examples.items()},
+        "notes": prepared.notes,
+        "time_cost": trained.costs,
+        "epochs": config.epochs,
+        "validation_by_epoch": trained.validation,
+        "seeds": seeds,
+        "means": average(seeds),
+    }
 
 
 def average(seeds: Mapping[str, Mapping]) -> dict[str, dict]:
@@ -30,50 +71,41 @@ def average(seeds: Mapping[str, Mapping]) -> dict[str, dict]:
     sound = [seed for seed in seeds.values() if not seed["failed"]]
     return {
         f"{split}/{name}": scores.mean_interval([seed[split][name] for seed in sound])._asdict()
-        for split in ("devel", "test")
+        for split in ("validation", "test")
         for name in AVERAGED
         if sound and name in sound[0].get(split, {})
     }
 
 
-def leave_outcome(
+def leave_result(
     config: ConfigDict,
     workdir: Path,
-    task: Any,
-    examples: Mapping[str, Sequence],
-    predictions: Mapping[str, Sequence],
+    prepared: Prepared,
+    predictions: Mapping[str, Sequence[Sequence[Any]]],
     summary: dict,
-    params: dict,
+    params: Sequence[dict],
     sizes: ExBertConfig,
 ) -> None:
     """Writes predictions/, model/, then summary.json, and last the pictures.
 
     summary.json marks the run as finished: a picture that cannot be drawn costs no scores.
-
-    Args:
-      config: of the run; config.model has the tokenizer.
-      workdir: where to.
-      task: its `write_predictions` writes one split of one seed.
-      examples: of each split.
-      predictions: split -> seed number -> labels of each example.
-      summary: all figures.
-      params: of all seeds; the one that did best on the development split is saved.
-      sizes: of the encoder.
+    `predictions` and `summary` are as in `summarise`; `params` are by group of seeds, of which the
+    one that did best on the validation split is saved; `sizes` are the encoder's.
     """
     names = list(summary["seeds"])
     sound = [number for number, name in enumerate(names) if not summary["seeds"][name]["failed"]]
     headline = summary["headline"]
-    best = max(sound, key=lambda number: summary["seeds"][names[number]]["devel"][headline])
+    best = max(sound, key=lambda number: summary["seeds"][names[number]]["validation"][headline])
     (workdir / "predictions").mkdir(exist_ok=True)
     for split, by_seed in predictions.items():
         for number in sound:
             path = workdir / "predictions" / f"{split}-seed-{names[number]}.tsv"
-            task.write_predictions(path, examples[split], by_seed[number])
-    split = "test" if "test" in predictions else "devel"
+            prepared.task.write_predictions(path, prepared.examples[split], by_seed[number])
+    split = "test" if "test" in predictions else "validation"
     measured = summary["seeds"][names[best]][split]
     huggingface.save_model(
         workdir / "model",
-        jax.tree.map(lambda x: x[best], params),
+        jax.tree.map(lambda *leaves: np.concatenate(leaves)[best], *params),
         sizes,
         pretrained.tokenizer_folder(config.model),
         card=huggingface.ModelCard(
@@ -87,11 +119,11 @@ def leave_outcome(
         task=huggingface.Task(config.task, tuple(summary["labels"])),
     )
     write_json(workdir / "summary.json", summary)
-    by_seed = list(zip(*summary["devel_by_epoch"], strict=True))
+    by_seed = list(zip(*summary["validation_by_epoch"], strict=True))
     figures.plot_seeds(
         workdir / "tuning.png",
-        range(1, len(summary["devel_by_epoch"]) + 1),
-        {f"development set: {headline}": [by_seed[number] for number in sound]},
+        range(1, len(summary["validation_by_epoch"]) + 1),
+        {f"validation: {headline}": [by_seed[number] for number in sound]},
         ylabel=headline,
     )
     if "confusion" in measured and len(measured["labels"]) <= MOST_DRAWN_CLASSES:
@@ -109,7 +141,7 @@ def describe(summary: Mapping) -> str:
         name for name in AVERAGED if any(key.endswith(f"/{name}") for key in summary["means"])
     ]
     rows = []
-    for split in ("devel", "test"):
+    for split in ("validation", "test"):
         for name, seed in summary["seeds"].items():
             row = {"split": split, "seed": name}
             if seed["failed"]:
@@ -125,7 +157,7 @@ def describe(summary: Mapping) -> str:
             rows.append({"split": split, "seed": "mean ± 95%"} | means)
     text = "\n" + markdown_table(rows, ["split", "seed", *columns]) + "\n"
     name, seed = next(item for item in summary["seeds"].items() if not item[1]["failed"])
-    split = "test" if "test" in seed else "devel"
+    split = "test" if "test" in seed else "validation"
     kinds = seed[split].get("types", seed[split].get("classes", {}))
     types = [
         {"type": kind, "entities" if "types" in seed[split] else "texts": values["support"]}

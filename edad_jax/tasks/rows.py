@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Examples as rows of pieces, and rows as batches: what fine-tuning feeds a net.
 
-A row has *slots*, the places where the net is asked for a class. In tagging every piece is a slot,
-and the first piece of each word carries the word's label; in classification the row has one slot;
+A row has *label positions* (axis n), where the net is asked for a class. In tagging every piece is
+one, and the first piece of each word carries the word's label; in classification the row has one;
 in question answering it has two, where the answer starts and ends, and the classes are the pieces
-(`question_rows`). So the tasks, and their losses, are one: a class for each labelled slot.
+(`question_rows`). So the tasks, and their losses, are one: a class for each labelled position.
 """
 
 import dataclasses
@@ -26,21 +26,21 @@ class TaskRows:
     """The rows of one split."""
 
     ids: list[np.ndarray]  # int32 [pieces] of each row, with [CLS] and [SEP]
-    labels: list[np.ndarray]  # int32 [slots]; NO_LABEL where there is none
-    words: list[np.ndarray]  # int32 [slots]; which word of the example a labelled slot stands for
+    labels: list[np.ndarray]  # int32 [n]; NO_LABEL where there is none
+    words: list[np.ndarray]  # int32 [n]; the word of the example that a labelled position is of
     example: np.ndarray  # int32 [rows]; which example a row is from
     pieces_per_word: list[np.ndarray]  # of each example
     notes: dict[str, int]  # what was done to examples that did not fit -> how many
-    soft: list[np.ndarray] | None = None  # float32 [slots, classes]: a teacher's logits
+    soft: list[np.ndarray] | None = None  # float32 [n, classes]: a teacher's logits
     segment_b_start: np.ndarray | None = None  # int32 [rows]; None: all is segment A
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def soft_batch(self, batch_size: int, slots: int, length: int) -> np.ndarray:
+    def soft_batch(self, batch_size: int, positions: int, length: int) -> np.ndarray:
         """Returns room for a teacher's logits of a batch whose rows have `length` pieces."""
         del length
-        return np.zeros((batch_size, slots, self.soft[0].shape[1]), np.float32)
+        return np.zeros((batch_size, positions, self.soft[0].shape[1]), np.float32)
 
 
 def tagging_rows(
@@ -78,14 +78,14 @@ def tagging_rows(
         windows = list(_windows(pieces_per_word[-1], room))
         notes["sentences cut into several rows"] += len(windows) > 1
         for start, end in windows:
-            ids, slots, words = [tokenizer.cls_token_id], [NO_LABEL], [NO_LABEL]
+            ids, row_labels, words = [tokenizer.cls_token_id], [NO_LABEL], [NO_LABEL]
             for word in range(start, end):
                 pieces = pieces_of_words[word]
                 ids += pieces
-                slots += [word_labels[word]] + [NO_LABEL] * (len(pieces) - 1)
+                row_labels += [word_labels[word]] + [NO_LABEL] * (len(pieces) - 1)
                 words += [word] + [NO_LABEL] * (len(pieces) - 1)
             rows["ids"].append(np.array([*ids, tokenizer.sep_token_id], np.int32))
-            rows["labels"].append(np.array([*slots, NO_LABEL], np.int32))
+            rows["labels"].append(np.array([*row_labels, NO_LABEL], np.int32))
             rows["words"].append(np.array([*words, NO_LABEL], np.int32))
             rows["example"].append(number)
     return _finish(rows, pieces_per_word, notes)
@@ -114,20 +114,6 @@ def classification_rows(
     return _finish(rows, [np.array([len(pieces)], np.int32) for pieces in encoded], notes)
 
 
-def with_teacher(rows: TaskRows, logits: Sequence[np.ndarray]) -> TaskRows:
-    """Returns the rows with a teacher's logits at their slots.
-
-    Args:
-      rows: of the student.
-      logits: float [words, classes] of each example; words, since nets may cut them differently.
-    """
-    soft = []
-    for example, words in zip(rows.example, rows.words, strict=True):
-        taught = np.asarray(logits[example], np.float32)
-        soft.append(np.where((words >= 0)[:, None], taught[np.maximum(words, 0)], 0.0))
-    return dataclasses.replace(rows, soft=soft)
-
-
 def teach_words(
     rows: TaskRows, teacher_rows: TaskRows, logits: Sequence[np.ndarray], order: Sequence[int]
 ) -> TaskRows:
@@ -136,11 +122,15 @@ def teach_words(
     Args:
       rows: of the student.
       teacher_rows: the same examples, in the teacher's pieces.
-      logits: of each of the teacher's rows, [slots, classes].
+      logits: of each of the teacher's rows, [n, classes].
       order: the teacher's number of each of the student's classes.
     """
-    gathered = gather_words(teacher_rows, logits, 0.0)
-    return with_teacher(rows, [words[:, order] for words in gathered])
+    by_word = gather_words(teacher_rows, logits, 0.0)
+    soft = []
+    for example, words in zip(rows.example, rows.words, strict=True):
+        taught = np.asarray(by_word[example][:, order], np.float32)
+        soft.append(np.where((words >= 0)[:, None], taught[np.maximum(words, 0)], 0.0))
+    return dataclasses.replace(rows, soft=soft)
 
 
 def name_labels(
@@ -179,7 +169,8 @@ def epoch_batches(
             plan.append((length, [numbers[start : start + batch_size] for numbers in left]))
         left = [numbers[whole:] for numbers in left]
     if len(left[0]):
-        plan.append((_fitting(lengths.max(), padded_lengths), left))
+        longest = next(length for length in padded_lengths if length >= lengths.max())
+        plan.append((longest, left))
     for index in np.random.default_rng(epoch).permutation(len(plan)):
         length, chosen = plan[index]
         batches = [_batch(rows, numbers, batch_size, length) for numbers in chosen]
@@ -213,27 +204,27 @@ def count_batches(rows: TaskRows, batch_size: int) -> int:
     return -(-len(rows) // batch_size)
 
 
-def gather_words(
-    rows: TaskRows, slot_values: Sequence[np.ndarray], fill: float
-) -> list[np.ndarray]:
-    """Returns, for each example, the values at the slots of its words: [words, ...].
+def gather_words(rows: TaskRows, values: Sequence[np.ndarray], fill: float) -> list[np.ndarray]:
+    """Returns, for each example, the values at the label positions of its words: [words, ...].
 
     Args:
       rows: the rows.
-      slot_values: of each row, [slots or more, ...].
-      fill: value of a word that no slot stands for.
+      values: of each row, [n or more, ...].
+      fill: value of a word that no position stands for.
     """
     gathered = [
-        np.full((len(pieces), *slot_values[0].shape[1:]), fill, slot_values[0].dtype)
+        np.full((len(pieces), *values[0].shape[1:]), fill, values[0].dtype)
         for pieces in rows.pieces_per_word
     ]
-    for example, words, values in zip(rows.example, rows.words, slot_values, strict=True):
-        slots = np.flatnonzero(words >= 0)
-        gathered[example][words[slots]] = values[slots]
+    for example, words, given in zip(rows.example, rows.words, values, strict=True):
+        positions = np.flatnonzero(words >= 0)
+        gathered[example][words[positions]] = given[positions]
     return gathered
 
 
-def _pieces(sentences, tokenizer):
+def _pieces(
+    sentences: Sequence[Sequence[str]], tokenizer: PreTrainedTokenizerFast
+) -> Iterator[list[list[int]]]:
     """Yields, for each sentence, the list of pieces of each of its words."""
     for start in range(0, len(sentences), 1_000):
         chunk = [
@@ -250,7 +241,7 @@ def _pieces(sentences, tokenizer):
             yield pieces_of_words
 
 
-def _windows(pieces_per_word, room):
+def _windows(pieces_per_word: np.ndarray, room: int) -> Iterator[tuple[int, int]]:
     """Yields (first word, last word + 1) of stretches that fit into `room` pieces."""
     start = used = 0
     for word, pieces in enumerate(pieces_per_word):
@@ -261,24 +252,20 @@ def _windows(pieces_per_word, room):
     yield start, len(pieces_per_word)
 
 
-def _padded_lengths(max_length):
+def _padded_lengths(max_length: int) -> list[int]:
     lengths = [_SHORTEST]
     while lengths[-1] < max_length:
         lengths.append(lengths[-1] * 2)
     return [*lengths[:-1], max_length]
 
 
-def _fitting(length, padded_lengths):
-    return next(padded for padded in padded_lengths if padded >= length)
-
-
-def _batch(rows, numbers, batch_size, length):
-    slots = len(rows.labels[0])  # of a tagged row three at least, and then one for each piece
-    slots = slots if slots <= 2 else length
+def _batch(rows: TaskRows, numbers: np.ndarray, batch_size: int, length: int) -> TaskBatch:
+    positions = len(rows.labels[0])  # of a tagged row three at least, and then one for each piece
+    positions = positions if positions <= 2 else length
     ids = np.zeros((batch_size, length), np.int32)
     mask = np.zeros((batch_size, length), bool)
-    labels = np.full((batch_size, slots), NO_LABEL, np.int32)
-    soft = None if rows.soft is None else rows.soft_batch(batch_size, slots, length)
+    labels = np.full((batch_size, positions), NO_LABEL, np.int32)
+    soft = None if rows.soft is None else rows.soft_batch(batch_size, positions, length)
     segment_b_start = None
     if rows.segment_b_start is not None:
         segment_b_start = np.zeros(batch_size, np.int32)
@@ -293,7 +280,9 @@ def _batch(rows, numbers, batch_size, length):
     return TaskBatch(ids, mask, labels, soft, segment_b_start)
 
 
-def _finish(rows, pieces_per_word, notes):
+def _finish(
+    rows: dict[str, Sequence], pieces_per_word: list[np.ndarray], notes: dict[str, int]
+) -> TaskRows:
     return TaskRows(
         ids=rows["ids"],
         labels=rows["labels"],

@@ -1,42 +1,104 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a fine-tuning run begins with: examples as rows, a net, parameters for every seed."""
+"""What a fine-tuning run begins with: settings, examples as rows, a net, parameters per seed."""
 
 import logging
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerFast
 
-from edad_jax.data.tokenizer import load_tokenizer
 from edad_jax.models import init, pretrained
 from edad_jax.models.exbert import ExBert
 from edad_jax.models.heads import Classifier, Pooler
 from edad_jax.models.precision import resolve_precision
 from edad_jax.models.task import KINDS
-from edad_jax.tasks import rows as task_rows
-from edad_jax.tasks import step as task_step
 from edad_jax.tasks.answering import Answering
 from edad_jax.tasks.classification import Classification
-from edad_jax.tasks.data.splits import choose
-from edad_jax.tasks.prediction import teacher_logits
+from edad_jax.tasks.data.splits import SPLITS, choose
+from edad_jax.tasks.rows import TaskRows
+from edad_jax.tasks.step import OVER_SEEDS, TaskNet
 from edad_jax.tasks.tagging import Tagging
-from edad_jax.training.workdir import _check_defaults
+from edad_jax.tasks.task import Task
 
 LOG = logging.getLogger(__name__)
-TASKS = {task.name: task for task in (Tagging(), Classification(), Answering())}
+TASKS: dict[str, Task] = {task.name: task for task in (Tagging(), Classification(), Answering())}
+SOFT_WEIGHT = 0.5  # where config.soft_weight is None
+
+# (parameters with the seeds of a group in front, rows) -> for each seed and row, float32 logits
+# [label positions, classes].
+Predict = Callable[[dict, TaskRows], list[list[np.ndarray]]]
+
+
+def resolve_settings(config: ConfigDict) -> ConfigDict:
+    """Returns a copy of a configuration, in which soft labels have the task's defaults.
+
+    Raises:
+      ValueError: what is wrong at first sight, before anything is read.
+    """
+    if config.task not in TASKS:
+        raise ValueError(f"config.task={config.task!r} is not one of {', '.join(TASKS)}")
+    for key, meaning in (
+        ("model", "a folder in Hugging Face layout or a hub id"),
+        ("data", "a folder with train, validation and test files, or a data set"),
+    ):
+        if not config[key]:
+            raise ValueError(f"config.{key} is empty, expected {meaning}: give --config.{key}=...")
+    for key in ("seeds", "epochs", "batch_size"):
+        if config[key] < 1:
+            raise ValueError(f"config.{key}={config[key]}, expected at least 1")
+    if config.max_length < 8:
+        raise ValueError(f"config.max_length={config.max_length}, expected at least 8 pieces")
+    if config.over_seeds not in ("auto", *OVER_SEEDS):
+        raise ValueError(
+            f"config.over_seeds={config.over_seeds!r} is not one of auto, {', '.join(OVER_SEEDS)}"
+        )
+    resolve_precision(config.dtype)
+    task = TASKS[config.task].configured(config)
+    config = config.copy_and_resolve_references()
+    for key, default in (("soft_weight", SOFT_WEIGHT), ("temperature", task.temperature)):
+        if config.teacher and config[key] is None:
+            config[key] = default
+        elif not config.teacher and config[key] is not None:
+            raise ValueError(
+                f"config.{key}={config[key]!r} is read with a teacher only, and got none: it would "
+                f"change nothing; leave it out, or give --config.teacher=FOLDER"
+            )
+    if config.teacher and (not 0 <= config.soft_weight <= 1 or config.temperature <= 0):
+        raise ValueError(
+            f"config.soft_weight={config.soft_weight} and temperature={config.temperature}: "
+            "expected a weight between 0 and 1, and a temperature above 0"
+        )
+    return config
 
 
 class Prepared(NamedTuple):
     """The examples of a run, and their rows, by split."""
 
-    task: Any
+    task: Task
     labels: tuple[str, ...]
     examples: dict[str, list]
-    rows: dict[str, task_rows.TaskRows]
+    rows: dict[str, TaskRows]
     notes: dict[str, Any]  # what the readers had to say, as JSON
+
+    def decode(self, split: str, predict: Predict, grouped: Iterable[dict]) -> list[list[Any]]:
+        """Returns each seed's predictions of a split's examples.
+
+        Args:
+          split: whose examples.
+          predict: of the net.
+          grouped: parameters of groups of seeds, seeds in front.
+        """
+        examples, rows = self.examples[split], self.rows[split]
+        return [
+            self.task.decode(examples, rows, logits, self.labels)
+            for params in grouped
+            for logits in predict(params, rows)
+        ]
 
 
 def prepare_examples(config: ConfigDict, tokenizer: PreTrainedTokenizerFast) -> Prepared:
@@ -46,10 +108,11 @@ def prepare_examples(config: ConfigDict, tokenizer: PreTrainedTokenizerFast) -> 
       ValueError: the data cannot be read, or has one label only.
     """
     task = TASKS[config.task].configured(config)
-    examples, notes = task.read(config)
+    examples, report = task.read(config)
+    notes = report.summary()
     given = task.label_names(examples["train"])
     random = np.random.default_rng(config.split_seed)
-    for split in (name for name in ("train", "devel", "test") if name in examples):
+    for split in (name for name in SPLITS if name in examples):
         examples[split] = choose(examples[split], config[f"max_{split}"], random)
     labels = task.label_names(examples["train"])
     if left_out := [label for label in given if label not in labels]:
@@ -72,7 +135,7 @@ def prepare_examples(config: ConfigDict, tokenizer: PreTrainedTokenizerFast) -> 
             "%s: %s %s in %s rows%s",
             split,
             f"{len(examples[split]):,}",
-            task.example,
+            task.examples,
             f"{len(each):,}",
             "".join(f"; {count:,} {note}" for note, count in each.notes.items()),
         )
@@ -80,25 +143,9 @@ def prepare_examples(config: ConfigDict, tokenizer: PreTrainedTokenizerFast) -> 
     return Prepared(task, labels, examples, rows, said)
 
 
-def ask_teacher(config: ConfigDict, prepared: Prepared) -> task_rows.TaskRows:
-    """Returns the training rows with the soft labels of config.teacher."""
-    asked = teacher_logits(
-        config.teacher,
-        prepared.examples["train"],
-        prepared.task.rows,
-        load_tokenizer(config.teacher, option="--config.teacher=/a/local/folder"),
-        kind=config.task,
-        labels=prepared.labels,
-        precision=resolve_precision(config.dtype),
-        batch_size=config.batch_size,
-        max_length=config.max_length,
-    )
-    return prepared.task.teach(prepared.rows["train"], *asked)
-
-
 def build_net(
     config: ConfigDict, prepared: Prepared, vocab_size: int
-) -> tuple[task_step.TaskNet, list[dict]]:
+) -> tuple[TaskNet, list[dict]]:
     """Returns the net and the parameters of each seed.
 
     The encoder is config.model's and the same for all; each seed has a classifier of its own.
@@ -124,78 +171,27 @@ def build_net(
             f"config.max_length={config.max_length}: the model has only "
             f"{sizes.base.max_position_embeddings} positions; choose at most that"
         )
-    net = task_step.TaskNet(
+    net = TaskNet(
         config.task,
         ExBert(sizes, *precision),
         Classifier(sizes.base, len(prepared.labels), *precision),
     )
 
-    def fresh(module, seed, example):
-        shapes = jax.eval_shape(
-            lambda x: module.init(jax.random.key(0), x, **_deterministic(module)), example
-        )
+    def fresh(module: nn.Module, seed: int, **options: bool) -> dict:
+        hidden_btd = jnp.zeros((1, 1, sizes.base.hidden_size))
+        shapes = jax.eval_shape(lambda x: module.init(jax.random.key(0), x, **options), hidden_btd)
         deviation = sizes.base.initializer_range
         return init.draw(shapes["params"], (seed,), deviation=deviation)
 
-    hidden_btd = jnp.zeros((1, 1, sizes.base.hidden_size))
     params = []
     for seed in run_seeds(config):
-        mine = loaded | {"classifier": fresh(net.classifier, seed, hidden_btd)}
+        mine = loaded | {"classifier": fresh(net.classifier, seed, deterministic=True)}
         if needs_pooler and "pooler" not in mine:
-            mine["pooler"] = fresh(Pooler(sizes.base, *precision), seed, hidden_btd)
+            mine["pooler"] = fresh(Pooler(sizes.base, *precision), seed)
         params.append({part: mine[part] for part in (*net.parts, "classifier") if part in mine})
     return net, params
 
 
 def run_seeds(config: ConfigDict) -> list[int]:
     """Returns the seeds of a run."""
-    return list(range(config.seed, config.seed + config.seeds))
-
-
-def _deterministic(module):
-    return {"deterministic": True} if isinstance(module, Classifier) else {}
-
-
-def check_settings(config: ConfigDict) -> None:
-    """Raises ValueError on what is wrong at first sight, before reading anything."""
-    if config.task not in TASKS:
-        raise ValueError(f"config.task={config.task!r} is not one of {', '.join(TASKS)}")
-    for key, meaning in (
-        ("model", "a folder in Hugging Face layout or a hub id"),
-        ("data", "a folder with train, devel and test files, or a data set"),
-    ):
-        if not config[key]:
-            raise ValueError(f"config.{key} is empty, expected {meaning}: give --config.{key}=...")
-    for key in ("seeds", "epochs", "batch_size"):
-        if config[key] < 1:
-            raise ValueError(f"config.{key}={config[key]}, expected at least 1")
-    if config.max_length < 8:
-        raise ValueError(f"config.max_length={config.max_length}, expected at least 8 pieces")
-    if config.over_seeds not in ("auto", *task_step.OVER_SEEDS):
-        raise ValueError(
-            f"config.over_seeds={config.over_seeds!r} is not one of auto, "
-            f"{', '.join(task_step.OVER_SEEDS)}"
-        )
-    if not 0 <= config.soft_weight <= 1 or config.temperature <= 0:
-        raise ValueError(
-            f"config.soft_weight={config.soft_weight} and temperature={config.temperature}: "
-            "expected a weight between 0 and 1, and a temperature above 0"
-        )
-    check_tuning(config)
-    resolve_precision(config.dtype)
-
-
-# Task -> what is read with a teacher; those of configs/ner.py, classify.py and squad.py.
-TUNING = {
-    "tagging": {"temperature": 1.0, "soft_weight": 0.5},
-    "classification": {"temperature": 1.0, "soft_weight": 0.5},
-    "answering": {"temperature": 2.0, "soft_weight": 0.5},
-}
-
-
-def check_tuning(config: ConfigDict) -> None:
-    """Raises ValueError for an option of fine-tuning that was changed and would not be read."""
-    if not config.teacher:
-        _check_defaults(
-            config, TUNING[config.task], "a teacher only (--config.teacher=FOLDER), and got none"
-        )
+    return list(range(config.seed, config.seed + config.num_seeds))

@@ -52,7 +52,7 @@ class TaskNet:
         ).last_hidden_btd
         if "pooler" in self.parts:
             config = self.encoder.config.base
-            pooler = Pooler(config, self.encoder.dtype, self.encoder.products)
+            pooler = Pooler(config, self.encoder.dtype, self.encoder.matmul_dtype)
             hidden = pooler.apply({"params": params["pooler"]}, hidden)[:, None]
         logits = self.classifier.apply(
             {"params": params["classifier"]},
@@ -99,8 +99,8 @@ def make_tuning_step(net: TaskNet, settings: TuningSettings) -> Callable:
 
         (1 - w) CE(true classes) + w T^2 CE(softmax(teacher / T), student / T)
 
-    as mean over the labelled slots of the whole batch (Hinton et al. 2015; TinyBERT, section 3.2,
-    has w = 1 and T = 1).
+    as mean over the labelled positions of the whole batch (Hinton et al. 2015; TinyBERT, section
+    3.2, has w = 1 and T = 1).
     """
 
     def loss_fn(params, batch, count, key):
@@ -139,19 +139,27 @@ def make_prediction_step(net: TaskNet) -> Callable:
 def classification_loss(
     logits_bnc: jax.Array, batch: TaskBatch, settings: TuningSettings
 ) -> jax.Array:
-    """Returns the sum over labelled slots of hard and soft cross-entropy, mixed by soft_weight."""
+    """Returns the sum of hard and soft cross-entropy, by soft_weight, over labelled positions."""
     labelled_bn = batch.labels_bn >= 0
     hard_bn = optax.softmax_cross_entropy_with_integer_labels(
         logits_bnc, jnp.maximum(batch.labels_bn, 0)
     )
     loss_bn = hard_bn
     if settings.soft_weight:
-        heat = settings.temperature
+        weight, temperature = settings.soft_weight, settings.temperature
+        # TinyBERT's code takes the mean over the classes too: ours is `classes` times as large.
         soft_bn = optax.softmax_cross_entropy(
-            logits_bnc / heat, jax.nn.softmax(batch.teacher_bnc / heat)
+            logits_bnc / temperature, jax.nn.softmax(batch.teacher_bnc / temperature)
         )
-        loss_bn = (1 - settings.soft_weight) * hard_bn + settings.soft_weight * heat**2 * soft_bn
+        loss_bn = (1 - weight) * hard_bn + weight * temperature**2 * soft_bn
     return jnp.where(labelled_bn, loss_bn, 0.0).sum()
+
+
+def choose_over_seeds(how: str) -> str:
+    """Returns what config.over_seeds="auto" means here, all at once but for CPUs; else `how`."""
+    if how != "auto":
+        return how
+    return "loop" if jax.default_backend() == "cpu" else "vmap"
 
 
 def group_seeds(count: int, how: str) -> list[slice]:
@@ -176,7 +184,7 @@ def over_seeds(function: Callable) -> Callable:
     return run
 
 
-def _segments(batch):
+def _segments(batch: TaskBatch) -> jax.Array:
     """Returns segments_bt: 1 from the second text on, and 0 at padding."""
     if batch.segment_b_start_b is None:
         return jnp.zeros_like(batch.ids_bt)
@@ -184,7 +192,7 @@ def _segments(batch):
     return ((positions_1t >= batch.segment_b_start_b[:, None]) & batch.mask_bt).astype(jnp.int32)
 
 
-def _over_positions(logits_bt2, segments_bt):
+def _over_positions(logits_bt2: jax.Array, segments_bt: jax.Array) -> jax.Array:
     """Returns logits_b2t: where the answer starts and where it ends are two choices of a piece.
 
     An answer lies in the context or, where a window does not have it, at [CLS]. BERT's code leaves
@@ -195,5 +203,5 @@ def _over_positions(logits_bt2, segments_bt):
     return jnp.where(allowed_bt[:, None], jnp.swapaxes(logits_bt2, 1, 2), IMPOSSIBLE)
 
 
-def _dropout(key):
+def _dropout(key: jax.Array | None) -> dict:
     return {} if key is None else {"rngs": {"dropout": key}}

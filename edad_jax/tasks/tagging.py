@@ -1,35 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tagging: a label for each word, scored by entities. The other tasks have the same methods."""
+"""Tagging: a label for each word, scored by entities."""
 
 import itertools
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Self
 
 from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerFast
 
+from edad_jax.data.text.reading import ReadReport
 from edad_jax.tasks import scores
 from edad_jax.tasks.data.tagged import TaggedSentence, read_tagged, write_predictions
 from edad_jax.tasks.rows import NO_LABEL, TaskRows, tagging_rows
-from edad_jax.tasks.task import WordLabels
+from edad_jax.tasks.task import Task
 
 
-class Tagging(WordLabels):
+class Tagging(Task):
     """Two-column files or a data set of tagged words; entity-level micro F1 is the headline."""
 
     name = "tagging"
     headline = "f1"
-    example = "sentences"
+    examples = "sentences"
+    write_predictions = staticmethod(write_predictions)
 
-    def configured(self, config: ConfigDict) -> Self:
-        """Returns the task with the settings of a run; this one has none of its own."""
-        del config
-        return self
-
-    def read(self, config: ConfigDict) -> tuple[dict[str, list[TaggedSentence]], str]:
-        """Returns {"train", "devel", maybe "test"} and what the reader has to say."""
-        splits, report = read_tagged(
+    def read(self, config: ConfigDict) -> tuple[dict[str, list[TaggedSentence]], ReadReport]:
+        """Returns what `read_tagged` does."""
+        return read_tagged(
             config.data,
             encoding=config.encoding,
             word_key=config.text_key or "tokens",
@@ -37,10 +32,9 @@ class Tagging(WordLabels):
             seed=config.split_seed,
             dataset_config=config.dataset_config,
         )
-        return splits, report.summary()
 
     def label_names(self, examples: Sequence[TaggedSentence]) -> tuple[str, ...]:
-        """Returns the labels of the training split, O first."""
+        """Returns the tags that occur, O first, B- and I- of a type together."""
         seen = set(itertools.chain.from_iterable(sentence.tags for sentence in examples))
         return ("O", *sorted(seen - {"O"}, key=lambda tag: (tag[2:], tag)))
 
@@ -52,7 +46,7 @@ class Tagging(WordLabels):
         *,
         max_length: int,
     ) -> TaskRows:
-        """Returns the rows; a label that `labels` lacks is asked for nowhere, but scored."""
+        """Returns rows of whole words."""
         number = {label: index for index, label in enumerate(labels)}
         return tagging_rows(
             [sentence.words for sentence in examples],
@@ -79,11 +73,5 @@ class Tagging(WordLabels):
     def quick_score(
         self, examples: Sequence[TaggedSentence], predicted: Sequence[Sequence[str]]
     ) -> float:
-        """Returns the headline alone."""
+        """Returns micro F1 of entities."""
         return scores.entity_scores([each.tags for each in examples], predicted)[self.headline]
-
-    def write_predictions(
-        self, path: Path, examples: Sequence[TaggedSentence], predicted: Sequence[Sequence[str]]
-    ) -> None:
-        """Writes word, true and predicted tag, aligned with the original words."""
-        write_predictions(path, examples, predicted)

@@ -30,7 +30,7 @@ class OptimizerSettings:
 
     name: str = "bert_adam"  # one of OPTIMIZERS
     schedule: str = "constant"  # one of schedules.LEARNING_RATE_SCHEDULES
-    warmup_share: float = 0.1  # of all steps, for warmup_linear
+    warmup_ratio: float = 0.1  # of all steps, for warmup_linear
     b1: float = 0.9  # decay of the mean gradient
     b2: float = 0.999  # decay of the mean squared gradient
     eps: float = 1e-6  # added to the root of the latter
@@ -52,9 +52,9 @@ class OptimizerSettings:
                     f"{', '.join(choices)}"
                 )
 
-        if self.schedule == "warmup_linear" and not 0 < self.warmup_share < 1:
+        if self.schedule == "warmup_linear" and not 0 < self.warmup_ratio < 1:
             raise ValueError(
-                f"config.optimizer.warmup_share={self.warmup_share}, expected a share of all steps "
+                f"config.optimizer.warmup_ratio={self.warmup_ratio}, expected a share of all steps "
                 "between 0 and 1, for example 0.1"
             )
 
@@ -67,7 +67,7 @@ class OptimizerSettings:
         return schedules.learning_rate(
             self.schedule,
             peak=peak,
-            warmup_steps=max(1, round(self.warmup_share * total_steps)),
+            warmup_steps=max(1, round(self.warmup_ratio * total_steps)),
             total_steps=total_steps,
         )
 

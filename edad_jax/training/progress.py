@@ -63,6 +63,13 @@ class Stopwatch:
                 self._spent[name] += now - then
         return dict(self._spent)
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves out what happens in the block."""
+        self.read()
+        yield
+        self.restart()
+
 
 class Progress:
     """The bar, the throughput, and the check that losses are finite."""

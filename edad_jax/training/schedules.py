@@ -83,7 +83,7 @@ def learning_rate(name: str, *, peak: float, warmup_steps: int, total_steps: int
             if not 0 < warmup_steps < total_steps:
                 raise ValueError(
                     f"warm-up of {warmup_steps} steps does not fit a run of {total_steps}; choose "
-                    f"config.optimizer.warmup_share between 0 and 1, for example 0.1"
+                    f"config.optimizer.warmup_ratio between 0 and 1, for example 0.1"
                 )
             up = optax.linear_schedule(peak / warmup_steps, peak, warmup_steps - 1)
             down = optax.linear_schedule(peak, 0.0, total_steps - warmup_steps)

@@ -107,13 +107,3 @@ def check_remembered(workdir: Path, name: str, value: str, *, meaning: str) -> N
     there = json.loads(path.read_text(encoding="utf-8"))[name]
     if there != value:
         raise ValueError(f"{path}: got {name} {value}, the run began with {there}: {meaning}")
-
-
-def _check_defaults(config, defaults, readers):
-    for name, default in defaults.items():
-        value = config[name]
-        if value != default:
-            raise ValueError(
-                f"config.{name}={value!r} is read with {readers}: it would change nothing; leave "
-                f"it at {default!r}"
-            )

@@ -31,7 +31,7 @@ def test_reviews_are_split_by_film_and_balanced(tmp_path, classes):
     for words in ("2 x row skipped: rating", "1 x row skipped: empty", "number of fields (3, not"):
         assert words in done.stdout
     splits, report = read_labelled(str(tmp_path / "out"))
-    assert set(splits) == {"train", "devel", "test"} and not report.problems
+    assert set(splits) == {"train", "validation", "test"} and not report.problems
     films = {}
     for split, reviews in splits.items():
         labels = [review.label for review in reviews]
@@ -42,7 +42,7 @@ def test_reviews_are_split_by_film_and_balanced(tmp_path, classes):
             rating = int(review.text.split()[-1])
             wanted = "negative" if rating < 5 else "positive" if rating > 8 else "neutral"
             assert review.label == wanted and '"' in review.text
-    assert not films["train"] & films["test"] and not films["devel"] & films["test"]
+    assert not films["train"] & films["test"] and not films["validation"] & films["test"]
     assert len(films["train"]) > len(films["test"])
 
 

@@ -42,10 +42,10 @@ def build_run(inputs, added_words=ADDED_WORDS, **changes):
 @pytest.mark.parametrize(
     ("name", "has_units", "expected"),
     [
-        ("auto", True, "mixed"),
+        ("auto", True, "bfloat16_matmul"),
         ("auto", False, "float32"),
-        ("mixed", True, "mixed"),
-        ("mixed", False, "float32"),
+        ("bfloat16_matmul", True, "bfloat16_matmul"),
+        ("bfloat16_matmul", False, "float32"),
         ("float32", True, "float32"),
         ("bfloat16", False, "bfloat16"),
     ],
@@ -165,10 +165,10 @@ def test_teacher_and_student_are_drawn_apart(inputs):
 def test_a_fresh_head_is_trained_even_where_it_is_named_frozen(inputs, tmp_path):
     teacher = write_teacher(tmp_path / "teacher")
     change_teacher(teacher, {"bert.pooler.dense.weight": None, "bert.pooler.dense.bias": None})
-    message = "(?s)missing.*pooler.dense.weight.*--config.teacher.fresh=\"\\('pooler',"
+    message = "(?s)missing.*pooler.dense.weight.*--config.teacher.random_heads=\"\\('pooler',"
     with pytest.raises(ValueError, match=message):
         build_run(inputs, teacher__checkpoint=str(teacher))
-    run = build_run(inputs, teacher__checkpoint=str(teacher), teacher__fresh=("pooler",))
+    run = build_run(inputs, teacher__checkpoint=str(teacher), teacher__random_heads=("pooler",))
     assert "pooler" in run.trained["teacher"]
     assert set(run.frozen["teacher"]) == {"base"}
 
@@ -235,7 +235,7 @@ def test_added_words_begin_as_the_mean_of_their_base_pieces_where_asked(inputs):
     pieces = [(7, 9), (), *[(8,)] * (ADDED_WORDS - 2)]
     words = dataclasses.replace(words, added_pieces=pieces)
     runs = {
-        how: run_of(tiny_config(inputs, teacher__added_words=how), words, total_steps=10)
+        how: run_of(tiny_config(inputs, teacher__added_word_init=how), words, total_steps=10)
         for how in ("random", "pieces")
     }
     tables = {
@@ -247,7 +247,7 @@ def test_added_words_begin_as_the_mean_of_their_base_pieces_where_asked(inputs):
     np.testing.assert_array_equal(tables["pieces"][2], base_vd[8])
     with pytest.raises(ValueError, match="got the pieces of 3 added words, expected 20"):
         run_of(
-            tiny_config(inputs, teacher__added_words="pieces"),
+            tiny_config(inputs, teacher__added_word_init="pieces"),
             dataclasses.replace(words, added_pieces=pieces[:3]),
             total_steps=10,
         )
@@ -256,7 +256,10 @@ def test_added_words_begin_as_the_mean_of_their_base_pieces_where_asked(inputs):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"teacher__added_words": "zeros"}, "config.teacher.added_words='zeros' is not one of"),
+        (
+            {"teacher__added_word_init": "zeros"},
+            "config.teacher.added_word_init='zeros' is not one of",
+        ),
         ({"student__init": "copy"}, "config.student.init='copy' is not one of random, teacher"),
         ({"student__inherit__layer_rule": "every"}, "layer_rule='every' is not one of uniform, "),
         ({"student__inherit__feed_forward": "all"}, "feed_forward='all' is not one of largest, r"),
@@ -268,7 +271,7 @@ def test_added_words_begin_as_the_mean_of_their_base_pieces_where_asked(inputs):
             "has_pooler=True.*no kind of checkpoint can hold",
         ),
         ({"vocabulary__from_scratch": True}, "set config.teacher.from_scratch too"),
-        ({"dtype": "float16"}, "is not one of auto, float32, bfloat16, mixed"),
+        ({"dtype": "float16"}, "is not one of auto, float32, bfloat16, bfloat16_matmul"),
     ],
 )
 def test_settings_that_do_not_go_together_are_named_at_once(inputs, changes, message):

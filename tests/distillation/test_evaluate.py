@@ -16,7 +16,7 @@ from tests.tiny_models import random_params
 from tests.tiny_steps import CLS, MASK, NO_DROPOUT, SEP, tiny_nets
 
 WORDS, COMMON, RARE = 16, 7, 8
-MASKING = MaskingConfig(WORDS, MASK, (CLS, SEP), masked_share=0.2, max_predictions=4, seed=0)
+MASKING = MaskingConfig(WORDS, MASK, (CLS, SEP), mlm_probability=0.2, max_predictions=4, seed=0)
 
 
 class Always:

@@ -55,7 +55,7 @@ def taught(tmp_path_factory):
         method="distillation",
         max_steps=3,
         vocabulary__size=0,
-        teacher__fresh=("nsp",),
+        teacher__random_heads=("nsp",),
         teacher__extension__hidden_size=0,
         student__extension__hidden_size=0,
         student__hidden_size=24,
@@ -96,7 +96,7 @@ def test_a_distilbert_grows_an_extension_and_teaches_a_net_without_pooler(tmp_pa
 
 
 def test_extension_blocks_beside_an_albert_are_an_error_at_once(taught):
-    config = tiny_config(taught.inputs, teacher__fresh=("nsp",))
+    config = tiny_config(taught.inputs, teacher__random_heads=("nsp",))
     pieces = len((taught.inputs / "teacher" / "vocab.txt").read_text("utf-8").splitlines())
     words = types.Vocabulary(pieces, pieces, mask_id=4, cls_id=2, sep_id=3)
     with pytest.raises(ValueError, match="an extension, which no kind of checkpoint can hold"):
@@ -105,7 +105,7 @@ def test_extension_blocks_beside_an_albert_are_an_error_at_once(taught):
 
 def test_a_distilbert_learns_to_classify_and_is_exported(taught, tmp_path):
     table = write_labelled(tmp_path / "texts.csv")
-    config = tiny_tuning("classification", taught.workdir / "student", table, seeds=1, epochs=8)
+    config = tiny_tuning("classification", taught.workdir / "student", table, num_seeds=1, epochs=8)
     summary = finetune(config, str(tmp_path / "run"))
     assert summary["seeds"]["0"]["test"]["accuracy"] > 0.6
     folder = tmp_path / "run" / "model"
@@ -122,7 +122,7 @@ def test_a_distilbert_learns_to_classify_and_is_exported(taught, tmp_path):
 
 def test_an_albert_learns_to_tag_and_is_exported(taught, tmp_path):
     data = write_tagging(tmp_path / "words")
-    config = tiny_tuning("tagging", taught.inputs / "teacher", data, seeds=1, epochs=1)
+    config = tiny_tuning("tagging", taught.inputs / "teacher", data, num_seeds=1, epochs=1)
     finetune(config, str(tmp_path / "run"))
     model = formats.load(str(tmp_path / "run" / "model"))
     assert model.config.base.shares_layers

@@ -43,18 +43,21 @@ def test_an_option_that_the_method_does_not_read_is_an_error(changes, message):
 @pytest.mark.parametrize(
     ("module", "changes", "message"),
     [
-        (ner, {"temperature": 2.0}, "temperature=2.0.*a teacher only.*leave it at 1.0"),
+        (ner, {"temperature": 2.0}, "temperature=2.0.*a teacher only.*leave it out"),
         (classify, {"soft_weight": 1.0}, "soft_weight=1.0.*--config.teacher=FOLDER"),
-        (squad, {"temperature": 1.0}, "temperature=1.0.*leave it at 2.0"),
+        (squad, {"temperature": 2.0}, "temperature=2.0.*leave it out"),
     ],
 )
 def test_soft_labels_without_a_teacher_are_an_error(module, changes, message):
     config = module.get_config()
     config.update({"model": "/m", "data": "/d"} | changes)
     with pytest.raises(ValueError, match=f"config.{message}"):
-        setup.check_settings(config)
+        setup.resolve_settings(config)
     config.teacher = "/t"
-    setup.check_settings(config)
+    resolved = setup.resolve_settings(config)
+    defaults = {"soft_weight": 0.5, "temperature": 2.0 if module is squad else 1.0}
+    assert {name: resolved[name] for name in defaults} == defaults | changes
+    assert resolved.model == "/m" and config.soft_weight == changes.get("soft_weight")
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
@@ -62,6 +65,7 @@ def test_every_configuration_passes(name, monkeypatch):
     monkeypatch.setattr(quickstart, "_find_teacher", lambda: "/models/minilm")
     config = importlib.import_module(f"configs.{name}").get_config()
     if "task" in config:
-        setup.check_tuning(config)
+        config.update({"model": "/m", "data": "/d"})
+        setup.resolve_settings(config)
     else:
         read_settings(config)

@@ -416,7 +416,10 @@ def test_wrong_settings_are_an_error_before_any_text_is_prepared(
             "no-such/bert is not on this machine.*--config.teacher.checkpoint=",
         ),
         ({"teacher__checkpoint": "no-such/bert"}, "--config.teacher.checkpoint="),
-        ({"teacher__fresh": ("mlmm",)}, "fresh names \\['mlmm'\\]; it may name pooler, mlm, nsp"),
+        (
+            {"teacher__random_heads": ("mlmm",)},
+            "fresh names \\['mlmm'\\]; it may name pooler, mlm, nsp",
+        ),
     ],
 )
 def test_wrong_settings_are_an_error_that_names_the_option(
@@ -467,10 +470,13 @@ def test_a_missing_head_is_an_error_that_names_the_option_and_the_option_helps(
     teacher = write_teacher(tmp_path / "teacher")
     names = load_file(teacher / "model.safetensors")
     change_teacher(teacher, {name: None for name in names if name.startswith("cls.predictions")})
-    option = """--config.teacher.fresh="\\('mlm',\\)\""""
+    option = """--config.teacher.random_heads="\\('mlm',\\)\""""
     with pytest.raises(ValueError, match=option):
         train(prepared_config(teacher__checkpoint=str(teacher)), str(tmp_path / "run"))
     config = prepared_config(
-        teacher__checkpoint=str(teacher), teacher__fresh=("mlm",), max_steps=1, method="adaptation"
+        teacher__checkpoint=str(teacher),
+        teacher__random_heads=("mlm",),
+        max_steps=1,
+        method="adaptation",
     )
     assert train(config, str(tmp_path / "fresh"))["steps"] == 1

@@ -219,7 +219,7 @@ def test_a_missing_head_is_told_the_option(bert_directory):
     with pytest.raises(ValueError, match="missing") as error:
         load(bert_directory)
     assert "missing (7)" in str(error.value)
-    assert "--config.teacher.fresh=\"('mlm','nsp',)\"" in str(error.value)
+    assert "--config.teacher.random_heads=\"('mlm','nsp',)\"" in str(error.value)
     assert set(load(bert_directory, fresh=("mlm", "nsp"))[1]) == {"base", "pooler"}
 
 

@@ -140,7 +140,7 @@ def test_names_without_prefix_and_decoders_that_are_stored_are_the_same(folder, 
 def test_an_encoder_without_its_mlm_head_is_told_the_option(folder, family):
     heads = ("vocab_", "predictions.")
     edit(folder, lambda t: {name: x for name, x in t.items() if not name.startswith(heads)})
-    with pytest.raises(ValueError, match="--config.teacher.fresh=\"\\('mlm',"):
+    with pytest.raises(ValueError, match="--config.teacher.random_heads=\"\\('mlm',"):
         load(folder)
     fresh = (*FRESH[family], "mlm")
     assert set(load(folder, fresh=fresh)[1]) == {

@@ -7,9 +7,9 @@ import pytest
 from edad_jax.models.product import (
     add_bias,
     add_vocabulary_bias,
+    bfloat16_matmul,
+    bfloat16_tied_matmul,
     linear_product,
-    mixed_product,
-    mixed_tied_product,
 )
 
 
@@ -30,31 +30,31 @@ def test_equal_types_take_the_plain_product():
     assert linear_product(inputs, kernel_de, jnp.bfloat16, jnp.bfloat16).dtype == jnp.bfloat16
 
 
-def test_a_mixed_product_is_float32_and_within_bfloat16_of_the_exact_one():
+def test_a_bfloat16_matmul_is_float32_and_within_bfloat16_of_the_exact_one():
     inputs, kernel_de, _ = arrays()
-    got = mixed_product(inputs, kernel_de)
+    got = bfloat16_matmul(inputs, kernel_de)
     exact = inputs @ kernel_de
     assert got.dtype == jnp.float32
     error = np.abs(got - exact).max() / np.abs(exact).max()
     assert 1e-6 < error < 8e-3
 
 
-def test_a_mixed_product_sums_in_float32():
+def test_a_bfloat16_matmul_sums_in_float32():
     ones = jnp.ones((1, 4096))
-    assert mixed_product(ones, jnp.ones((4096, 1)))[0, 0] == 4096  # bfloat16 sums stop at 256
+    assert bfloat16_matmul(ones, jnp.ones((4096, 1)))[0, 0] == 4096  # bfloat16 sums stop at 256
 
 
 @pytest.mark.parametrize("rows", [(3, 5), (1, 5), (3, 1), (15,), (1,)])
 @pytest.mark.parametrize("is_tied", [False, True])
-def test_both_gradients_of_a_mixed_product_are_within_bfloat16(rows, is_tied):
+def test_both_gradients_of_a_bfloat16_matmul_are_within_bfloat16(rows, is_tied):
     """Whatever the axes: of some, XLA:CPU has no product of bfloat16."""
     inputs, kernel_de, weights = arrays()
     inputs, weights = (each.reshape(-1, each.shape[-1]) for each in (inputs, weights))
     count = int(np.prod(rows))
     inputs, weights = inputs[:count].reshape(*rows, -1), weights[:count].reshape(*rows, -1)
-    matrix, product, plain_product = kernel_de, mixed_product, jnp.matmul
+    matrix, product, plain_product = kernel_de, bfloat16_matmul, jnp.matmul
     if is_tied:
-        matrix, product = kernel_de.T, mixed_tied_product
+        matrix, product = kernel_de.T, bfloat16_tied_matmul
         plain_product = lambda x, table_vd: x @ table_vd.T  # noqa: E731
 
     def loss(product):
@@ -67,10 +67,10 @@ def test_both_gradients_of_a_mixed_product_are_within_bfloat16(rows, is_tied):
         assert np.abs(mixed - plain).max() < 8e-3 * np.abs(plain).max()
 
 
-def test_other_types_take_the_mixed_product():
+def test_other_types_take_the_bfloat16_matmul():
     inputs, kernel_de, _ = arrays()
     got = linear_product(inputs, kernel_de, jnp.float32, jnp.bfloat16)
-    np.testing.assert_array_equal(got, mixed_product(inputs, kernel_de))
+    np.testing.assert_array_equal(got, bfloat16_matmul(inputs, kernel_de))
 
 
 @pytest.mark.parametrize("add", [add_bias, add_vocabulary_bias])

@@ -44,9 +44,9 @@ TUNING = [
         "step": 120 * epoch,
         "time": 1000.0 + 60 * epoch,
         "epoch": epoch,
-        "devel/f1/seed-0": first,
-        "devel/f1/seed-1": first + 0.25,
-        "devel/f1/seed-2": 0.0,
+        "validation/f1/seed-0": first,
+        "validation/f1/seed-1": first + 0.25,
+        "validation/f1/seed-2": 0.0,
         "loss/seed-0": 1 / epoch,
         "loss/seed-1": 2 / epoch,
         "loss/seed-2": "NaN" if epoch == 2 else 1.0,
@@ -97,7 +97,7 @@ def test_runs_are_drawn_over_the_minutes_that_they_trained(tmp_path, drawn):
 def test_fine_tuning_shows_each_seed_and_their_mean_since_the_first_line(tmp_path, drawn):
     plot_runs(tmp_path / "runs.png", [write_run(tmp_path / "ner", TUNING)])
     curves = curves_of(drawn[0])
-    first, second, mean = curves["Fine-tuning: devel F1"]
+    first, second, mean = curves["Fine-tuning: validation F1"]
     assert first[:2] == ([0, 1, 2], [0.125, 0.5, 0.25])
     assert second[1] == [0.375, 0.75, 0.5] and mean[1] == [0.25, 0.625, 0.375]
     assert mean[3] > 2 * max(first[3], second[3])
@@ -113,7 +113,7 @@ def test_a_seed_whose_loss_was_once_not_finite_is_in_no_curve_and_in_no_mean(tmp
         second,
         pytest.approx([1.5, 0.75, 0.5]),
     ]
-    assert len(curves["Fine-tuning: devel F1"]) == 3
+    assert len(curves["Fine-tuning: validation F1"]) == 3
     sound = [
         {name: value for name, value in line.items() if "seed-2" not in name} for line in TUNING
     ]
@@ -123,13 +123,13 @@ def test_a_seed_whose_loss_was_once_not_finite_is_in_no_curve_and_in_no_mean(tmp
 
 
 def test_the_score_of_another_task_has_a_panel_of_its_own(tmp_path, drawn):
-    lines = [{"step": 9, "time": 1.0, "devel/accuracy/seed-7": 0.5}]
+    lines = [{"step": 9, "time": 1.0, "validation/accuracy/seed-7": 0.5}]
     run = write_run(tmp_path / "qa", lines, task="classification")
     plot_runs(tmp_path / "runs.png", [run])
     curves = curves_of(drawn[0])
-    assert list(curves) == ["Fine-tuning: devel accuracy"]
-    assert len(curves["Fine-tuning: devel accuracy"]) == 1  # a single seed is its own mean
-    assert "devel accuracy, best" in runs_table([run]) and "F1" not in runs_table([run])
+    assert list(curves) == ["Fine-tuning: validation accuracy"]
+    assert len(curves["Fine-tuning: validation accuracy"]) == 1  # a single seed is its own mean
+    assert "validation accuracy, best" in runs_table([run]) and "F1" not in runs_table([run])
 
 
 def test_many_points_become_means_of_neighbours(tmp_path, drawn):
@@ -171,8 +171,8 @@ def test_table_has_a_line_per_run_and_a_dash_for_what_one_has_not(tmp_path):
         "student held-out": "0.25",
         "teacher held-out": "0.5",
         "seeds failed": "–",
-        "devel F1, last": "–",
-        "devel F1, best": "–",
+        "validation F1, last": "–",
+        "validation F1, best": "–",
     }
     assert dict(zip(header, second, strict=True)) == {
         "run": "ner",
@@ -183,8 +183,8 @@ def test_table_has_a_line_per_run_and_a_dash_for_what_one_has_not(tmp_path):
         "student held-out": "–",
         "teacher held-out": "–",
         "seeds failed": "1",
-        "devel F1, last": "0.375",
-        "devel F1, best": "0.625",
+        "validation F1, last": "0.375",
+        "validation F1, best": "0.625",
     }
 
 

@@ -32,7 +32,7 @@ def test_confusion_of_another_size_than_its_labels_is_an_error(tmp_path, confusi
 
 
 def test_each_seed_has_a_thin_curve_and_their_mean_a_thick_one(tmp_path, drawn):
-    scores = {"devel F1": [[0.2, 0.6], [0.4, 0.7]], "test F1": [[0.1, 0.5]]}
+    scores = {"validation F1": [[0.2, 0.6], [0.4, 0.7]], "test F1": [[0.1, 0.5]]}
     plot_seeds(tmp_path / "seeds.png", [1, 2], scores, "F1")
     [axes] = drawn[0].axes
     curves = [(list(line.get_ydata()), line.get_linewidth()) for line in axes.lines]
@@ -46,14 +46,14 @@ def test_each_seed_has_a_thin_curve_and_their_mean_a_thick_one(tmp_path, drawn):
     assert min(curves[2][1], curves[4][1]) > 2 * max(curves[index][1] for index in (0, 1, 3))
     [legend] = drawn[0].legends
     assert [text.get_text() for text in legend.get_texts()] == [
-        "devel F1: 0.650 after the last epoch, mean of 2 seeds",
+        "validation F1: 0.650 after the last epoch, mean of 2 seeds",
         "test F1: 0.500 after the last epoch, mean of 1 seed",
     ]
 
 
 def test_seed_without_a_score_for_each_epoch_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match=r"devel: got \[2, 1\] scores of 2 seeds, expected 2"):
-        plot_seeds(tmp_path / "seeds.png", [1, 2], {"devel": [[0.1, 0.2], [0.3]]}, "F1")
+    with pytest.raises(ValueError, match=r"validation: got \[2, 1\] scores of 2 seeds, expected 2"):
+        plot_seeds(tmp_path / "seeds.png", [1, 2], {"validation": [[0.1, 0.2], [0.3]]}, "F1")
     with pytest.raises(ValueError, match="got no scores"):
         plot_seeds(tmp_path / "seeds.png", [1, 2], {}, "F1")
 

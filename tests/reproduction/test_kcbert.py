@@ -60,7 +60,7 @@ def test_table_5_is_written_from_the_cells(make_run, models, tmp_path):
     for number, cell in enumerate(plan.cells):
         accuracy = 0.5 + number / 100
         summary = {
-            "devel_by_epoch": [[accuracy - 0.1, 0.0], [accuracy, 0.0]],
+            "validation_by_epoch": [[accuracy - 0.1, 0.0], [accuracy, 0.0]],
             "seeds": {"0": {"failed": False}, "1": {"failed": True}},
             "means": {"test/accuracy": {"mean": accuracy, "half": None}},
         }

@@ -17,13 +17,16 @@ from edad_jax.models.exbert import ExBert
 from edad_jax.models.heads import Classifier
 from edad_jax.runtime import answers, models, windows
 from edad_jax.tasks import rows as task_rows
-from edad_jax.tasks import step
 from edad_jax.tasks.answer_scores import answer_scores
 from edad_jax.tasks.data.questions import GoldAnswer, Question, read_questions
 from edad_jax.tasks.finetune import finetune
+from edad_jax.tasks.prediction import ask_teacher
 from edad_jax.tasks.question_rows import best_answers, question_rows, teach_positions
 from edad_jax.tasks.rows import IMPOSSIBLE, NO_LABEL
+from edad_jax.tasks.setup import prepare_examples
+from edad_jax.tasks.step import TaskNet, TuningSettings, classification_loss
 from edad_jax.training.metrics import read_metrics
+from edad_jax.types import TaskBatch
 from tests.tiny_models import random_params, tiny_exbert_config
 from tests.tiny_run import run_command, write_teacher
 from tests.tiny_tasks import tiny_tuning, write_questions
@@ -49,9 +52,9 @@ def pointing(rows):
     logits = []
     for ids, labels in zip(rows.ids, rows.labels, strict=True):
         each = np.zeros((2, len(ids) + 3), np.float32)  # padded, as a net's are
-        for slot, label in enumerate(labels):
+        for end, label in enumerate(labels):
             if label > 0:
-                each[slot, label] = 9.0
+                each[end, label] = 9.0
         logits.append(each)
     return logits
 
@@ -156,10 +159,10 @@ def test_the_bound_of_a_tokenizer_is_what_its_pieces_allow(tmp_path):
     assert "12 questions: exact match 75.00%, F1 75.00%" in done.stdout
 
 
-def test_batches_have_segments_two_slots_and_room_for_a_teacher(tokenizer):
+def test_batches_have_segments_two_labels_and_room_for_a_teacher(tokenizer):
     questions = [ask(LONG, "brain"), ask("the cell", "cell")]
     rows = question_rows(questions, tokenizer, **WINDOWS)
-    rows = teach_positions(rows, rows, pointing(rows))
+    rows = teach_positions(rows, rows, pointing(rows), (0, 1))
     for batch in task_rows.epoch_batches(rows, batch_size=4, max_length=16, seeds=(0, 1), epoch=0):
         assert batch.labels_bn.shape == (4, 2, 2)
         assert batch.segment_b_start_b.shape == (4, 2)
@@ -174,15 +177,13 @@ def test_a_teacher_with_other_pieces_is_an_error(tokenizer):
     rows = question_rows(questions, tokenizer, **WINDOWS)
     other = question_rows(questions, tokenizer, **WINDOWS | {"overlap": 2})
     with pytest.raises(ValueError, match="expected a teacher with the same tokenizer"):
-        teach_positions(rows, other, pointing(other))
+        teach_positions(rows, other, pointing(other), (0, 1))
 
 
 @pytest.fixture(scope="module")
 def net_and_params():
     config = tiny_exbert_config(initializer_range=0.02, num_hidden_layers=1)
-    net = step.TaskNet(
-        "answering", ExBert(config, jnp.float32), Classifier(config.base, 2, jnp.float32)
-    )
+    net = TaskNet("answering", ExBert(config, jnp.float32), Classifier(config.base, 2, jnp.float32))
     params = random_params(config)
     kernel = np.random.default_rng(0).normal(size=(config.base.hidden_size, 2)).astype(np.float32)
     head = {"dense": {"kernel": kernel, "bias": np.zeros(2, np.float32)}}
@@ -194,13 +195,13 @@ def test_only_the_context_and_cls_can_be_chosen_and_empty_rows_cost_nothing(net_
     ids = np.random.default_rng(1).integers(1, 60, (3, 10)).astype(np.int32)
     mask = np.arange(10)[None] < np.array([[10], [7], [0]])
     labels = np.array([[4, 5], [0, 0], [NO_LABEL, NO_LABEL]], np.int32)
-    batch = step.TaskBatch(ids * mask, mask, labels, None, np.array([4, 5, 0], np.int32))
+    batch = TaskBatch(ids * mask, mask, labels, None, np.array([4, 5, 0], np.int32))
     logits = np.asarray(net.logits(params, batch, None))
     assert logits.shape == (3, 2, 10)
     allowed = [[0, 4, 5, 6, 7, 8, 9], [0, 5, 6], [0]]
     for row, places in enumerate(allowed):
-        for slot in range(2):
-            assert list(np.flatnonzero(logits[row, slot] > IMPOSSIBLE)) == places
+        for end in range(2):
+            assert list(np.flatnonzero(logits[row, end] > IMPOSSIBLE)) == places
     segments = (np.arange(10)[None] >= np.array([[4], [5], [10]])) & mask
     hidden = net.encoder.apply(
         {"params": params}, batch.ids_bt, segments.astype(np.int32), mask, method="encode"
@@ -210,14 +211,12 @@ def test_only_the_context_and_cls_can_be_chosen_and_empty_rows_cost_nothing(net_
     np.testing.assert_allclose(
         logits[0, :, 4:], (hidden[0] @ head["kernel"] + head["bias"])[4:].T, atol=1e-5
     )
-    settings = step.TuningSettings(None, temperature=2.0, soft_weight=0.5)
+    settings = TuningSettings(None, temperature=2.0, soft_weight=0.5)
     batch = batch._replace(teacher_bnc=logits)
-    loss = float(step.classification_loss(logits, batch, settings))
+    loss = float(classification_loss(logits, batch, settings))
     full = jax.tree.map(lambda x: x[:2], batch)
     assert 0 < loss < 100
-    assert loss == pytest.approx(
-        float(step.classification_loss(logits[:2], full, settings)), rel=1e-6
-    )
+    assert loss == pytest.approx(float(classification_loss(logits[:2], full, settings)), rel=1e-6)
 
 
 # Whole runs
@@ -228,15 +227,14 @@ def tuned(tmp_path_factory):
     """Returns (folder, summary) of a run on train and dev files; tests change nothing there."""
     folder = tmp_path_factory.mktemp("tuned")
     write_teacher(folder / "bert")
-    write_questions(folder / "data" / "train-tiny.json", 40)
-    write_questions(folder / "data" / "dev-tiny.json", 12, seed=1)
+    write_questions(folder / "data" / "train-tiny.json", 20)
+    write_questions(folder / "data" / "dev-tiny.json", 6, seed=1)
     config = tiny_tuning(
         "answering",
         folder / "bert",
         folder / "data",
-        epochs=4,
+        epochs=2,
         overlap=8,
-        max_length=40,
         optimizer__learning_rate=1e-2,
     )
     return folder, finetune(config, str(folder / "run"))
@@ -244,7 +242,7 @@ def tuned(tmp_path_factory):
 
 def test_a_bert_learns_to_answer_and_dev_is_the_test_set(tuned):
     folder, summary = tuned
-    assert summary["examples"] == {"train": 72, "devel": 8, "test": 24}
+    assert summary["examples"] == {"train": 36, "validation": 4, "test": 12}
     assert any("dev is the test set" in line for line in summary["notes"]["reader"])
     assert summary["labels"] == ["start", "end"]
     assert summary["means"]["test/f1"]["mean"] > 0.8
@@ -274,7 +272,7 @@ def test_the_edge_runtime_gives_the_answers_of_the_run(tuned):
     model = formats.load(str(folder / "run" / "model"))
     assert model.task == ("answering", ("start", "end"))
     reader = models.QuestionAnswerer(
-        formats.export(model, "onnx", folder / "onnx"), max_length=40, overlap=8, batch_size=4
+        formats.export(model, "onnx", folder / "onnx"), max_length=32, overlap=8, batch_size=4
     )
     answers = json.loads((folder / "run/predictions/test-seed-0.json").read_text("utf-8"))
     questions = read_questions(str(folder / "data"))[0]["test"]
@@ -299,17 +297,17 @@ def pointing_by_flax(folder, rows, length):
 def test_a_student_learns_from_a_teacher_of_the_same_tokenizer(tuned, tmp_path):
     """Its loss, in numpy: one batch of all rows, at a rate of 0, so that the model stays."""
     folder, _ = tuned
-    weight, heat = 0.3, 2.0
+    weight, temperature = 0.3, 2.0
     config = tiny_tuning(
         "answering",
         folder / "bert",
         folder / "data",
         epochs=1,
         overlap=8,
-        batch_size=256,
+        batch_size=128,
         teacher=str(folder / "run" / "model"),
         soft_weight=weight,
-        temperature=heat,
+        temperature=temperature,
         optimizer__learning_rate=0.0,
         optimizer__schedule="constant",
         hidden_dropout_prob=0.0,
@@ -320,22 +318,24 @@ def test_a_student_learns_from_a_teacher_of_the_same_tokenizer(tuned, tmp_path):
     questions = read_questions(str(folder / "data"))[0]["train"]
     windows = {"max_length": 32, "max_query_length": 64, "overlap": 8}
     rows = question_rows(questions, load_tokenizer(folder / "bert"), **windows)
-    assert len(questions) < len(rows) < 256
+    assert len(questions) < len(rows) < 128
     student, teacher = (
         pointing_by_flax(each / "run" / "model", rows, 32) for each in (tmp_path, folder)
     )
     labels = np.array(rows.labels)[..., None]
     hard = -np.take_along_axis(log_softmax(student, axis=-1), labels, axis=-1).mean()
-    soft = -(softmax(teacher / heat, axis=-1) * log_softmax(student / heat, axis=-1)).sum(-1).mean()
-    assert got == pytest.approx((1 - weight) * hard + weight * heat**2 * soft, rel=1e-4)
+    sought = softmax(teacher / temperature, axis=-1)
+    soft = -(sought * log_softmax(student / temperature, axis=-1)).sum(-1).mean()
+    assert got == pytest.approx((1 - weight) * hard + weight * temperature**2 * soft, rel=1e-4)
 
 
 def test_a_teacher_whose_classes_have_no_names_is_taken_too(tuned, tmp_path):
     folder, _ = tuned
-    sizes, params, _ = pretrained.load_task_model(str(folder / "run" / "model"))
-    path = folder / "run" / "model" / "config.json"
-    values = json.loads(path.read_text())
-    assert values["architectures"] == ["BertForQuestionAnswering"]
+    path = folder / "run" / "model"
+    sizes, params, _ = pretrained.load_task_model(str(path))
+    assert json.loads((path / "config.json").read_text())["architectures"] == [
+        "BertForQuestionAnswering"
+    ]
     huggingface.save_model(
         tmp_path / "theirs",
         params,
@@ -344,15 +344,14 @@ def test_a_teacher_whose_classes_have_no_names_is_taken_too(tuned, tmp_path):
         card=huggingface.ModelCard("t", "s", {}, {}, {}),
         task=huggingface.Task("answering", ("LABEL_0", "LABEL_1")),
     )
-    config = tiny_tuning(
-        "answering",
-        folder / "bert",
-        folder / "data",
-        epochs=1,
-        overlap=8,
-        teacher=str(tmp_path / "theirs"),
-    )
-    assert finetune(config, str(tmp_path / "run"))["teacher"] == str(tmp_path / "theirs")
+    config = tiny_tuning("answering", folder / "bert", folder / "data", overlap=8)
+    prepared = prepare_examples(config, load_tokenizer(folder / "bert"))
+    soft = []
+    for teacher in (path, tmp_path / "theirs"):
+        config.teacher = str(teacher)
+        soft.append(ask_teacher(config, prepared).soft)
+    for named, unnamed in zip(*soft, strict=True):
+        np.testing.assert_array_equal(named, unnamed)
 
 
 @pytest.mark.parametrize(
@@ -360,9 +359,9 @@ def test_a_teacher_whose_classes_have_no_names_is_taken_too(tuned, tmp_path):
     [
         ({"scoring": "bleu"}, "config.scoring='bleu' is not one of squad, korquad"),
         ({"overlap": -1}, "config.overlap=-1, expected at least 0"),
-        ({"max_query": 0}, "config.max_query=0, expected at least 1"),
+        ({"max_query": 0}, "config.max_query_length=0, expected at least 1"),
         ({"n_best": 0}, "config.n_best=0"),
-        ({"longest_answer": 0}, "config.longest_answer=0"),
+        ({"longest_answer": 0}, "config.max_answer_length=0"),
     ],
 )
 def test_settings_that_cannot_be_used_are_named(tuned, tmp_path, changes, message):

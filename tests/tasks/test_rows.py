@@ -29,10 +29,10 @@ def test_the_first_piece_carries_the_label_and_no_word_is_lost(sentences, tokeni
     labels, rows = tagging(sentences, tokenizer)
     found = task_rows.gather_words(rows, rows.labels, -7)
     assert [list(each) for each in found] == labels
-    for ids, slots, words in zip(rows.ids, rows.labels, rows.words, strict=True):
+    for ids, row_labels, words in zip(rows.ids, rows.labels, rows.words, strict=True):
         assert ids[0] == tokenizer.cls_token_id and ids[-1] == tokenizer.sep_token_id
-        assert len(ids) == len(slots) == len(words) <= 16
-        assert ((words >= 0) == (slots >= 0)).all()
+        assert len(ids) == len(row_labels) == len(words) <= 16
+        assert ((words >= 0) == (row_labels >= 0)).all()
 
 
 def test_the_pieces_of_a_row_are_those_of_its_words(sentences, tokenizer):
@@ -103,19 +103,15 @@ def test_a_seed_sees_the_same_batches_whichever_other_seeds_there_are(sentences,
         np.testing.assert_array_equal(many.labels_bn[:, 1:2], one.labels_bn)
 
 
-def test_a_teachers_logits_stand_at_the_words_that_they_are_of(sentences, tokenizer):
+def test_a_batch_has_a_teachers_logits_at_the_words_that_they_are_of(sentences, tokenizer):
     _, rows = tagging(sentences, tokenizer)
-    logits = [
-        np.arange(2 * len(words), dtype=np.float32).reshape(-1, 2) + 100 * number
-        for number, words in enumerate(sentences)
-    ]
-    taught = task_rows.with_teacher(rows, logits)
-    back = task_rows.gather_words(taught, taught.soft, np.nan)
-    for mine, theirs in zip(back, logits, strict=True):
-        np.testing.assert_array_equal(mine, theirs)
+    logits = [np.arange(2.0 * len(ids)).reshape(-1, 2) + 1 for ids in rows.ids]
+    taught = task_rows.teach_words(rows, rows, logits, (0, 1))
+    for given, words, soft in zip(logits, rows.words, taught.soft, strict=True):
+        np.testing.assert_array_equal(soft, np.where((words >= 0)[:, None], given, 0.0))
     (batch, *_) = task_rows.epoch_batches(taught, batch_size=4, max_length=16, seeds=(0,), epoch=0)
     assert batch.teacher_bnc.shape == (*batch.labels_bn.shape, 2)
-    assert (batch.teacher_bnc[batch.labels_bn < 0] == 0).all()
+    assert ((batch.teacher_bnc == 0).all(-1) == (batch.labels_bn < 0)).all()
 
 
 def test_a_teacher_that_cuts_words_and_counts_labels_otherwise_teaches_the_same_words(
@@ -133,8 +129,8 @@ def test_a_teacher_that_cuts_words_and_counts_labels_otherwise_teaches_the_same_
     logits = []
     for number, words in zip(teacher_rows.example, teacher_rows.words, strict=True):
         said = np.full((len(words), 3), np.nan, np.float32)  # of the other pieces nothing is asked
-        for slot in np.flatnonzero(words >= 0):
-            said[slot] = [mark(number, words[slot], label) for label in theirs]
+        for place in np.flatnonzero(words >= 0):
+            said[place] = [mark(number, words[place], label) for label in theirs]
         logits.append(said)
     taught = task_rows.teach_words(rows, teacher_rows, logits, order)
     for number, ids, words, soft in zip(

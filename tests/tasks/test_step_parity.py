@@ -15,8 +15,8 @@ import numpy as np
 from edad_jax.models import convert
 from edad_jax.models.exbert import ExBert
 from edad_jax.models.heads import Classifier
-from edad_jax.tasks import step as task_step
-from edad_jax.tasks.finetune import make_optimizer
+from edad_jax.tasks.step import TaskNet, TuningSettings, begin_tuning, make_tuning_step
+from edad_jax.tasks.train import make_optimizer
 from edad_jax.training.parallel import Parallel
 from edad_jax.types import TaskBatch
 from tests.tiny_models import GOLDEN, random_params, tiny_exbert_config
@@ -31,6 +31,7 @@ CONFIG = tiny_exbert_config(
     hidden_dropout_prob=0.0,
     attention_probs_dropout_prob=0.0,
 )
+OPTIMIZER = tiny_tuning("tagging", "model", "data").optimizer
 
 
 def make_params():
@@ -50,17 +51,14 @@ def make_batches():
 
 
 def our_losses():
-    net = task_step.TaskNet(
+    net = TaskNet(
         "tagging", ExBert(CONFIG, jnp.float32), Classifier(CONFIG.base, CLASSES, jnp.float32)
     )
-    section = tiny_tuning("tagging", "model", "data").optimizer
-    settings = task_step.TuningSettings(make_optimizer(section, STEPS))
+    settings = TuningSettings(make_optimizer(OPTIMIZER, STEPS))
     parallel = Parallel("pmap")
-    step = parallel.compile(
-        task_step.make_tuning_step(net, settings), replicated_arguments=1, donate=False
-    )
+    step = parallel.compile(make_tuning_step(net, settings), replicated_arguments=1, donate=False)
     stacked = jax.tree.map(lambda x: np.asarray(x)[None], make_params())
-    state = parallel.replicate(task_step.begin_tuning(stacked, [0], settings))
+    state = parallel.replicate(begin_tuning(stacked, [0], settings))
     losses = []
     for ids, mask, labels in make_batches():
         batch = TaskBatch(ids[:, None], mask[:, None], labels[:, None], None)
@@ -80,20 +78,19 @@ def torch_losses():
     )
     assert not found.unexpected_keys
     assert all("position_ids" in key for key in found.missing_keys)
-    section = tiny_tuning("tagging", "model", "data").optimizer
     groups = ([], [])  # decayed, and not
     for name, parameter in theirs.named_parameters():
         groups["LayerNorm" in name or "bias" in name].append(parameter)
     adam = torch.optim.AdamW(
         [
-            {"params": groups[0], "weight_decay": section.weight_decay},
+            {"params": groups[0], "weight_decay": OPTIMIZER.weight_decay},
             {"params": groups[1], "weight_decay": 0.0},
         ],
         lr=1.0,
-        betas=(section.b1, section.b2),
-        eps=section.eps,
+        betas=(OPTIMIZER.b1, OPTIMIZER.b2),
+        eps=OPTIMIZER.eps,
     )
-    warm = max(1, round(section.warmup_share * STEPS))
+    warm = max(1, round(OPTIMIZER.warmup_ratio * STEPS))
     theirs.train()
     losses = []
     for number, (ids, mask, labels) in enumerate(make_batches()):
@@ -104,10 +101,10 @@ def torch_losses():
         )
         losses.append(output.loss.item())
         output.loss.backward()
-        torch.nn.utils.clip_grad_norm_(theirs.parameters(), section.clip_norm)
+        torch.nn.utils.clip_grad_norm_(theirs.parameters(), OPTIMIZER.clip_norm)
         share = min((number + 1) / warm, (STEPS - number) / (STEPS - warm))
         for group in adam.param_groups:
-            group["lr"] = section.learning_rate * min(share, 1.0)
+            group["lr"] = OPTIMIZER.learning_rate * min(share, 1.0)
         adam.step()
         adam.zero_grad()
     return losses

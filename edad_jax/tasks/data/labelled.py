@@ -4,17 +4,19 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import math
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edad_jax.data.text.reading import KEPT_MESSAGES, ReadReport
 from edad_jax.files import open_beside
 from edad_jax.tasks.data import splits as task_splits
-from edad_jax.tasks.data.records import json_records, skip_record, table_records
+from edad_jax.tasks.data.reader import SplitReader
+from edad_jax.tasks.data.records import Skipped, json_records, skip, table_records
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -34,256 +36,169 @@ class LabelledText(NamedTuple):
     source: str  # "train.csv:12": where the row begins; of a data set "train:11", the row
 
 
-class _Columns(NamedTuple):
-    text: str
-    label: str
-
-
-def read_labelled(
-    data: str,
-    *,
-    text_key: str = "",
-    label_key: str = "",
-    encoding: str = "utf-8",
-    seed: int = 0,
-    shares: Sequence[int] = (8, 1, 1),
-    dataset_config: str = "",
-) -> tuple[dict[str, list[LabelledText]], ReadReport]:
-    """Returns {"train", "devel", maybe "test"}, and a report whose documents are texts.
+def read_labelled(data: str, **settings: Any) -> tuple[dict[str, list[LabelledText]], ReadReport]:
+    """Returns {"train", "validation", maybe "test"}, and a report whose documents are texts.
 
     A split that is missing is taken from the training data by `shares`, class by class. The
     report's first messages give the counts of each split and of each label, and what was split.
 
     Args:
-      data: a file (.csv, .tsv, .jsonl; compressed or not), a folder with train, devel (dev,
-        valid, validation) and test files or with one file, or a `datasets` data set.
-      text_key: column of the text; "": the obvious one. Numbers for both columns, such as "1",
-        mean a csv or tsv without a header; the first is "0".
-      label_key: column of the label, likewise.
-      encoding: of the files; a byte order mark decides over it.
-      seed: of the split.
-      shares: relative sizes of train, devel and test; 0 for no test split.
-      dataset_config: of data sets that have several configurations.
+      data: a file (.csv, .tsv, .jsonl; compressed or not), a folder with train, validation (valid,
+        devel, dev) and test files or with one file, or a `datasets` data set.
+      settings: encoding, seed, shares and dataset_config of `SplitReader`; text_key and label_key
+        name columns, "": the obvious one. Numbers for both, such as "1", mean a csv or tsv without
+        a header; the first is "0".
 
     Raises:
       ValueError: no training data, no such column, a split without texts, only one class, or a
         data set that cannot be loaded.
     """
-    if len(shares) != 3 or min(shares) < 0 or not shares[0] or not shares[1]:
-        raise ValueError(
-            f"got shares {tuple(shares)}, expected three whole numbers for train, devel and test, "
-            "of which only the last may be 0"
-        )
-    report, notes = ReadReport(), []
-    files, got = _find_files(data)
-    if files:
-        splits = {
-            split: list(_read_file(file, split, text_key, label_key, encoding, report, notes))
-            for split, file in files.items()
-        }
-    elif task_splits.is_dataset(data):
-        loaded, unused = task_splits.load_dataset(data, dataset_config)
-        splits = {
-            split: list(_read_rows(rows, split, text_key, label_key, report, notes))
-            for split, rows in loaded.items()
-        }
-        got = [*loaded, *unused]
-        notes += [f"{name}: split not used" for name in unused]
-        if not splits.get("test", True):  # labels kept secret, as in many competitions
-            del splits["test"]
-            notes.append("test: split not used, since it has no labels")
-    else:
-        splits = {}
-    if "train" not in splits:
-        raise task_splits.no_train_error(data, got, FORMATS)
-    for split, texts in splits.items():
-        if not texts:
+    return _LabelledReader(**settings).read(data)
+
+
+@dataclasses.dataclass(kw_only=True)
+class _LabelledReader(SplitReader[LabelledText]):
+    text_key: str = ""
+    label_key: str = ""
+
+    def __post_init__(self):
+        shares = self.shares
+        if len(shares) != 3 or min(shares) < 0 or not shares[0] or not shares[1]:
             raise ValueError(
-                f"{data}: got 0 texts to use for {split}, expected at least one; mend or remove "
-                f"that split\n{report.summary()}"
+                f"got shares {tuple(shares)}, expected three whole numbers for train, validation "
+                "and test, of which only the last may be 0"
             )
-        skipped = report.problems.get(f"{split}: rows skipped", 0)
-        notes.append(f"{split}: {len(texts):,} texts; {skipped:,} rows skipped")
-        for each in texts:
-            report.add_document(each.text)
-    splits = _add_missing(data, splits, shares, seed, notes)
-    _check_labels(data, splits, report)
-    _count_labels(splits["train"], notes)
-    report.messages[:0] = notes
-    return splits, report
 
+    formats = FORMATS
+    examples = "texts"
+    records = "rows"
+    secret = "labels"
 
-def _find_files(data: str) -> tuple[dict[str, Path], list[str]]:
-    """Returns {split: file}, and the names of what lies there."""
-    path = Path(data).expanduser()
-    if not data.strip() or not path.exists():
-        return {}, []
-    if path.is_file():
-        return {"train": path} if task_splits.file_format(path) in FORMATS else {}, [path.name]
-    found = task_splits.find_files(path, FORMATS)
-    here = sorted(path.iterdir())
-    if not found:
-        readable = [each for each in here if task_splits.file_format(each) in FORMATS]
-        found = {"train": readable[0]} if len(readable) == 1 and readable[0].is_file() else {}
-    return found, [each.name for each in here]
+    def find(self, path: Path) -> dict[str, Path]:
+        if path.is_file():
+            return {"train": path} if task_splits.file_format(path) in FORMATS else {}
+        if found := task_splits.find_files(path, FORMATS):
+            return found
+        readable = [each for each in path.iterdir() if task_splits.file_format(each) in FORMATS]
+        return {"train": readable[0]} if len(readable) == 1 and readable[0].is_file() else {}
 
+    def read_file(self, path: Path, split: str) -> Iterator[LabelledText | Skipped]:
+        lines = task_splits.read_text(path, self.encoding, self.report)
+        form = task_splits.file_format(path)
+        if form == ".jsonl":
+            records = json_records(lines, path.name)
+        else:
+            has_header = not (self.text_key.isdecimal() and self.label_key.isdecimal())
+            delimiter = "\t" if form == ".tsv" else ","
+            records = table_records(lines, path.name, delimiter, has_header=has_header)
+        yield from records.skipped
+        if records.rows:
+            text_key, label_key = self._choose_columns(path.name, records.columns)
+            for number, row in records.rows:
+                yield self._parse(row.get(text_key), row.get(label_key), f"{path.name}:{number}")
 
-def _read_file(
-    path: Path,
-    split: str,
-    text_key: str,
-    label_key: str,
-    encoding: str,
-    report: ReadReport,
-    notes: list[str],
-) -> Iterator[LabelledText]:
-    """Yields the rows of a file; counts those that are skipped."""
-    lines = task_splits.read_text(path, encoding, report)
-    if task_splits.file_format(path) == ".jsonl":
-        rows = json_records(lines, path.name, split, report)
-        names = list(dict.fromkeys(name for _, row in rows for name in row))
-    else:
-        delimiter = "\t" if task_splits.file_format(path) == ".tsv" else ","
-        has_header = not (text_key.isdecimal() and label_key.isdecimal())
-        rows, names = table_records(lines, path.name, split, delimiter, has_header, report)
-    if not rows:
-        return
-    columns = _choose_columns(path.name, names, text_key, label_key)
-    notes.append(f"{path.name}: text from {columns.text!r}, label from {columns.label!r}")
-    for number, row in rows:
-        text, label = row.get(columns.text), row.get(columns.label)
-        yield from _finish_row(text, label, f"{path.name}:{number}", split, report)
+    def read_rows(self, rows: Dataset, split: str) -> Iterator[LabelledText | Skipped]:
+        text_key, label_key = self._choose_columns(split, rows.column_names)
+        names = getattr(rows.features[label_key], "names", None)
+        for number, row in enumerate(rows.select_columns([text_key, label_key])):
+            label = row[label_key]
+            if names and isinstance(label, int):
+                label = names[label] if 0 <= label < len(names) else None
+            yield self._parse(row[text_key], label, f"{split}:{number}")
 
+    def _choose_columns(self, where: str, names: Sequence[str]) -> list[str]:
+        """Returns the columns of text and label: those that the keys name, or the obvious ones."""
+        found = []
+        lower = {name.lower(): name for name in reversed(names)}
+        for key, obvious, option in (
+            (self.text_key, _TEXT_COLUMNS, "text_key"),
+            (self.label_key, _LABEL_COLUMNS, "label_key"),
+        ):
+            column = key or next((lower[name] for name in obvious if name in lower), None)
+            if column not in names:
+                raise ValueError(
+                    f"{where}: got the columns {', '.join(names)}, "
+                    f"expected {key or ' or '.join(obvious)}; give --config.{option}=... (a number "
+                    "for each of the two, such as 0, if a table has no header)"
+                )
+            found.append(column)
+        self.notes.append(f"{where}: text from {found[0]!r}, label from {found[1]!r}")
+        return found
 
-def _read_rows(
-    rows: Dataset, split: str, text_key: str, label_key: str, report: ReadReport, notes: list[str]
-) -> Iterator[LabelledText]:
-    """Yields the rows of a data set's split; counts those that are skipped."""
-    columns = _choose_columns(split, rows.column_names, text_key, label_key)
-    notes.append(f"{split}: text from {columns.text!r}, label from {columns.label!r}")
-    names = getattr(rows.features[columns.label], "names", None)
-    for number, row in enumerate(rows.select_columns(list(columns))):
-        label = row[columns.label]
-        if names and isinstance(label, int):
-            label = names[label] if 0 <= label < len(names) else None
-        yield from _finish_row(row[columns.text], label, f"{split}:{number}", split, report)
-
-
-def _choose_columns(where: str, names: Sequence[str], text_key: str, label_key: str) -> _Columns:
-    """Returns the columns that the keys name; for an empty key, the obvious one."""
-    found = []
-    lower = {name.lower(): name for name in reversed(names)}
-    for key, obvious, option in (
-        (text_key, _TEXT_COLUMNS, "text_key"),
-        (label_key, _LABEL_COLUMNS, "label_key"),
-    ):
-        column = next((lower[name] for name in obvious if name in lower), None) if not key else key
-        if column not in names:
-            raise ValueError(
-                f"{where}: got the columns {', '.join(names)}, "
-                f"expected {key or ' or '.join(obvious)}; give --config.{option}=... (a number for "
-                "each of the two, such as 0, if a table has no header)"
-            )
-        found.append(column)
-    return _Columns(*found)
-
-
-def _finish_row(
-    text: object, label: object, here: str, split: str, report: ReadReport
-) -> Iterator[LabelledText]:
-    """Yields the example if it has a text and a label; counts it as skipped otherwise."""
-    if isinstance(label, float) and not math.isfinite(label):
-        label = None  # how tables of numbers say that there is none
-    if isinstance(label, str | int | float):
-        # Hangul in parts (NFD) looks like the same in whole syllables, and would be another class.
-        label = unicodedata.normalize("NFC", str(label)).strip()
-    if text is None or (isinstance(text, str) and not text.strip()):
-        skip_record("row skipped: no text", here, "", split, report)
-    elif not isinstance(text, str):
-        skip_record(
-            "row skipped: its text is not a string", here, type(text).__name__, split, report
-        )
-    elif label is None or label == "":
-        skip_record("row skipped: no label", here, "", split, report)
-    elif not isinstance(label, str):
-        kind = type(label).__name__
-        skip_record("row skipped: its label is not a string or number", here, kind, split, report)
-    else:
+    def _parse(self, text: object, label: object, here: str) -> LabelledText | Skipped:
+        if isinstance(label, float) and not math.isfinite(label):
+            label = None  # how tables of numbers say that there is none
+        if isinstance(label, str | int | float):
+            # Hangul in parts (NFD) looks like the same in whole syllables, and would be another
+            # class.
+            label = unicodedata.normalize("NFC", str(label)).strip()
+        if text is None or (isinstance(text, str) and not text.strip()):
+            return skip("row skipped: no text", here)
+        if not isinstance(text, str):
+            return skip("row skipped: its text is not a string", here, type(text).__name__)
+        if label is None or label == "":
+            return skip("row skipped: no label", here)
+        if not isinstance(label, str):
+            kind = type(label).__name__
+            return skip("row skipped: its label is not a string or number", here, kind)
         if any("\ud800" <= letter <= "\udfff" for letter in text + label):
             # Half a surrogate pair, which JSON can spell and no tokenizer can read.
-            report.add_problem("invalid Unicode replaced", here)
+            self.report.add_problem("invalid Unicode replaced", here)
             text, label = (each.encode("utf-8", "replace").decode() for each in (text, label))
-        yield LabelledText(text, label, here)
+        return LabelledText(text, label, here)
 
+    def count(self, examples: Sequence[LabelledText], skipped: int) -> str:
+        return f"{len(examples):,} texts; {skipped:,} rows skipped"
 
-def _add_missing(
-    data: str,
-    splits: dict[str, list[LabelledText]],
-    shares: Sequence[int],
-    seed: int,
-    notes: list[str],
-) -> dict[str, list[LabelledText]]:
-    """Returns the splits, with the missing ones taken from the training data."""
-    missing = {
-        split: share
-        for split, share in zip(task_splits.SPLITS, shares, strict=True)
-        if share and (split == "train" or split not in splits)
-    }
-    if len(missing) > 1:
-        whole = splits["train"]
-        parts = task_splits.split_by_class(
-            [each.label for each in whole], list(missing.values()), seed=seed
-        )
+    def documents(self, examples: Sequence[LabelledText]) -> Iterator[str]:
+        return (each.text for each in examples)
+
+    def divide(
+        self, data: str, examples: Sequence[LabelledText], shares: Mapping[str, int]
+    ) -> tuple[Sequence[Sequence[int]], str]:
+        labels = [each.label for each in examples]
+        parts = task_splits.split_by_class(labels, list(shares.values()), seed=self.seed)
         if not all(parts):
             raise ValueError(
-                f"{data}: got {len(whole)} texts, too few to split into {', '.join(missing)}; give "
-                "more, or a file for each split"
+                f"{data}: got {len(examples)} texts, too few to split into {', '.join(shares)}; "
+                "give more, or a file for each split"
             )
-        taken = {
-            split: [whole[place] for place in part]
-            for split, part in zip(missing, parts, strict=True)
-        }
-        splits = splits | taken
-        sizes = ", ".join(f"{split} {len(part):,}" for split, part in taken.items())
-        lacking = " and no ".join(split for split in missing if split != "train")
-        notes.append(f"no {lacking} split: train split by class, seed {seed}: {sizes}")
-    if "test" not in splits:
-        notes.append("no test split: there will be no test score")
-    return {split: splits[split] for split in task_splits.SPLITS if split in splits}
-
-
-def _check_labels(data: str, splits: dict[str, list[LabelledText]], report: ReadReport) -> None:
-    known = {each.label for each in splits["train"]}
-    if len(known) == 1:
-        raise ValueError(
-            f"{data}: got only the label {known.pop()!r} to train on, expected at least two; give "
-            f"another --config.label_key, or other data\n{report.summary()}"
+        sizes = ", ".join(
+            f"{split} {len(part):,}" for split, part in zip(shares, parts, strict=True)
         )
-    for split in ("devel", "test"):
-        for each in splits.get(split, ()):
-            if each.label not in known:
-                known.add(each.label)
-                report.add_problem("label unseen in training", each.source, each.label)
+        return parts, f"train split by class, seed {self.seed}: {sizes}"
+
+    def check(self, data: str, splits: dict[str, list[LabelledText]]) -> None:
+        known = {each.label for each in splits["train"]}
+        if len(known) == 1:
+            raise ValueError(
+                f"{data}: got only the label {known.pop()!r} to train on, expected at least two; "
+                f"give another --config.label_key, or other data\n{self.report.summary()}"
+            )
+        for split in ("validation", "test"):
+            for each in splits.get(split, ()):
+                if each.label not in known:
+                    known.add(each.label)
+                    self.report.add_problem("label unseen in training", each.source, each.label)
+        self.notes += _count_labels(splits["train"])
 
 
-def _count_labels(texts: Sequence[LabelledText], notes: list[str]) -> None:
-    """Notes how many training texts each label has, and where a label stands that is rare.
+def _count_labels(texts: Sequence[LabelledText]) -> Iterator[str]:
+    """Yields how many training texts each label has, and where a label stands that is rare.
 
     Nothing else tells a mistyped label from a class.
     """
     counts = Counter(each.label for each in texts)
     shown = [f"{label} {count:,}" for label, count in counts.most_common(_SHOWN_LABELS)]
     more = len(counts) - len(shown)
-    notes.append(f"train: labels {', '.join(shown)}" + (f" and {more:,} others" if more else ""))
+    yield f"train: labels {', '.join(shown)}" + (f" and {more:,} others" if more else "")
     first: dict[str, LabelledText] = {}
     for each in texts:
         if counts[each.label] in _RARE:
             first.setdefault(each.label, each)
     for each in list(first.values())[:KEPT_MESSAGES]:
         seen = _RARE[counts[each.label]]
-        notes.append(
-            f"{each.source}: label seen only {seen} in training, a typing error? ({each.label})"
-        )
+        yield f"{each.source}: label seen only {seen} in training, a typing error? ({each.label})"
 
 
 def write_predictions(

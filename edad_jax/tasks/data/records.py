@@ -5,79 +5,94 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from edad_jax.data.text.reading import MAX_RECORD_BYTES, ReadReport
 
 csv.field_size_limit(MAX_RECORD_BYTES)  # Python's own is 128 kB, less than a long report
 
 
-def json_records(
-    lines: Sequence[str], name: str, split: str, report: ReadReport
-) -> list[tuple[int, dict[str, Any]]]:
-    """Returns [(line number, object)] of JSON lines; a line that is none is counted and skipped.
+class Skipped(NamedTuple):
+    """An example, or a record of one, that cannot be used."""
+
+    problems: Sequence[tuple[str, str, object]]  # (reason, where, detail), as `add_problem` takes
+
+    def tell(self, report: ReadReport, kind: str) -> None:
+        """Counts each problem, and the example once, among those of a kind: "train: rows"."""
+        for problem in self.problems:
+            report.add_problem(*problem)
+        # Without a message: the problems have theirs.
+        total = f"{kind} skipped"
+        report.problems[total] = report.problems.get(total, 0) + 1
+
+
+def skip(reason: str, where: str, detail: object = "") -> Skipped:
+    """Returns an example that cannot be used for a single reason."""
+    return Skipped(((reason, where, detail),))
+
+
+class Records(NamedTuple):
+    """What a file holds."""
+
+    rows: list[tuple[int, dict[str, Any]]]  # with the number of the line that each begins in
+    columns: list[str]  # of all rows together
+    skipped: list[Skipped]
+
+
+def json_records(lines: Sequence[str], name: str) -> Records:
+    """Returns the objects of JSON lines.
 
     Args:
       lines: of the file.
       name: of the file, for messages.
-      split: that the lines are of.
-      report: counts what is skipped.
     """
-    rows = []
+    rows, skipped = [], []
     for number, line in enumerate(lines, start=1):
         if not line or line.isspace():
             continue
+        here = f"{name}:{number}"
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            skip_record("row skipped: not JSON", f"{name}:{number}", error, split, report)
+            skipped.append(skip("row skipped: not JSON", here, error))
             continue
         if isinstance(row, dict):
             rows.append((number, row))
         else:
-            kind = type(row).__name__
-            skip_record("row skipped: not a JSON object", f"{name}:{number}", kind, split, report)
-    return rows
+            skipped.append(skip("row skipped: not a JSON object", here, type(row).__name__))
+    return Records(rows, list(dict.fromkeys(key for _, row in rows for key in row)), skipped)
 
 
-def table_records(
-    lines: Sequence[str],
-    name: str,
-    split: str,
-    delimiter: str,
-    has_header: bool,
-    report: ReadReport,
-) -> tuple[list[tuple[int, dict[str, Any]]], list[str]]:
-    """Returns [(line number, row)] and the names of the columns: of the header, or numbers.
+def table_records(lines: Sequence[str], name: str, delimiter: str, *, has_header: bool) -> Records:
+    """Returns the rows of a table; its columns are named by the header, or by numbers.
 
     Args:
       lines: of the file.
       name: of the file, for messages.
-      split: that the lines are of.
       delimiter: between columns; of a tab, quotes are letters.
       has_header: whether the first row names the columns.
-      report: counts what is skipped.
     """
     parsed = [each for each in _parse_table(lines, delimiter) if each[1]]  # less blank lines
     whole = [fields for _, fields in parsed if isinstance(fields, list)]
     if not whole:
-        names = []
+        columns = []
     elif has_header:
-        names = [column.strip() for column in whole[0]]
+        columns = [column.strip() for column in whole[0]]
         parsed.pop(next(i for i, (_, fields) in enumerate(parsed) if fields is whole[0]))
     else:
         width = Counter(len(fields) for fields in whole).most_common(1)[0][0]
-        names = [str(number) for number in range(width)]
-    rows = []
+        columns = [str(number) for number in range(width)]
+    rows, skipped = [], []
     for number, fields in parsed:
+        here = f"{name}:{number}"
         if isinstance(fields, csv.Error):
-            skip_record("row skipped: broken quotes", f"{name}:{number}", fields, split, report)
-        elif len(fields) != len(names):
-            detail = f"{len(fields)}, not {len(names)}"
-            skip_record("row skipped: number of fields", f"{name}:{number}", detail, split, report)
+            skipped.append(skip("row skipped: broken quotes", here, fields))
+        elif len(fields) != len(columns):
+            detail = f"{len(fields)}, not {len(columns)}"
+            skipped.append(skip("row skipped: number of fields", here, detail))
         else:
-            rows.append((number, dict(zip(names, fields, strict=True))))
-    return rows, names
+            rows.append((number, dict(zip(columns, fields, strict=True))))
+    return Records(rows, columns, skipped)
 
 
 def _parse_table(
@@ -110,10 +125,3 @@ def _parse_table(
         except csv.Error as error:
             yield start + 1, lines[start].split("\t") if delimiter == "\t" else error
             start += 1
-
-
-def skip_record(reason: str, here: str, detail: object, split: str, report: ReadReport) -> None:
-    """Counts a record that is skipped, for its reason and for its split."""
-    report.add_problem(reason, here, detail)
-    total = f"{split}: rows skipped"
-    report.problems[total] = report.problems.get(total, 0) + 1

@@ -20,13 +20,13 @@ from edad_jax.data.text.reading import COMPRESSIONS, ReadReport, read_blocks, re
 if TYPE_CHECKING:
     from datasets import Dataset
 
-SPLITS = ("train", "devel", "test")
+SPLITS = ("train", "validation", "test")
 _FILE_NAMES = {
     "train": ("train",),
-    "devel": ("devel", "dev", "valid", "validation"),
+    "validation": ("devel", "dev", "valid", "validation"),
     "test": ("test",),
 }
-_SPLIT_OF = {name: split for split, names in _FILE_NAMES.items() for name in names}
+SPLIT_OF = {name: split for split, names in _FILE_NAMES.items() for name in names}
 _SAVED = ("dataset_dict.json", "state.json")  # what datasets' save_to_disk leaves
 _HANGUL = re.compile("[가-힣]{2}")  # twice: a single one may be two letters of Windows-1252
 _DATASET_FILES = (".parquet", ".arrow", ".json", ".jsonl")
@@ -46,7 +46,7 @@ def find_files(folder: Path, formats: Sequence[str]) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        split = _SPLIT_OF.get(path.name.lower().split(".")[0])
+        split = SPLIT_OF.get(path.name.lower().split(".")[0])
         if split and file_format(path) in formats and path.is_file():
             if path.name.count(".") > 1 + (path.suffix.lower() in COMPRESSIONS):
                 continue  # train.old.tsv
@@ -57,11 +57,6 @@ def find_files(folder: Path, formats: Sequence[str]) -> dict[str, Path]:
                 )
             found[split] = path
     return {split: found[split] for split in SPLITS if split in found}
-
-
-def split_named(word: str) -> str | None:
-    """Returns the split that a word names, such as "dev"; None if it names none."""
-    return _SPLIT_OF.get(word)
 
 
 def is_saved_dataset(folder: Path) -> bool:
@@ -131,7 +126,7 @@ def load_dataset(data: str, dataset_config: str) -> tuple[dict[str, Dataset], li
     splits: dict[str, Dataset] = {}
     unused = []
     for name, rows in loaded.items():
-        split = _SPLIT_OF.get(name.lower())
+        split = SPLIT_OF.get(name.lower())
         if split is None or split in splits:
             unused.append(name)
         else:

@@ -32,12 +32,12 @@ def as_jsonl(rows):
     return "".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows)
 
 
-def write(folder, train, devel=OTHER, test=OTHER, suffix=".csv"):
+def write(folder, train, validation=OTHER, test=OTHER, suffix=".csv"):
     """Writes train with the suffix, the others as csv; returns the folder."""
     folder.mkdir(exist_ok=True)
     content = train if isinstance(train, bytes) else train.encode()
     (folder / f"train{suffix}").write_bytes(content)
-    for name, content in (("dev", devel), ("test", test)):
+    for name, content in (("dev", validation), ("test", test)):
         if content is not None:
             (folder / f"{name}.csv").write_text(content)
     return str(folder)
@@ -74,7 +74,7 @@ CSV = as_csv(ROWS)
 def test_all_forms_of_a_file_give_the_same_texts(tmp_path, content, suffix):
     splits, report = read_labelled(write(tmp_path, content, suffix=suffix))
     assert pairs(splits["train"]) == ROWS
-    assert list(splits) == ["train", "devel", "test"]
+    assert list(splits) == ["train", "validation", "test"]
     assert report.documents == 5 and not report.problems
     assert has_message(report, "train: 3 texts; 0 rows skipped")
 
@@ -199,8 +199,8 @@ def test_the_obvious_columns_are_found(tmp_path, text, label):
 
 def test_the_keys_choose_the_columns(tmp_path):
     content = "text,label,korean,topic\na,x,b,yes\nc,x,d,no\n"
-    devel = "korean,topic\nb,yes\n"
-    folder = write(tmp_path, content, devel, devel)
+    other = "korean,topic\nb,yes\n"
+    folder = write(tmp_path, content, other, other)
     splits, _ = read_labelled(folder, text_key="korean", label_key="topic")
     assert pairs(splits["train"]) == [("b", "yes"), ("d", "no")]
 
@@ -232,8 +232,8 @@ def test_an_unknown_column_is_an_error_that_lists_the_columns(
 
 @pytest.mark.parametrize("content", ["", "\n", "text,label\n", "text,label\n,yes\n"])
 def test_a_split_without_texts_is_an_error(tmp_path, content):
-    with pytest.raises(ValueError, match="got 0 texts to use for devel"):
-        read_labelled(write(tmp_path, CSV, devel=content))
+    with pytest.raises(ValueError, match="got 0 texts to use for validation"):
+        read_labelled(write(tmp_path, CSV, validation=content))
 
 
 def test_one_class_is_an_error(tmp_path):
@@ -244,7 +244,7 @@ def test_one_class_is_an_error(tmp_path):
 def test_a_label_unseen_in_training_is_kept_and_counted_once(tmp_path):
     new = "text,label\na,yes\nb,new\nc,new\n"
     splits, report = read_labelled(write(tmp_path, CSV, new, new))
-    assert [each.label for each in splits["devel"]] == ["yes", "new", "new"]
+    assert [each.label for each in splits["validation"]] == ["yes", "new", "new"]
     assert report.problems == {"label unseen in training": 1}
     assert has_message(report, "dev.csv:3: label unseen in training (new)")
 
@@ -264,30 +264,32 @@ def test_a_single_file_is_split_by_class(tmp_path, as_folder):
     data = str(tmp_path if as_folder else path)
     splits, report = read_labelled(data)
     assert count_labels(splits["train"]) == {"yes": 80, "no": 40, "maybe": 8}
-    assert count_labels(splits["devel"]) == {"yes": 10, "no": 5, "maybe": 1}
+    assert count_labels(splits["validation"]) == {"yes": 10, "no": 5, "maybe": 1}
     assert count_labels(splits["test"]) == {"yes": 10, "no": 5, "maybe": 1}
     sources = [each.source for split in splits.values() for each in split]
     assert len(set(sources)) == len(sources) == 160 == report.documents
     assert read_labelled(data)[0] == splits
     assert read_labelled(data, seed=1)[0]["test"] != splits["test"]
-    assert has_message(report, "no devel and no test split: ", "train 128, devel 16, test 16")
+    assert has_message(
+        report, "no validation and no test split: ", "train 128, validation 16, test 16"
+    )
 
 
 def test_only_the_missing_split_is_taken_from_train(tmp_path):
     splits, report = read_labelled(write(tmp_path / "a", many(yes=90, no=90), test=None))
-    assert pairs(splits["devel"]) == [("fine", "yes")]
+    assert pairs(splits["validation"]) == [("fine", "yes")]
     assert count_labels(splits["train"]) == {"yes": 80, "no": 80}
     assert count_labels(splits["test"]) == {"yes": 10, "no": 10}
     assert has_message(report, "no test split: train split by class")
-    splits, report = read_labelled(write(tmp_path / "b", many(yes=90, no=90), devel=None))
-    assert pairs(splits["test"]) == [("fine", "yes")] and len(splits["devel"]) == 20
-    assert has_message(report, "no devel split: train split by class")
+    splits, report = read_labelled(write(tmp_path / "b", many(yes=90, no=90), validation=None))
+    assert pairs(splits["test"]) == [("fine", "yes")] and len(splits["validation"]) == 20
+    assert has_message(report, "no validation split: train split by class")
 
 
 def test_shares_may_ask_for_no_test_split(tmp_path):
     folder = write(tmp_path, many(yes=8, no=8), None, None)
     splits, report = read_labelled(folder, shares=(3, 1, 0))
-    assert {split: len(each) for split, each in splits.items()} == {"train": 12, "devel": 4}
+    assert {split: len(each) for split, each in splits.items()} == {"train": 12, "validation": 4}
     assert has_message(report, "no test split: there will be no test score")
     for shares in ((8, 1), (0, 1, 1), (8, 0, 1), (8, 1, -1)):
         with pytest.raises(ValueError, match="got shares"):
@@ -295,7 +297,9 @@ def test_shares_may_ask_for_no_test_split(tmp_path):
 
 
 def test_too_few_texts_to_split_are_an_error(tmp_path):
-    with pytest.raises(ValueError, match="got 2 texts, too few to split into train, devel, test"):
+    with pytest.raises(
+        ValueError, match="got 2 texts, too few to split into train, validation, test"
+    ):
         read_labelled(write(tmp_path, many(yes=1, no=1), None, None))
 
 
@@ -309,7 +313,7 @@ def test_split_by_class_rounds_each_class_by_less_than_one():
             assert abs(got - size * share / 10) < 1
 
 
-def test_classes_of_five_are_shared_between_devel_and_test():
+def test_classes_of_five_are_shared_between_validation_and_test():
     labels = [f"class {number}" for number in range(10) for _ in range(5)]
     assert [len(part) for part in split_by_class(labels, (8, 1, 1), seed=0)] == [40, 5, 5]
 
@@ -347,7 +351,7 @@ def test_a_data_set_gives_names_for_numbers_and_may_keep_test_labels_secret(tmp_
     ).save_to_disk(tmp_path)
     splits, report = read_labelled(str(tmp_path))
     assert count_labels(splits["train"]) == {"no": 9, "yes": 9}
-    assert splits["devel"] == [LabelledText("text 0", "yes", "devel:0")]
+    assert splits["validation"] == [LabelledText("text 0", "yes", "validation:0")]
     assert len(splits["test"]) == 2 and has_message(report, "test: split not used")
     assert report.problems["train: rows skipped"] == 1
     assert report.problems["row skipped: no label"] == 2
@@ -362,7 +366,7 @@ def test_a_folder_of_parquet_is_a_data_set(tmp_path, monkeypatch):
     splits, _ = read_labelled(str(folder))
     assert {split: len(each) for split, each in splits.items()} == {
         "train": 16,
-        "devel": 2,
+        "validation": 2,
         "test": 2,
     }
 

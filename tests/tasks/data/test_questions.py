@@ -74,7 +74,7 @@ def test_split_files_are_found_by_the_words_in_their_names(tmp_path, names):
     splits, report = read_questions(str(tmp_path))
     assert {split: len(each) for split, each in splits.items()} == {
         "train": 2,
-        "devel": 4,
+        "validation": 4,
         "test": 6,
     }
     assert not any("split by" in message for message in report.messages)
@@ -91,22 +91,22 @@ def test_train_and_dev_alone_make_dev_the_test_set_and_say_so(tmp_path):
     write(tmp_path / "train.json", articles(20))
     write(tmp_path / "dev.json", articles(3, first=30))
     splits, report = read_questions(str(tmp_path))
-    assert [len(splits[split]) for split in ("train", "devel", "test")] == [36, 4, 6]
+    assert [len(splits[split]) for split in ("train", "validation", "test")] == [36, 4, 6]
     assert all(question.source.startswith("dev.json") for question in splits["test"])
-    documents = [{q.document for q in splits[split]} for split in ("train", "devel")]
+    documents = [{q.document for q in splits[split]} for split in ("train", "validation")]
     assert not documents[0] & documents[1]
     assert "train and dev are given, no test: dev is the test set, scored once" in report.messages
-    assert any("no devel split: train split by document" in each for each in report.messages)
+    assert any("no validation split: train split by document" in each for each in report.messages)
     again, _ = read_questions(str(tmp_path))
     other, _ = read_questions(str(tmp_path), seed=1)
-    assert again == splits and other["devel"] != splits["devel"]
+    assert again == splits and other["validation"] != splits["validation"]
 
 
 def test_one_file_is_split_in_three_by_context_where_it_has_one_document(tmp_path):
     paragraphs = [each["paragraphs"][0] for each in articles(10)]
     write(tmp_path / "any.json", [{"title": "One", "paragraphs": paragraphs}])
     splits, report = read_questions(str(tmp_path / "any.json"))
-    assert [len(splits[split]) for split in ("train", "devel", "test")] == [16, 2, 2]
+    assert [len(splits[split]) for split in ("train", "validation", "test")] == [16, 2, 2]
     assert any("split by context" in each for each in report.messages)
     assert read_questions(str(tmp_path))[0] == splits  # the only file of a folder
 
@@ -257,7 +257,7 @@ def test_a_data_set_is_read_as_a_file_is(tmp_path):
     )
     saved.save_to_disk(str(tmp_path / "saved"))
     from_saved, report = read_questions(str(tmp_path / "saved"))
-    assert [len(from_saved[split]) for split in ("train", "devel", "test")] == [14, 2, 16]
+    assert [len(from_saved[split]) for split in ("train", "validation", "test")] == [14, 2, 16]
     assert "train and dev are given, no test: dev is the test set, scored once" in report.messages
     write(tmp_path / "files" / "train.json", articles(8))
     write(tmp_path / "files" / "dev.json", articles(8, first=8))

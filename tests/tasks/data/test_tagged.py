@@ -12,9 +12,9 @@ TRAIN = "Aspirin\tB-Drug\nhelps\tO\n\nA\tO\nbad\tB-Ill\ncold\tI-Ill\n"
 OTHER = "Cold\tB-Ill\n"
 
 
-def write(folder, train=TRAIN, devel=OTHER, test=OTHER, suffix=".tsv"):
+def write(folder, train=TRAIN, validation=OTHER, test=OTHER, suffix=".tsv"):
     folder.mkdir(exist_ok=True)
-    for name, content in (("train", train), ("devel", devel), ("test", test)):
+    for name, content in (("train", train), ("devel", validation), ("test", test)):
         if content is not None:
             content = content if isinstance(content, bytes) else content.encode()
             (folder / f"{name}{suffix}").write_bytes(content)
@@ -46,23 +46,23 @@ def test_all_forms_of_a_file_give_the_same_sentences(tmp_path, content):
         TaggedSentence(("Aspirin", "helps"), ("B-Drug", "O"), "train.tsv:1"),
         TaggedSentence(("A", "bad", "cold"), ("O", "B-Ill", "I-Ill"), "train.tsv:4"),
     ]
-    assert list(splits) == ["train", "devel", "test"]
+    assert list(splits) == ["train", "validation", "test"]
     assert report.documents == 4 and not report.problems
     assert report.messages[0] == "train: 2 sentences, 5 words, 2 entities; 0 sentences skipped"
 
 
 @pytest.mark.parametrize("name", ["dev", "valid", "validation", "DEVEL"])
 @pytest.mark.parametrize("suffix", [".conll", ".txt", ".iob", ".iob2"])
-def test_all_names_of_the_devel_file_are_known(tmp_path, name, suffix):
-    folder = write(tmp_path, devel=None, suffix=suffix)
+def test_all_names_of_the_validation_file_are_known(tmp_path, name, suffix):
+    folder = write(tmp_path, validation=None, suffix=suffix)
     (tmp_path / f"{name}{suffix}").write_text(OTHER)
     splits, _ = read_tagged(folder)
-    assert [each.source for each in splits["devel"]] == [f"{name}{suffix}:1"]
+    assert [each.source for each in splits["validation"]] == [f"{name}{suffix}:1"]
 
 
 def test_a_compressed_file_is_read_and_a_damaged_one_is_an_error(tmp_path):
     packed = gzip.compress(TRAIN.encode())
-    folder = write(tmp_path, packed, suffix=".tsv.gz", devel=None, test=None)
+    folder = write(tmp_path, packed, suffix=".tsv.gz", validation=None, test=None)
     assert len(read_tagged(folder)[0]["train"]) == 1  # the other is set aside
     (tmp_path / "train.tsv.gz").write_bytes(packed[:-12])
     with pytest.raises(ValueError, match="train.tsv.gz.*damaged or cut short"):
@@ -118,8 +118,8 @@ def test_tags_become_iob2(tags, iob2, orphans):
 
 
 def test_an_orphan_is_repaired_and_counted(tmp_path):
-    splits, report = read_tagged(write(tmp_path, devel="a\tO\nflu\tI-Ill\nx\tI-Drug\n"))
-    assert splits["devel"][0].tags == ("O", "B-Ill", "B-Drug")
+    splits, report = read_tagged(write(tmp_path, validation="a\tO\nflu\tI-Ill\nx\tI-Drug\n"))
+    assert splits["validation"][0].tags == ("O", "B-Ill", "B-Drug")
     assert report.problems == {"tag that continues no entity: B- instead": 2}
     assert has_message(report, "devel.tsv:2: tag that continues", "I-Ill")
     assert has_message(report, "devel.tsv:3: tag that continues", "I-Drug")
@@ -173,41 +173,44 @@ def test_a_file_without_tags_is_an_error(tmp_path):
 
 @pytest.mark.parametrize("content", ["", "\n\n", "a\tb\n"])
 def test_a_split_without_sentences_is_an_error(tmp_path, content):
-    with pytest.raises(ValueError, match="got 0 sentences to use for devel"):
-        read_tagged(write(tmp_path, devel=content))
+    with pytest.raises(ValueError, match="got 0 sentences to use for validation"):
+        read_tagged(write(tmp_path, validation=content))
 
 
 def test_a_label_unseen_in_training_is_kept_and_counted_once(tmp_path):
     new = "a\tO\nx\tB-New\n\ny\tB-New\n"
-    splits, report = read_tagged(write(tmp_path, devel=new, test=new))
-    assert splits["devel"][0].tags == ("O", "B-New") and len(splits["test"]) == 2
+    splits, report = read_tagged(write(tmp_path, validation=new, test=new))
+    assert splits["validation"][0].tags == ("O", "B-New") and len(splits["test"]) == 2
     assert report.problems == {"label unseen in training": 1}
     assert has_message(report, "devel.tsv:2: label unseen in training (New)")
 
 
-def test_a_tenth_is_set_aside_where_there_is_no_devel(tmp_path):
-    folder = write(tmp_path, "".join(f"w{i}\tB-Ill\n\n" for i in range(40)), devel=None)
+def test_a_tenth_is_set_aside_where_there_is_no_validation(tmp_path):
+    folder = write(tmp_path, "".join(f"w{i}\tB-Ill\n\n" for i in range(40)), validation=None)
     splits, report = read_tagged(folder)
-    words = {split: [each.words[0] for each in splits[split]] for split in ("train", "devel")}
-    assert len(words["devel"]) == 4
-    assert sorted(words["train"] + words["devel"]) == sorted(f"w{i}" for i in range(40))
+    words = {split: [each.words[0] for each in splits[split]] for split in ("train", "validation")}
+    assert len(words["validation"]) == 4
+    assert sorted(words["train"] + words["validation"]) == sorted(f"w{i}" for i in range(40))
     assert read_tagged(folder)[0] == splits
-    assert has_message(report, "no devel split: 4 of the 40 training sentences set aside")
+    assert has_message(report, "no validation split: 4 of the 40 training sentences set aside")
     assert report.documents == 41
 
 
 def test_another_seed_sets_other_sentences_aside_and_is_named(tmp_path):
-    folder = write(tmp_path, "".join(f"w{i}\tB-Ill\n\n" for i in range(40)), devel=None)
+    folder = write(tmp_path, "".join(f"w{i}\tB-Ill\n\n" for i in range(40)), validation=None)
     (one, _), (other, report) = (read_tagged(folder, seed=seed) for seed in (0, 1))
-    assert len(one["devel"]) == len(other["devel"]) and one["devel"] != other["devel"]
+    assert (
+        len(one["validation"]) == len(other["validation"])
+        and one["validation"] != other["validation"]
+    )
     assert has_message(report, "set aside as one, seed 1")
 
 
 def test_at_least_one_sentence_is_set_aside_if_there_are_two(tmp_path):
     train = "a\tB-Ill\n\nb\tB-Ill\n"
-    assert len(read_tagged(write(tmp_path, train, devel=None))[0]["devel"]) == 1
-    with pytest.raises(ValueError, match="got 1 sentence to train on and no devel"):
-        read_tagged(write(tmp_path, "a\tB-Ill\n", devel=None))
+    assert len(read_tagged(write(tmp_path, train, validation=None))[0]["validation"]) == 1
+    with pytest.raises(ValueError, match="got 1 sentence to train on and no validation"):
+        read_tagged(write(tmp_path, "a\tB-Ill\n", validation=None))
 
 
 def test_a_missing_test_file_is_said(tmp_path):
@@ -231,7 +234,9 @@ def test_a_missing_train_file_is_an_error_that_says_what_is_there(tmp_path):
 def test_two_files_for_one_split_are_an_error(tmp_path):
     folder = write(tmp_path)
     (tmp_path / "dev.txt").write_text(OTHER)
-    with pytest.raises(ValueError, match=r"got dev.txt and devel.tsv, expected one file for devel"):
+    with pytest.raises(
+        ValueError, match=r"got dev.txt and devel.tsv, expected one file for validation"
+    ):
         read_tagged(folder)
 
 
@@ -275,7 +280,7 @@ def test_a_data_set_gives_names_for_numbers(tmp_path):
     assert splits["train"][0] == TaggedSentence(("a", "cold"), ("O", "B-Ill"), "train:0")
     assert {split: len(each) for split, each in splits.items()} == {
         "train": 3,
-        "devel": 1,
+        "validation": 1,
         "test": 1,
     }
     assert not report.problems and has_message(report, "unsupervised: split not used")
