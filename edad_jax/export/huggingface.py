@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
@@ -180,8 +181,11 @@ def copy_tokenizer(tokenizer_dir: Path, directory: Path) -> None:
 
 
 def _write_tensors(path, tensors):
+    # safetensors 0.8 writes memory as it lies: of a view, other numbers than the array's, and
+    # even what lies behind it (https://github.com/safetensors/safetensors/issues/825).
+    whole = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
     try:
-        save_file(tensors, path, metadata={"format": "pt"})
+        save_file(whole, path, metadata={"format": "pt"})
     except SafetensorError as error:  # what safetensors makes of a full disk
         raise OSError(errno.EIO, str(error)) from error
     shutil.copymode(path.with_name("config.json"), path)  # safetensors makes it private

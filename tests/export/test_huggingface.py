@@ -55,6 +55,16 @@ def test_saved_model_loads_back_bit_for_bit(tmp_path, tokenizer_dir, blocks):
     assert {path.name for path in tmp_path.iterdir()} == {"student", "tokenizer"}
 
 
+def test_how_parameters_lie_in_memory_is_not_seen_in_the_file(tmp_path, tokenizer_dir):
+    config, params = save(tmp_path / "student", tokenizer_dir)
+    backwards = jax.tree.map(lambda x: x[..., ::-1].copy()[..., ::-1], params)
+    by_columns = jax.tree.map(np.asfortranarray, params)
+    for name, same in {"backwards": backwards, "by_columns": by_columns}.items():
+        save_model(tmp_path / name, same, config, tokenizer_dir, card=CARD)
+        for file in (tmp_path / "student").iterdir():
+            assert (tmp_path / name / file.name).read_bytes() == file.read_bytes(), file.name
+
+
 def test_plain_student_is_a_teacher_to_the_next(tmp_path, tokenizer_dir):
     _, params = save(tmp_path / "student", tokenizer_dir, blocks=False)
     checkpoint = hf_files.load_checkpoint(str(tmp_path / "student"))

@@ -79,11 +79,19 @@ def texts(tmp_path_factory):
     return write_labelled(tmp_path_factory.mktemp("texts") / "texts.csv")
 
 
+# At the rate of `tiny_tuning` texts are a toss-up: many a seed tells but two of the three.
+SURELY = {
+    "optimizer__learning_rate": 5e-3,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+}
+
+
 @pytest.fixture(scope="module")
 def classified(finished, texts, tmp_path_factory):
-    """Returns (workdir, summary) of a student tuned on texts; tests change nothing there."""
+    """Returns (workdir, summary) of an exBERT tuned on texts; tests change nothing there."""
     workdir = tmp_path_factory.mktemp("classified") / "run"
-    config = tiny_tuning("classification", finished.workdir / "student", texts, epochs=8)
+    config = tiny_tuning("classification", finished.workdir / "teacher", texts, epochs=8, **SURELY)
     return workdir, finetune(config, str(workdir))
 
 
@@ -309,7 +317,7 @@ def test_texts_are_classified_and_the_confusion_is_drawn(classified):
     assert summary["examples"] == {"train": 72, "validation": 9, "test": 9}
     scores = summary["seeds"]["0"]["test"]
     assert np.sum(scores["confusion"]) == 9
-    assert scores["accuracy"] > 0.6
+    assert scores["accuracy"] > 0.7  # two of the three classes: 0.67
     assert (workdir / "confusion.png").stat().st_size > 5_000
     _, params, task = pretrained.load_task_model(str(workdir / "model"))
     assert task == ("classification", ("high", "low", "mid")) and "pooler" in params
@@ -365,12 +373,15 @@ def test_soft_labels_alone_bring_a_student_to_what_its_teacher_says(
         "classification",
         finished.inputs / "teacher",
         tmp_path / "data",
-        epochs=4,
+        epochs=16,
         teacher=str(teacher),
         soft_weight=1.0,
+        **SURELY,
     )
-    taught = finetune(config, str(tmp_path / "run"))["seeds"]["0"]["test"]["accuracy"]
-    assert taught > 0.6  # by the labels themselves, or by the teacher's in its own order: near 0
+    # After the last epoch, not the best: what is learned, and not what came by once.
+    taught = finetune(config, str(tmp_path / "run"))["validation_by_epoch"][-1][0]
+    # By the labels themselves it is near 0, by the teacher's in its own order a third.
+    assert taught > 0.7
 
 
 def write_texts(path, rows):
