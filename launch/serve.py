@@ -5,8 +5,8 @@ r"""Serves exported models over HTTP, with a page to try them on.
     python launch/serve.py --models student=runs/ner/model-onnx-int8,teacher=runs/teacher/model-onnx
 
 Folders are those of launch/export.py. Requests that come together are read together; what is too
-slow, too large, too long or too much is refused (408, 413, 422, 429). /docs has the interface,
-/metrics what Prometheus reads.
+slow, too large, too long or too much is refused (408, 413, 422, 429). /openapi.json has the
+interface (/docs shows it, with scripts from the internet), /metrics what Prometheus reads.
 """
 
 from pathlib import Path

@@ -6,7 +6,7 @@
     GET  /v1/models    names and tasks
     GET  /health       200 once the models are loaded
     GET  /metrics      Prometheus
-    GET  /docs         the interface as a page; /openapi.json as JSON
+    GET  /openapi.json the interface; /docs shows it, with scripts from the internet
     GET  /             a page to paste text into
 
 What is too slow, too large, too long or too much is answered 408, 413, 422 or 429 before any work
@@ -87,7 +87,6 @@ def create_app(models: Mapping[str, Any], limits: Limits | None = None) -> FastA
     if not models:
         raise ValueError("got no model, expected at least one")
     service = _Service(models, limits or Limits())
-    # The page at /docs loads its scripts from elsewhere; /openapi.json says the same without them.
     app = FastAPI(title="edad-jax", lifespan=service.run_batchers, redoc_url=None)
     app.add_middleware(AdmissionControl, limits=service.limits, waiting=service.waiting)
     app.middleware("http")(service.count)
