@@ -90,8 +90,8 @@ def write_questions(path: Path, contexts: int = 20, *, seed: int = 0) -> Path:
     return path
 
 
-def write_student(folder: Path) -> Path:
-    """Returns an exBERT of one layer whose words are those of the texts; its weights are random."""
+def write_exbert(folder: Path, *, layers: int = 1, width: int = 12) -> Path:
+    """Returns an exBERT that has the words of the texts; its weights are random."""
     tokenizer = write_tokenizer(folder.with_name(f"{folder.name}-tokenizer"))
     with open(tokenizer / "vocab.txt", "a", encoding="utf-8") as file:
         file.writelines(f"{word}\n" for word in DOMAIN_WORDS)
@@ -99,8 +99,8 @@ def write_student(folder: Path) -> Path:
     config = ExBertConfig(
         base=tiny_bert_config(
             vocab_size=pieces - len(DOMAIN_WORDS),
-            hidden_size=12,
-            num_hidden_layers=1,
+            hidden_size=width,
+            num_hidden_layers=layers,
             intermediate_size=20,
             max_position_embeddings=40,
             initializer_range=0.02,
@@ -108,7 +108,7 @@ def write_student(folder: Path) -> Path:
         extension=ExtensionConfig(hidden_size=6, intermediate_size=8, num_attention_heads=3),
         extension_vocab_size=len(DOMAIN_WORDS),
     )
-    card = huggingface.ModelCard(title="student", summary="", data={}, settings={}, measured={})
+    card = huggingface.ModelCard(title="exBERT", summary="", data={}, settings={}, measured={})
     return huggingface.save_model(folder, random_params(config), config, tokenizer, card=card)
 
 
