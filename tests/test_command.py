@@ -55,20 +55,20 @@ run_command(lambda: print("works"), required=[])
 @pytest.mark.parametrize(
     ("config", "arguments", "message"),
     [
-        ({"savings": {"stop_teacher_below": 0.1}}, [], "config.phases.* config.phases now"),
+        ({"savings": {"stop_teacher_below": 0.1}}, [], "config.savings.* config.phases now"),
         (
             {"masking": {"share": 0.15}},
             [],
-            "config.masking.mlm_probability, .*masking.mlm_probability now",
+            "config.masking.share, .*masking.mlm_probability now",
         ),
         (
             {},
-            ["--config.num_seeds=3"],
-            "got --config.num_seeds, which is called --config.num_seeds now",
+            ["--config.seeds=3"],
+            "got --config.seeds, which is called --config.num_seeds now",
         ),
         (
             {},
-            ["--config.phases.stop_teacher_below=0.1"],
+            ["--config.savings.stop_teacher_below=0.1"],
             "called --config.phases.stop_teacher_below now",
         ),
         ({"seed": 0}, ["--config.seed=3"], "^works"),

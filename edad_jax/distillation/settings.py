@@ -67,13 +67,23 @@ def read_settings(config: ConfigDict) -> Settings:
             f"{', '.join(ADDED_WORDS)}"
         )
     _check_numbers(config)
-    _check_teacher(config, method)
     for net in {"teacher", *method.trained_nets}:
         settings.execution.check_dropout(net, config[net].attention_probs_dropout_prob)
     student = student_config(config.student, Vocabulary(1, 1, 0, 0, 0))
     config_json.family_of(student.base, extended=student.extension is not None)
     extension_config(config.teacher.extension)
     check_unread(config, method)
+    return settings
+
+
+def check_settings(config: ConfigDict) -> Settings:
+    """Returns the settings of a run whose teacher is the one that the configuration names.
+
+    Raises:
+      ValueError: as `read_settings`, and where teacher, vocabulary and method do not go together.
+    """
+    settings = read_settings(config)
+    _check_teacher(config, settings.method)
     return settings
 
 

@@ -48,7 +48,7 @@ def resolve_settings(config: ConfigDict) -> ConfigDict:
     ):
         if not config[key]:
             raise ValueError(f"config.{key} is empty, expected {meaning}: give --config.{key}=...")
-    for key in ("seeds", "epochs", "batch_size"):
+    for key in ("num_seeds", "epochs", "batch_size"):
         if config[key] < 1:
             raise ValueError(f"config.{key}={config[key]}, expected at least 1")
     if config.max_length < 8:

@@ -9,7 +9,7 @@ from safetensors.numpy import load_file
 
 from edad_jax import machine, types
 from edad_jax.distillation import nets
-from edad_jax.distillation.settings import read_settings
+from edad_jax.distillation.settings import check_settings
 from edad_jax.models import precision
 from tests.tiny_models import assert_trees_equal
 from tests.tiny_run import (
@@ -202,7 +202,7 @@ def test_alpha_and_learning_rates_follow_the_configuration(inputs):
         inputs,
         alpha="linear_reverse",
         optimizer__schedule="warmup_linear",
-        optimizer__warmup_share=0.2,
+        optimizer__warmup_ratio=0.2,
         optimizer__student_learning_rate=3.0,
         optimizer__teacher_learning_rate=1.0,
     ).settings
@@ -276,7 +276,7 @@ def test_added_words_begin_as_the_mean_of_their_base_pieces_where_asked(inputs):
 )
 def test_settings_that_do_not_go_together_are_named_at_once(inputs, changes, message):
     with pytest.raises(ValueError, match=message):
-        read_settings(tiny_config(inputs, **changes))
+        check_settings(tiny_config(inputs, **changes))
 
 
 def test_a_student_may_begin_with_its_teachers_layers(inputs):
@@ -338,7 +338,7 @@ def test_a_teacher_from_scratch_has_only_the_sizes_of_its_checkpoint(inputs):
         teacher__extension__hidden_size=0,
         teacher__frozen=(),
     )
-    read_settings(config)
+    check_settings(config)
     run = run_of(config, words, total_steps=10)
     assert run.frozen["teacher"] == {}
     params = run.trained["teacher"]

@@ -13,7 +13,7 @@ import pytest
 
 from configs import edad
 from edad_jax.distillation.phases import WHOLE, Phase, PhaseSettings
-from edad_jax.distillation.settings import read_settings
+from edad_jax.distillation.settings import check_settings
 from edad_jax.distillation.train import train
 from edad_jax.training import schedules
 from edad_jax.training.metrics import read_metrics
@@ -110,7 +110,7 @@ def test_a_wrong_value_is_an_error_that_names_the_option(changes, message):
     config = edad.get_config()
     config.phases.update(changes)
     with pytest.raises(ValueError, match=f"config.phases.{message}"):
-        read_settings(config)
+        check_settings(config)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_thresholds_of_another_method_are_an_error(changes):
     config.phases.update(changes)
     (name,) = changes
     with pytest.raises(ValueError, match=f"config.phases.{name}=.*'triple_adaptation'"):
-        read_settings(config)
+        check_settings(config)
 
 
 # ---- what a step that leaves something out does

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edad_jax.distillation import student_init
-from edad_jax.distillation.student_init import Rules
+from edad_jax.distillation.student_init import InitSettings, Rules
 from edad_jax.models import factorised, narrowing
 from edad_jax.models.config import ExBertConfig
 from edad_jax.models.exbert import ExBert
@@ -71,9 +71,10 @@ def test_a_student_deeper_than_its_teacher_has_no_layers_to_begin_with():
 
 @pytest.mark.parametrize("layers", [(0,), (0, 4), (-1, 0)])
 def test_listed_layers_must_be_the_teachers_and_as_many_as_the_students(layers):
-    assert student_init.check_listed([3, 1], 4, 2) == (3, 1)
-    with pytest.raises(ValueError, match="inherit.layers=.*from 0 to 3, .*student's 2"):
-        student_init.check_listed(layers, 4, 2)
+    settings = {"init": "teacher", "num_hidden_layers": 2, "layer_rule": "listed"}
+    assert InitSettings(**settings, layers=(3, 1)).rules(4).layers == (3, 1)
+    with pytest.raises(ValueError, match="inherit.layers=.*the student's 2"):
+        InitSettings(**settings, layers=layers).rules(4)
 
 
 def test_a_student_of_equal_sizes_is_a_copy():

@@ -310,11 +310,11 @@ def test_a_checkpoint_with_a_nan_in_it_stops_the_run_at_once(finished, prepared_
 FULL_DISK = """
 import resource, signal, sys, time
 from pathlib import Path
-from edad_jax import train
+from edad_jax.distillation import train
 from tests.tiny_run import SAVE_EVERY, tiny_config
 
 inputs, prepared, workdir = (Path(argument) for argument in sys.argv[1:])
-make_batch_at, leave_result = train.make_batch_at, train.result.leave_result
+make_batch_at, leave_result = train.make_batch_at, train.leave_result
 free, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
 def batches_that_fill_the_disk(*arguments, **settings):
@@ -333,7 +333,7 @@ def free_the_disk_and_leave(*arguments):
     return leave_result(*arguments)
 
 train.make_batch_at = batches_that_fill_the_disk
-train.result.leave_result = free_the_disk_and_leave
+train.leave_result = free_the_disk_and_leave
 train.train(tiny_config(inputs, prepared=str(prepared)), str(workdir))
 """
 

@@ -13,7 +13,7 @@ from edad_jax.data import masking
 from edad_jax.distillation import losses, triple
 from edad_jax.distillation.minilm import MINILM, MiniLmSettings
 from edad_jax.distillation.nets import Nets
-from edad_jax.distillation.settings import read_settings
+from edad_jax.distillation.settings import check_settings
 from edad_jax.distillation.triple import TripleSettings
 from edad_jax.models.exbert import ExBert
 from tests.tiny_models import tiny_exbert_config
@@ -141,7 +141,7 @@ def test_weights_that_make_no_sense_are_told_before_any_work(section, message):
     config.method = "triple"
     config.triple.update(section)
     with pytest.raises(ValueError, match=message):
-        read_settings(config)
+        check_settings(config)
 
 
 def test_a_schedule_moves_the_weights_and_their_sum_stays_one():

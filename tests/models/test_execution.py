@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from edad_jax.distillation.settings import read_settings
+from edad_jax.distillation.settings import check_settings
 from edad_jax.models import bert
 from edad_jax.models.config import ExBertConfig, Execution
 from edad_jax.models.exbert import ExBert
@@ -161,17 +161,17 @@ def test_cudnn_is_asked_where_it_can(changes, expected):
 
 def test_fused_attention_with_dropout_is_told_before_anything_is_prepared():
     changes = {"attention": "fused", "student__attention_probs_dropout_prob": 0.0}
-    read_settings(tiny_config(Path("unused"), **changes))  # the teacher's is not known yet
+    check_settings(tiny_config(Path("unused"), **changes))  # the teacher's is not known yet
     with pytest.raises(ValueError, match="the teacher's rate is 0.1; set --config.teacher.attent"):
-        read_settings(
+        check_settings(
             tiny_config(Path("unused"), **changes, teacher__attention_probs_dropout_prob=0.1)
         )
     with pytest.raises(ValueError, match="the student's rate is 0.1"):
-        read_settings(tiny_config(Path("unused"), attention="fused"))
+        check_settings(tiny_config(Path("unused"), attention="fused"))
     adaptation = {"attention": "fused", "method": "adaptation"}
-    read_settings(tiny_config(Path("unused"), **adaptation))  # no student learns
+    check_settings(tiny_config(Path("unused"), **adaptation))  # no student learns
 
 
 def test_an_unknown_way_is_told_before_anything_is_prepared():
     with pytest.raises(ValueError, match="config.remat='all' is not one of none, blocks"):
-        read_settings(tiny_config(Path("unused"), remat="all"))
+        check_settings(tiny_config(Path("unused"), remat="all"))

@@ -150,7 +150,7 @@ def test_an_encoder_without_its_mlm_head_is_told_the_option(folder, family):
 
 
 def test_an_alberts_head_for_the_order_of_sentences_is_not_taken_for_nsp():
-    with pytest.raises(ValueError, match="missing .2.(.*\n)*.*fresh=\"\\('nsp',\\)\""):
+    with pytest.raises(ValueError, match="missing .2.(.*\n)*.*random_heads=\"\\('nsp',\\)\""):
         load(GOLDEN / "albert")
 
 

@@ -13,7 +13,7 @@ from configs import distilkcbert, edad
 from edad_jax import types
 from edad_jax.data.tokenizer import load_tokenizer
 from edad_jax.distillation import nets
-from edad_jax.distillation.settings import read_settings
+from edad_jax.distillation.settings import check_settings
 from edad_jax.tasks.rows import classification_rows
 from reproduction import kcbert
 from reproduction.driver import reproduce
@@ -47,7 +47,7 @@ def test_news_are_a_document_a_line_and_other_text_is_not():
 
 def test_the_configuration_is_sound_and_its_student_the_thesiss_fifth():
     config = distilkcbert.get_config()
-    read_settings(config)
+    check_settings(config)
     assert set(config) == set(edad.get_config())
     student = nets.student_config(config.student, types.Vocabulary(30_000, 30_000, 4, 2, 3))
     assert student.extension is None and not student.base.has_pooler
@@ -93,7 +93,7 @@ def test_tables_4_and_6_are_written_from_the_cells_and_the_times(make_run, tmp_p
         summary = {
             "nets": {"student": {"parameters": number}, "teacher": {"parameters": 99}},
             "time_cost": {"train/seconds": 60.0},
-            "devel_by_epoch": [],
+            "validation_by_epoch": [],
             "seeds": {"0": {"failed": False}},
             "means": dict.fromkeys(("test/accuracy", "test/macro_f1"), {"mean": 0.7, "half": 0.1}),
         }

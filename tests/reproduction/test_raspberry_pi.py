@@ -94,8 +94,8 @@ def test_models_are_asked_as_they_were_tuned(make_run, models, answering, tmp_pa
         "dataset_config": "",
         "max_length": 16,
         "overlap": 4,
-        "max_query": 12,
-        "longest_answer": 5,
+        "max_query_length": 12,
+        "max_answer_length": 5,
     }
     assert set(config) < set(squad.get_config())
     (folder / "config.json").write_text(json.dumps(config))

@@ -33,7 +33,7 @@ def check_cells(cells):
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=words)
         values(words)
         if script == "launch/finetune.py":
-            setup.check_tuning(values.config)
+            setup.resolve_settings(values.config)
         elif script == "launch/train.py":
             check_unread(values.config, find_method(values.config.method))
         else:

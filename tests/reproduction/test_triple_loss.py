@@ -7,7 +7,7 @@ import re
 import pytest
 
 from configs import distilkcbert
-from edad_jax.distillation.settings import read_settings
+from edad_jax.distillation.settings import check_settings
 from reproduction.driver import reproduce
 from reproduction.triple_loss import SEEDS, TERMS
 from tests.reproduction.conftest import finish, plan_of
@@ -79,7 +79,7 @@ def test_every_weighing_is_accepted(make_run):
             if word.startswith("--config.triple.") and "positions" not in word:
                 key, value = word.removeprefix("--config.triple.").split("=")
                 config.triple[key] = float(value)
-        read_settings(config)
+        check_settings(config)
 
 
 def test_the_table_is_written_from_the_cells(make_run):

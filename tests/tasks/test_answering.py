@@ -359,9 +359,9 @@ def test_a_teacher_whose_classes_have_no_names_is_taken_too(tuned, tmp_path):
     [
         ({"scoring": "bleu"}, "config.scoring='bleu' is not one of squad, korquad"),
         ({"overlap": -1}, "config.overlap=-1, expected at least 0"),
-        ({"max_query": 0}, "config.max_query_length=0, expected at least 1"),
+        ({"max_query_length": 0}, "config.max_query_length=0, expected at least 1"),
         ({"n_best": 0}, "config.n_best=0"),
-        ({"longest_answer": 0}, "config.max_answer_length=0"),
+        ({"max_answer_length": 0}, "config.max_answer_length=0"),
     ],
 )
 def test_settings_that_cannot_be_used_are_named(tuned, tmp_path, changes, message):

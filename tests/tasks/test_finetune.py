@@ -414,7 +414,7 @@ def test_a_teacher_of_other_labels_is_an_error(finished, tuned, tmp_path):
         ({"task": "parsing"}, "config.task='parsing' is not one of"),
         ({"model": ""}, "config.model is empty"),
         ({"data": ""}, "config.data is empty"),
-        ({"seeds": 0}, "config.num_seeds=0"),
+        ({"num_seeds": 0}, "config.num_seeds=0"),
         ({"max_length": 4}, "config.max_length=4"),
         ({"max_length": 64}, "only 40 positions"),
         ({"soft_weight": 1.5, "teacher": "lab/bert"}, "a weight between 0 and 1"),

@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from edad_jax.distillation import edad
-from edad_jax.distillation.settings import read_settings
+from edad_jax.distillation.settings import check_settings
 from edad_jax.distillation.train import train
 from edad_jax.distillation.two_stages import ADAPTATION
 from edad_jax.training import batch_size, state
@@ -60,7 +60,7 @@ def test_the_budget_is_given_or_asked_of_the_device():
 @pytest.mark.parametrize("text", ["many", "-4", "1.5", ""])
 def test_what_is_neither_a_number_nor_auto_is_told_at_once(tmp_path, text):
     with pytest.raises(ValueError, match="batch_size_per_device=.*expected a number of rows, auto"):
-        read_settings(tiny_config(tmp_path, batch_size_per_device=text))
+        check_settings(tiny_config(tmp_path, batch_size_per_device=text))
 
 
 def test_a_program_too_large_to_compile_does_not_fit(monkeypatch):

@@ -308,9 +308,10 @@ def test_a_kill_during_the_very_first_save_lets_the_run_begin_again(tmp_path):
 def test_kill_between_commit_and_checksums_falls_back(tmp_path):
     program = f"""
         import os, sys
-        sys.path.insert(0, {str(Path(__file__).parent)!r})
-        import conftest, test_checkpoint
-        from edad_jax import checkpoint
+        sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+        from tests import conftest
+        from tests.training import test_checkpoint
+        from edad_jax.training import checkpoint
         write = checkpoint.write_manifest
         def write_or_die(directory, step):
             if step == 8:

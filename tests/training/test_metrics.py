@@ -149,7 +149,7 @@ def test_absent_tensorboard_is_no_error(tmp_path, monkeypatch):
 def test_killed_writer_leaves_whole_lines(tmp_path):
     program = (
         "import sys, os\n"
-        "from edad_jax.metrics import MetricsWriter\n"
+        "from edad_jax.training.metrics import MetricsWriter\n"
         "writer = MetricsWriter(sys.argv[1])\n"
         "for step in range(50):\n"
         "    writer.write(step, {'loss': step})\n"
