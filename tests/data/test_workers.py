@@ -40,7 +40,12 @@ def test_a_program_that_is_stopped_leaves_no_worker_and_its_shards_are_kept(
 ):
     out = tmp_path / "out"
     command = [sys.executable, "-c", PROGRAM, str(tokenizer_dir), str(out)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    # Tests that run in the background ignore Ctrl-C, and so would the program.
+    pipes = {
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    }
     with subprocess.Popen(command, **pipes, start_new_session=True) as process:
         try:
             assert process.stdout.readline() == b"far\n"
