@@ -109,6 +109,26 @@ def test_distillation_freezes_all_of_a_plain_teacher(inputs):
 
 
 @pytest.mark.parametrize(
+    ("changes", "resting"),
+    [
+        ({"alpha": "linear"}, set()),
+        ({"alpha": "only_distillation"}, {"mlm", "nsp", "pooler"}),
+        ({"rows__mode": "single"}, {"nsp", "pooler"}),
+        ({"method": "triple_adaptation"}, {"nsp", "pooler"}),
+    ],
+)
+def test_heads_of_a_student_that_no_loss_reaches_rest_and_so_do_not_decay(inputs, changes, resting):
+    run = build_run(inputs, **changes)
+    assert set(run.frozen.get("student", {})) == resting
+    assert set(run.trained["student"]) == {
+        *{"base", "extension", "mlm", "nsp", "pooler"} - resting,
+        *({"projection"} & run.trained["student"].keys()),
+    }
+    whole = run.all_params(run.trained, "student")
+    assert {"base", "extension", "mlm", "nsp", "pooler"} <= set(whole)
+
+
+@pytest.mark.parametrize(
     "changes", [{}, {"added_words": 0}, {"teacher__extension__hidden_size": 0}]
 )
 def test_distillation_from_blocks_or_words_that_never_learned_is_an_error(inputs, changes):
