@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.pruning import prune_extension, prune_vocabulary
 from benchmarks.turns import Candidate, Cases, time_in_turn
 from edad_jax.export import formats
-from edad_jax.export.pruning import prune_extension, prune_vocabulary
 from edad_jax.files import open_beside, write_json
 from edad_jax.report import figures
 from edad_jax.report.tables import markdown_table

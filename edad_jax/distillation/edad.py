@@ -26,6 +26,8 @@ from edad_jax.training.parallel import AXIS
 from edad_jax.training.state import TrainState
 from edad_jax.types import Batch, EncoderOutput, MaskedBatch
 
+DEFAULT_ALPHA = "linear"  # the paper's (section 4.4.4)
+
 
 def make_edad_step(nets: Nets, settings: StepSettings) -> Callable:
     """Returns the fused step: (state, frozen, batch) -> (state, metrics).
@@ -236,7 +238,7 @@ EDAD = Method(
     make_edad_step,
     options=("alpha", "phases"),
     alpha=lambda own, config, total_steps: schedules.alpha(
-        config.alpha or "linear", total_steps=total_steps
+        config.alpha or DEFAULT_ALPHA, total_steps=total_steps
     ),
     check_nets=lambda nets, own: check_imitation(nets),
     projects=lambda same_width: True,

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from edad_jax.data.batches import bucket_lengths
 from edad_jax.data.rows import RowSettings
 from edad_jax.distillation import student_init
+from edad_jax.distillation.edad import DEFAULT_ALPHA
 from edad_jax.distillation.method import Method
 from edad_jax.distillation.methods import METHODS, find_method
 from edad_jax.distillation.nets import extension_config, is_exported, student_config
@@ -85,6 +86,25 @@ def check_settings(config: ConfigDict) -> Settings:
     settings = read_settings(config)
     _check_teacher(config, settings.method)
     return settings
+
+
+def resolve_config(config: ConfigDict, settings: Settings) -> ConfigDict:
+    """Returns a copy with values where an option that this run reads was left at None.
+
+    So a folder's config.json and a model card say what was run, and mean it still where a default
+    has changed since.
+    """
+    config = config.copy_and_resolve_references()
+    for option in settings.method.options:
+        if option == "alpha":
+            config.alpha = config.alpha or DEFAULT_ALPHA
+        else:
+            section = settings.phases if option == "phases" else settings.own
+            config[option].update(dataclasses.asdict(section))
+    if config.student.init == "teacher":
+        values = dataclasses.asdict(settings.student_init)
+        config.student.inherit.update({name: values[name] for name in config.student.inherit})
+    return config
 
 
 def check_unread(config: ConfigDict, method: Method) -> None:

@@ -12,7 +12,7 @@ from edad_jax.data.prepare import Prepared, prepare
 from edad_jax.distillation.build import Run, build_run, largest_batch, make_step_at
 from edad_jax.distillation.evaluate import make_heldout
 from edad_jax.distillation.result import leave_result
-from edad_jax.distillation.settings import Settings, check_settings
+from edad_jax.distillation.settings import Settings, check_settings, resolve_config
 from edad_jax.models.init import checksum
 from edad_jax.training import batch_size, state
 from edad_jax.training.checkpoint import Checkpointer
@@ -45,6 +45,7 @@ def train(config: ConfigDict, workdir: str) -> dict:
         process_index=config.parallel.process_index,
     )
     settings = check_settings(config)
+    config = resolve_config(config, settings)
     parallel = Parallel(config.parallel.engine)
     with process_0_first():
         config, workdir, prepared = _prepare(config, settings, parallel, workdir)

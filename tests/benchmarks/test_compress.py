@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from benchmarks.compress import compress, variants
+from benchmarks.pruning import prune_extension, prune_vocabulary
 from edad_jax.data.tokenizer import load_tokenizer
 from edad_jax.export import formats
-from edad_jax.export.pruning import prune_extension, prune_vocabulary
 from tests.tiny_exports import tiny_model
 from tests.tiny_tasks import tiny_sentences, write_tagged, write_tagging
 

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Options that a run would not read: an error, but in none of the commands that we ship."""
 
+import functools
 import importlib
+import operator
 from pathlib import Path
 
 import pytest
 
 from configs import classify, edad, ner, quickstart, squad
-from edad_jax.distillation.settings import read_settings
+from edad_jax.distillation.settings import read_settings, resolve_config
 from edad_jax.tasks import setup
 
 ROOT = Path(__file__).parents[2]
@@ -38,6 +40,30 @@ def test_an_option_that_the_method_does_not_read_is_an_error(changes, message):
     config.update_from_flattened_dict(changes)
     with pytest.raises(ValueError, match=f"config.{message}"):
         read_settings(config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "values"),
+    [
+        ({}, {"alpha": "linear", "phases.stop_teacher_below": 0.0, "triple.soft": None}),
+        ({"alpha": "same", "phases.drop_teacher_below": 0.1}, {"phases.drop_teacher_below": 0.1}),
+        (
+            {"method": "triple"},
+            {"triple.soft": 0.625, "triple.schedule": "constant", "alpha": None},
+        ),
+        (
+            {"student.init": "teacher"},
+            {"student.inherit.layer_rule": "uniform", "student.inherit.layers": ()},
+        ),
+    ],
+)
+def test_what_is_recorded_has_the_values_of_all_options_that_are_read(changes, values):
+    config = edad.get_config()
+    config.update_from_flattened_dict(changes)
+    resolved = resolve_config(config, read_settings(config))
+    got = {name: functools.reduce(operator.getitem, name.split("."), resolved) for name in values}
+    assert got == values
+    assert resolve_config(resolved, read_settings(resolved)) == resolved  # as in a resumed run
 
 
 @pytest.mark.parametrize(
