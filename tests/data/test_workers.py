@@ -19,9 +19,11 @@ def test_rows_do_not_depend_on_the_number_of_workers(tokenizer_dir, tmp_path):
 
 
 PROGRAM = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from tests.tiny_text import make_documents, make_tiny_rows
+# Tests that run in the background ignore Ctrl-C, and so would this program.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 def stopping(first):
     yield from make_documents(100)
     while not first.exists():
@@ -40,12 +42,7 @@ def test_a_program_that_is_stopped_leaves_no_worker_and_its_shards_are_kept(
 ):
     out = tmp_path / "out"
     command = [sys.executable, "-c", PROGRAM, str(tokenizer_dir), str(out)]
-    # Tests that run in the background ignore Ctrl-C, and so would the program.
-    pipes = {
-        "stdout": subprocess.PIPE,
-        "stderr": subprocess.PIPE,
-        "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    }
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, **pipes, start_new_session=True) as process:
         try:
             assert process.stdout.readline() == b"far\n"
