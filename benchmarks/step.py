@@ -64,7 +64,7 @@ class Loop:
             donate=True,
         )
         self.state = parallel.replicate(state.begin(run.trained, run.settings.optimizers))
-        self._frozen = parallel.replicate(run.frozen)
+        self._frozen = parallel.replicate(run.frozen_as_read)
         self._batch = parallel.shard_batch(random_rows(rows, length, words=case.words))
         start = time.perf_counter()
         lowered = step.lower(self.state, self._frozen, self._batch)

@@ -9,7 +9,7 @@ both vocabularies. Here the base's is frozen and the added words' is not.)
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -17,10 +17,19 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from edad_jax.models.bert import PADDING_SCORE
+from edad_jax.models.attention import PADDING_SCORE
 from edad_jax.models.config import BertConfig, ExBertConfig
 from edad_jax.models.names import LEAVES
-from edad_jax.types import EncoderOutput, MaskedBatch
+from edad_jax.types import MaskedBatch
+
+
+class Output(NamedTuple):
+    """What an encoder returns: the last layer, and what the taps asked for."""
+
+    last_hidden_btd: torch.Tensor
+    embedding_btd: torch.Tensor
+    hidden_btd: tuple[torch.Tensor, ...]
+    scores_bhts: tuple[torch.Tensor, ...]  # raw: scaled, before mask and softmax
 
 
 class SelfAttention(nn.Module):
@@ -151,7 +160,7 @@ class ExBert(nn.Module):
         if teacher_width:
             self.projection = nn.ModuleDict({"dense": nn.Linear(width, teacher_width)})
 
-    def forward(self, batch: MaskedBatch, taps: Sequence[int] = ()) -> EncoderOutput:
+    def forward(self, batch: MaskedBatch, taps: Sequence[int] = ()) -> Output:
         """Returns the last layer, and hidden states and raw scores of the tapped layers."""
         embedding_btd = hidden_btd = self._embed(batch.ids_bt, batch.segments_bt)
         tapped = {}
@@ -160,7 +169,7 @@ class ExBert(nn.Module):
                 layer, hidden_btd, batch.mask_bt, tapped=layer in taps
             )
             tapped[layer] = (hidden_btd, scores_bhts)
-        return EncoderOutput(
+        return Output(
             last_hidden_btd=hidden_btd,
             embedding_btd=embedding_btd,
             hidden_btd=tuple(tapped[layer][0] for layer in taps),

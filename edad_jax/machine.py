@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What this machine is, and what this process has taken of it; needs no jax."""
+"""What this machine is, and what this process has taken of it; starts without jax."""
 
+import contextlib
+import contextvars
 import os
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+
+_TARGET = contextvars.ContextVar("target", default=None)
 
 
 def describe_machine(cores: int = 0) -> dict[str, str | int]:
@@ -35,6 +39,27 @@ def core_count() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def target_backend() -> str:
+    """Returns what programs are traced for: "cpu", "gpu" or "tpu"; by default, what is here."""
+    import jax
+
+    return _TARGET.get() or jax.default_backend()
+
+
+@contextlib.contextmanager
+def compiling_for(backend: str) -> Iterator[None]:
+    """Has programs that are traced in the block choose what suits another backend.
+
+    What was traced before is not traced anew: trace functions of your own, not jitted ones that
+    have run.
+    """
+    token = _TARGET.set(backend)
+    try:
+        yield
+    finally:
+        _TARGET.reset(token)
 
 
 def has_bfloat16_units() -> bool:

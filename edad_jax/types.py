@@ -69,13 +69,22 @@ class TaskBatch(NamedTuple):
     segment_b_start_b: Array | None = None  # int32 [b]; as in Batch; None: all is segment A
 
 
+class AttentionHeads(NamedTuple):
+    """What a block's attention reads, by head; and its raw scores where they were computed."""
+
+    query_bthk: Array
+    key_bshk: Array
+    value_bshk: Array
+    scores_bhts: Array | None  # float32, scaled, before mask and softmax; None: fused attention
+
+
 class EncoderOutput(NamedTuple):
     """What an encoder returns: the last layer, and what the taps asked for."""
 
     last_hidden_btd: Array  # the last layer's output
     embedding_btd: Array  # the embedding layer's output: TinyBERT's layer 0
     hidden_btd: tuple[Array, ...]  # outputs of the tapped layers, in the order of the taps
-    scores_bhts: tuple[Array, ...]  # their raw attention scores (scaled, before mask and softmax)
+    heads: tuple[tuple[AttentionHeads, ...], ...]  # theirs: the original's, then the extension's
 
 
 @dataclasses.dataclass(frozen=True)

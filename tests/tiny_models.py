@@ -10,9 +10,16 @@ import numpy as np
 
 from edad_jax.models.config import BertConfig, ExBertConfig, ExtensionConfig
 from edad_jax.models.exbert import ExBert
-from edad_jax.types import MaskedBatch
+from edad_jax.types import EncoderOutput, MaskedBatch
 
 GOLDEN = Path(__file__).parent / "golden"
+
+
+def raw_scores(output: EncoderOutput) -> list[jax.Array]:
+    """Returns scores_bhts of each tapped layer: the original's heads, then the extension's."""
+    return [
+        jnp.concatenate([heads.scores_bhts for heads in layer], axis=1) for layer in output.heads
+    ]
 
 
 def tiny_bert_config(**changes) -> BertConfig:
@@ -115,7 +122,7 @@ def assert_parity(config, params, outputs):
 
     compare("hidden_0_btd", output.embedding_btd, mask_bt)
     for layer in layers:
-        compare(f"scores_{layer}_bhts", output.scores_bhts[layer], real_bts)
+        compare(f"scores_{layer}_bhts", raw_scores(output)[layer], real_bts)
         compare(f"hidden_{layer + 1}_btd", output.hidden_btd[layer], mask_bt)
     compare("mlm_logits_btv", mlm_logits, mask_bt)
     if "nsp_logits_bc" in outputs:

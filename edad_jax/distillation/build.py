@@ -48,6 +48,21 @@ class Run:
             if name in self.trained or name in self.frozen
         }
 
+    @property
+    def frozen_as_read(self) -> dict[str, dict]:
+        """Returns the frozen parameters, kernels in the type of the activations.
+
+        Where that is bfloat16, a step would else cast them anew in every update. Not the gates',
+        which are float32 in any case.
+        """
+
+        def cast(path, leaf):
+            keys = [part.key for part in path]
+            is_cast = keys[-1] == "kernel" and not any(key.startswith("gates_") for key in keys)
+            return leaf.astype(self.nets.teacher.dtype) if is_cast else leaf
+
+        return jax.tree_util.tree_map_with_path(cast, self.frozen)
+
     def all_params(self, trained: dict[str, dict], net: str) -> dict:
         """Returns all parameters of one net, given its trained part."""
         return trained.get(net, {}) | self.frozen.get(net, {})
@@ -90,7 +105,7 @@ def largest_batch(
     train_state, frozen = jax.eval_shape(
         lambda trained, frozen: (state.begin(trained, run.settings.optimizers), frozen),
         run.trained,
-        run.frozen,
+        run.frozen_as_read,
     )
     step = settings.method.make_step(run.nets, run.settings)
     rows = batch_size.find_batch_size(

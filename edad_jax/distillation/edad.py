@@ -101,10 +101,10 @@ def adapt(
 ) -> tuple[EncoderOutput, dict[str, jax.Array]]:
     """Returns what a net makes of masked rows, and its L_MLM and L_NSP (BERT, section 3.1)."""
     with jax.named_scope(net):
-        output, mlm_logits_bmv, nsp_logits_bc = model.apply(
+        output, mlm_logits, nsp_logits_bc = model.apply(
             {"params": params}, batch, taps=taps, deterministic=False, rngs={"dropout": key}
         )
-        terms = {f"{net}/mlm": losses.mlm_loss(mlm_logits_bmv, batch).sum() / counts.masked}
+        terms = {f"{net}/mlm": losses.mlm_loss(mlm_logits, batch).sum() / counts.masked}
         if with_nsp and nsp_logits_bc is not None:
             terms[f"{net}/nsp"] = losses.nsp_loss(nsp_logits_bc, batch).sum() / counts.examples
     return output, terms
@@ -126,8 +126,8 @@ def imitate(
         return nets.projection.apply({"params": student_params["projection"]}, hidden_btd)
 
     attention = sum(
-        losses.attention_loss(student_bhts, teacher_bhts, batch.mask_bt).sum()
-        for student_bhts, teacher_bhts in zip(student.scores_bhts, targets.scores_bhts, strict=True)
+        losses.attention_loss(student_heads, teacher_heads, batch.mask_bt).sum()
+        for student_heads, teacher_heads in zip(student.heads, targets.heads, strict=True)
     )
     hidden = sum(
         losses.hidden_loss(project(student_btd), teacher_bte, batch.mask_bt).sum()

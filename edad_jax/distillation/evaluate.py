@@ -34,10 +34,10 @@ def make_evaluation_step(
         guesses = []
         for net, model in models.items():
             params = trained.get(net, {}) | frozen.get(net, {})
-            _, mlm_logits_bmv, nsp_logits_bc = model.apply({"params": params}, masked)
-            guess_bm = mlm_logits_bmv.argmax(axis=-1)
+            _, mlm_logits, nsp_logits_bc = model.apply({"params": params}, masked)
+            guess_bm = jnp.concatenate(mlm_logits, axis=-1).argmax(axis=-1)
             right_bm = (guess_bm == masked.masked_labels_bm) * masked.masked_weights_bm
-            sums[f"{net}_mlm_loss"] = losses.mlm_loss(mlm_logits_bmv, masked).sum()
+            sums[f"{net}_mlm_loss"] = losses.mlm_loss(mlm_logits, masked).sum()
             sums[f"{net}_mlm_accuracy"] = right_bm.sum()
             if with_nsp and nsp_logits_bc is not None:
                 is_right_b = nsp_logits_bc.argmax(axis=-1) == masked.next_sentence_b

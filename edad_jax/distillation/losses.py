@@ -8,13 +8,15 @@ one big batch, to rounding.
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from edad_jax.types import MaskedBatch
+from edad_jax.distillation.gram_distance import gram_distance
+from edad_jax.types import AttentionHeads, MaskedBatch
 
 
 class Counts(NamedTuple):
@@ -38,10 +40,51 @@ def count_targets(batch: MaskedBatch) -> Counts:
 
 
 @jax.named_scope("mlm_loss")  # by which a profile tells it from the net
-def mlm_loss(logits_bmv: jax.Array, batch: MaskedBatch) -> jax.Array:
-    """Returns loss_b: cross-entropy summed over a row's masked slots. Mean: / masked."""
-    loss_bm = optax.softmax_cross_entropy_with_integer_labels(logits_bmv, batch.masked_labels_bm)
+def mlm_loss(logits: Sequence[jax.Array], batch: MaskedBatch) -> jax.Array:
+    """Returns loss_b: cross-entropy summed over a row's masked slots. Mean: / masked.
+
+    `logits` are float32 [b, m, words] of one table of words after the other.
+    """
+    loss_bm = _cross_entropy(tuple(logits), batch.masked_labels_bm)
     return (loss_bm * batch.masked_weights_bm).sum(axis=1)
+
+
+@jax.custom_vjp
+def _cross_entropy(logits, labels_bm):
+    """Returns loss_bm over the words of all tables; its gradient comes table by table."""
+    return _cross_entropy_forward(logits, labels_bm)[0]
+
+
+def _cross_entropy_forward(logits, labels_bm):
+    highest_bm = jnp.stack([part_bmv.max(axis=-1) for part_bmv in logits]).max(axis=0)
+    sum_bm = label_bm = 0.0
+    for part_bmv, is_label_bmv in zip(logits, _label_masks(logits, labels_bm), strict=True):
+        sum_bm += jnp.exp(part_bmv - highest_bm[..., None]).sum(axis=-1)
+        label_bm += jnp.where(is_label_bmv, part_bmv, 0.0).sum(axis=-1)
+    log_sum_bm = jnp.log(sum_bm) + highest_bm
+    return log_sum_bm - label_bm, (logits, labels_bm, log_sum_bm)
+
+
+def _cross_entropy_backward(saved, gradient_bm):
+    logits, labels_bm, log_sum_bm = saved
+    gradients = tuple(
+        (jnp.exp(part_bmv - log_sum_bm[..., None]) - is_label_bmv) * gradient_bm[..., None]
+        for part_bmv, is_label_bmv in zip(logits, _label_masks(logits, labels_bm), strict=True)
+    )
+    return gradients, None
+
+
+_cross_entropy.defvjp(_cross_entropy_forward, _cross_entropy_backward)
+
+
+def _label_masks(logits, labels_bm):
+    """Returns for each table where its word is the label."""
+    masks, start = [], 0
+    for part_bmv in logits:
+        words_bmv = jax.lax.broadcasted_iota(jnp.int32, part_bmv.shape, 2)
+        masks.append(words_bmv == labels_bm[..., None] - start)
+        start += part_bmv.shape[-1]
+    return masks
 
 
 @jax.named_scope("nsp_loss")
@@ -52,25 +95,32 @@ def nsp_loss(logits_bc: jax.Array, batch: MaskedBatch) -> jax.Array:
 
 
 def attention_loss(
-    student_scores_bhts: jax.Array, teacher_scores_bhts: jax.Array, mask_bt: jax.Array
+    student: Sequence[AttentionHeads], teacher: Sequence[AttentionHeads], mask_bt: jax.Array
 ) -> jax.Array:
     """Returns loss_b: squared error of raw attention scores. Mean: / pairs (TinyBERT Eq. 7).
 
-    Mean over heads, sum over pairs of real pieces. Heads are matched by index; where one net
-    has no extension heads, its original heads meet the other's original heads (which stand
-    first) and the rest does not count.
+    Mean over heads, sum over pairs of real pieces. Heads are matched by index, the original's with
+    the original's and the extension's with the extension's; where one net has no extension, the
+    other's does not count. Where a net has not computed its scores, the error is found without
+    them: `gram_distance`.
 
     Deviations: the reference code zeroes the columns of padded keys, keeps the rows of padded
     queries, and divides by all B * heads * T * T; here padding counts nowhere. It tells padding
     by the value, and so zeroes genuine scores of -100 or less too; here they count.
     """
-    heads = min(student_scores_bhts.shape[1], teacher_scores_bhts.shape[1])
-    error_bhts = jnp.square(
-        student_scores_bhts[:, :heads].astype(jnp.float32)
-        - teacher_scores_bhts[:, :heads].astype(jnp.float32)
-    )
-    pairs_b1ts = mask_bt[:, None, :, None] & mask_bt[:, None, None, :]
-    return jnp.where(pairs_b1ts, error_bhts, 0.0).sum(axis=(1, 2, 3)) / heads
+    pairs = list(zip(student, teacher, strict=False))
+    heads = sum(ours.query_bthk.shape[2] for ours, _ in pairs)
+    error_b = 0.0
+    for ours, its in pairs:
+        if ours.scores_bhts is None or its.scores_bhts is None:
+            error_b += gram_distance(
+                ours.query_bthk, ours.key_bshk, its.query_bthk, its.key_bshk, mask_bt
+            )
+        else:
+            error_bhts = jnp.square(ours.scores_bhts - its.scores_bhts)
+            pairs_b1ts = mask_bt[:, None, :, None] & mask_bt[:, None, None, :]
+            error_b += jnp.where(pairs_b1ts, error_bhts, 0.0).sum(axis=(1, 2, 3))
+    return error_b / heads
 
 
 def hidden_loss(

@@ -20,7 +20,7 @@ import jax
 from ml_collections import ConfigDict
 
 from edad_jax.distillation import losses
-from edad_jax.distillation.edad import make_update, total
+from edad_jax.distillation.edad import encode, make_update, total
 from edad_jax.distillation.method import Method, StepSettings
 from edad_jax.distillation.nets import Nets, extension_config
 from edad_jax.training.sections import read_section
@@ -46,36 +46,30 @@ def make_minilm_step(nets: Nets, settings: StepSettings) -> Callable:
 
     def loss_fn(params, batch, counts, alpha, key):
         del alpha
-        taught = jax.lax.stop_gradient(_last_vectors(nets.teacher, params["teacher"], batch, None))
-        learned = _last_vectors(nets.student, params["student"], batch, key)
+        teacher = ("teacher", nets.teacher, params["teacher"])
+        student = ("student", nets.student, params["student"])
+        taught = jax.lax.stop_gradient(_last_heads(*teacher, batch, None))
+        learned = _last_heads(*student, batch, key)
         terms = {
             f"distill/{name}": losses.relation_loss(
-                learned[name], taught[name], batch.mask_bt, settings.own.relation_heads
+                ours, its, batch.mask_bt, settings.own.relation_heads
             ).sum()
             / counts.tokens
-            for name in ("query", "key", "value")
+            for name, ours, its in (
+                ("query", learned.query_bthk, taught.query_bthk),
+                ("key", learned.key_bshk, taught.key_bshk),
+                ("value", learned.value_bshk, taught.value_bshk),
+            )
         }
         return total(terms), terms
 
     return make_update(loss_fn, settings, MINILM.trained_nets, masked=False)
 
 
-def _last_vectors(model, params, batch, key):
-    """Returns {"query", "key", "value"} of the last layer, each [b, t, h, k]."""
-    _, kept = model.apply(
-        {"params": params},
-        batch.ids_bt,
-        batch.segments_bt,
-        batch.mask_bt,
-        deterministic=key is None,
-        method="encode",
-        rngs={} if key is None else {"dropout": key},
-        mutable=["intermediates"],
-    )
-    blocks = kept["intermediates"]["base"]
-    last = max(blocks, key=lambda name: int(name.removeprefix("layers_")))
-    # A block that serves as several layers has kept one value for each; the last is wanted.
-    return blocks[last]["attention"]["vectors"][-1]
+def _last_heads(name, model, params, batch, key):
+    """Returns the original's attention heads of the last layer."""
+    last = model.config.base.num_hidden_layers - 1
+    return encode(name, model, params, batch, key, taps=(last,)).heads[0][0]
 
 
 def _read(config: ConfigDict) -> MiniLmSettings:

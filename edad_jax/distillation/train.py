@@ -102,7 +102,7 @@ def _train(
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    frozen = parallel.replicate(run.frozen)
+    frozen = parallel.replicate(run.frozen_as_read)
     train_state = parallel.replicate(state.begin(run.trained, run.settings.optimizers))
     step_at = make_step_at(run, settings, parallel, total_steps)
     measure_heldout = make_heldout(
@@ -132,6 +132,7 @@ def _train(
                 config.method,
                 start,
                 total_steps,
+                log=lambda step, metrics: is_logged(step) and writer.write(step, metrics),
                 shown=_SHOWN,
                 visible=visible,
                 spent=writer.last_values,
@@ -144,8 +145,6 @@ def _train(
                 step = step_at(done - 1)
                 train_state = progress.run(done, step, train_state, frozen, batch)
                 is_stopped = any_process(stop.is_set, done)
-                if is_logged(done):
-                    writer.write(done, progress.settle())
                 if is_measured(done):
                     with progress.paused():
                         writer.write(done, measure_heldout(train_state.params))
@@ -155,6 +154,7 @@ def _train(
                 if is_stopped and done < total_steps:
                     checkpoints.wait()
                     raise SystemExit(_farewell(done, total_steps, checkpoints.last_error))
+            progress.settle()
         checkpoints.wait()
         if checkpoints.last_error is not None:
             LOG.error("The last checkpoint could not be saved: %s", checkpoints.last_error)

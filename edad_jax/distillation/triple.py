@@ -143,7 +143,7 @@ def _triple_loss(
             at_masked_bmv = jnp.take_along_axis(
                 student_bmv, batch.masked_positions_bm[..., None], axis=1
             )
-        terms["student/mlm"] = losses.mlm_loss(at_masked_bmv, batch).sum() / counts.masked
+        terms["student/mlm"] = losses.mlm_loss([at_masked_bmv], batch).sum() / counts.masked
     if triple.soft:
         teacher_bmv = jax.lax.stop_gradient(
             _mlm_logits(nets.teacher, params["teacher"], teacher, positions_bm)

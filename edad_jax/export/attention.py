@@ -11,7 +11,7 @@ import numpy as np
 from onnx import TensorProto
 
 from edad_jax.export.graph import CONTRIB, Graph, as_float
-from edad_jax.models.bert import PADDING_SCORE
+from edad_jax.models.attention import PADDING_SCORE
 from edad_jax.models.config import BertConfig, ExtensionConfig
 
 Sizes = BertConfig | ExtensionConfig

@@ -2,14 +2,13 @@
 """BERT's encoder (Devlin et al. 2019, section 3), which returns what a distiller asks for.
 
 What differs from a textbook BERT:
-- `taps` names the layers whose hidden states and raw attention scores come back; the other
-  layers return neither, so that the compiler may fuse them as it likes;
+- `taps` names the layers whose hidden states and attention heads come back; the other layers
+  return neither, so that the compiler may fuse them as it likes;
 - a `Block` may be narrower inside than outside: exBERT's extension blocks are such blocks;
 - activations have `dtype`, the operands of matmuls may have another type (`product.py`);
   parameters, softmax and layer norm stay in float32.
 """
 
-import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -17,12 +16,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from edad_jax.models.attention import (
+    attention_weights,
+    fused_attention,
+    raw_scores,
+    weigh_values,
+)
 from edad_jax.models.config import BertConfig, Execution
-from edad_jax.models.layers import Dropout, fused_attention
+from edad_jax.models.layers import Dropout, LayerNorm, gelu
 from edad_jax.models.product import add_bias, linear_product
-from edad_jax.types import EncoderOutput
-
-PADDING_SCORE = -10_000.0  # added to the scores of padded keys, as BERT does
+from edad_jax.types import AttentionHeads, EncoderOutput
 
 
 class Linear(nn.Module):
@@ -42,16 +45,14 @@ class Linear(nn.Module):
         return add_bias(linear_product(inputs, kernel_de, self.dtype, self.matmul_dtype), bias_e)
 
 
-def layer_norm(config: BertConfig, dtype: jnp.dtype, *, name: str | None = None) -> nn.LayerNorm:
-    """Returns BERT's layer norm: epsilon 1e-12, statistics in float32 by the two-pass formula."""
-    return nn.LayerNorm(
-        epsilon=config.layer_norm_eps, dtype=dtype, use_fast_variance=False, name=name
-    )
+def layer_norm(config: BertConfig, dtype: jnp.dtype, *, name: str | None = None) -> LayerNorm:
+    """Returns BERT's layer norm."""
+    return LayerNorm(config.layer_norm_eps, dtype, name=name)
 
 
 def activate(inner: jax.Array, config: BertConfig) -> jax.Array:
     """Returns the feed-forward's or MLM head's inner layer after config.hidden_act."""
-    return jax.nn.gelu(inner, approximate=config.hidden_act == "gelu_new")
+    return gelu(inner, config.hidden_act == "gelu_new")
 
 
 def embedding_table(rows: int, config: BertConfig) -> nn.Embed:
@@ -120,9 +121,9 @@ class SelfAttention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, hidden_btd: jax.Array, mask_bt: jax.Array, *, deterministic: bool, tapped: bool
-    ) -> tuple[jax.Array, jax.Array | None]:
-        """Returns the attended values, projected back to the width; where tapped, scores_bhts."""
+        self, hidden_btd: jax.Array, mask_bt: jax.Array, *, deterministic: bool
+    ) -> tuple[jax.Array, AttentionHeads]:
+        """Returns the attended values, projected back to the width, and the heads."""
         config = self.config
         batch, length, width = hidden_btd.shape
         head_size = self.attention_size // self.num_heads
@@ -134,27 +135,20 @@ class SelfAttention(nn.Module):
             return projected.reshape(batch, length, self.num_heads, head_size)
 
         query_bthk, key_bshk, value_bshk = heads("query"), heads("key"), heads("value")
-        # Kept only for a caller that asks for "intermediates": MiniLM imitates them.
-        vectors = {"query": query_bthk, "key": key_bshk, "value": value_bshk}
-        self.sow("intermediates", "vectors", vectors)
         drops = not deterministic and config.attention_probs_dropout_prob > 0
-        if self.execution.attention == "fused" and not tapped and not drops:
+        if self.execution.attention == "fused" and not drops:
             scores_bhts = None
             context_bthk = fused_attention(query_bthk, key_bshk, value_bshk, mask_bt)
         else:
-            scores_bhts = jnp.einsum(
-                "bthk,bshk->bhts", query_bthk, key_bshk, preferred_element_type=jnp.float32
-            ) / math.sqrt(head_size)
-            padding_b11s = jnp.where(mask_bt, 0.0, PADDING_SCORE)[:, None, None, :]
-            weights_bhts = jax.nn.softmax(scores_bhts + padding_b11s, axis=-1).astype(self.dtype)
+            scores_bhts = raw_scores(query_bthk, key_bshk)
+            weights_bhts = attention_weights(scores_bhts, mask_bt).astype(self.dtype)
             weights_bhts = Dropout(config.attention_probs_dropout_prob)(
                 weights_bhts, deterministic=deterministic
             )
-            context_bthk = jnp.einsum("bhts,bshk->bthk", weights_bhts, value_bshk)
+            context_bthk = weigh_values(weights_bhts, value_bshk)
         context = context_bthk.reshape(batch, length, self.attention_size)
-        return Linear(width, config, self.dtype, self.matmul_dtype, name="output")(
-            context
-        ), scores_bhts
+        heads = AttentionHeads(query_bthk, key_bshk, value_bshk, scores_bhts)
+        return Linear(width, config, self.dtype, self.matmul_dtype, name="output")(context), heads
 
 
 class Block(nn.Module):
@@ -176,12 +170,12 @@ class Block(nn.Module):
         mask_bt: jax.Array,
         deterministic: bool,
         tapped: bool,
-    ) -> tuple[jax.Array, jax.Array | None]:
-        """Returns the block's output_btd and, where tapped, its raw scores_bhts."""
+    ) -> tuple[jax.Array, AttentionHeads | None]:
+        """Returns the block's output_btd and, where tapped, its attention heads."""
         config = self.config
         width = hidden_btd.shape[-1]
         dropout = Dropout(config.hidden_dropout_prob)
-        attended_btd, scores_bhts = SelfAttention(
+        attended_btd, heads = SelfAttention(
             config,
             self.attention_size,
             self.num_heads,
@@ -189,7 +183,7 @@ class Block(nn.Module):
             self.matmul_dtype,
             self.execution,
             name="attention",
-        )(hidden_btd, mask_bt, deterministic=deterministic, tapped=tapped)
+        )(hidden_btd, mask_bt, deterministic=deterministic)
         attended_btd = dropout(attended_btd, deterministic=deterministic)
         hidden_btd = layer_norm(config, self.dtype, name="attention_norm")(
             hidden_btd + attended_btd
@@ -201,7 +195,7 @@ class Block(nn.Module):
         output_btd = Linear(width, config, self.dtype, self.matmul_dtype, name="output")(inner_btf)
         output_btd = dropout(output_btd, deterministic=deterministic)
         output_btd = layer_norm(config, self.dtype, name="output_norm")(hidden_btd + output_btd)
-        return output_btd, scores_bhts if tapped else None
+        return output_btd, heads if tapped else None
 
 
 def make_block(
@@ -251,8 +245,8 @@ class Bert(nn.Module):
         *,
         deterministic: bool,
         tapped: bool,
-    ) -> tuple[jax.Array, jax.Array | None]:
-        """Returns what block number `layer` (from 0) makes of hidden_btd; if tapped, its scores."""
+    ) -> tuple[jax.Array, AttentionHeads | None]:
+        """Returns what block number `layer` (from 0) makes of hidden_btd; if tapped, its heads."""
         block = self.layers[0 if self.config.shares_layers else layer]
         return block(hidden_btd, mask_bt, deterministic, tapped)
 
@@ -269,23 +263,23 @@ class Bert(nn.Module):
         taps: Sequence[int] = (),
         deterministic: bool = True,
     ) -> EncoderOutput:
-        """Returns the last layer, and hidden states and scores of the tapped layers (from 0)."""
+        """Returns the last layer, and hidden states and heads of the tapped layers (from 0)."""
         embedding_btd = hidden_btd = self.embed(
             self.look_up(ids_bt), segments_bt, deterministic=deterministic
         )
         tapped = {}
         for layer in range(self.config.num_hidden_layers):
-            hidden_btd, scores_bhts = self.block(
+            hidden_btd, heads = self.block(
                 layer, hidden_btd, mask_bt, deterministic=deterministic, tapped=layer in taps
             )
-            tapped[layer] = (hidden_btd, scores_bhts)
+            tapped[layer] = (hidden_btd, (heads,))
         return collect_taps(hidden_btd, embedding_btd, tapped, taps)
 
 
 def collect_taps(
     last_hidden_btd: jax.Array,
     embedding_btd: jax.Array,
-    tapped: dict[int, tuple[jax.Array, jax.Array | None]],
+    tapped: dict[int, tuple[jax.Array, tuple[AttentionHeads | None, ...]]],
     taps: Sequence[int],
 ) -> EncoderOutput:
     """Returns an EncoderOutput that holds the layers which `taps` names, in that order."""
@@ -293,5 +287,5 @@ def collect_taps(
         last_hidden_btd=last_hidden_btd,
         embedding_btd=embedding_btd,
         hidden_btd=tuple(tapped[layer][0] for layer in taps),
-        scores_bhts=tuple(tapped[layer][1] for layer in taps),
+        heads=tuple(tapped[layer][1] for layer in taps),
     )

@@ -28,7 +28,7 @@ import jax.numpy as jnp
 from edad_jax.models.bert import Bert, Linear, collect_taps, embedding_table, make_block
 from edad_jax.models.config import ExBertConfig, Execution
 from edad_jax.models.heads import MlmHead, NspHead, Pooler, gather_positions
-from edad_jax.types import EncoderOutput, MaskedBatch
+from edad_jax.types import AttentionHeads, EncoderOutput, MaskedBatch
 
 
 class Extension(nn.Module):
@@ -67,11 +67,11 @@ class Extension(nn.Module):
         *,
         deterministic: bool,
         tapped: bool,
-    ) -> tuple[jax.Array, jax.Array | None, jax.Array]:
-        """Returns the extension block's output, its scores, and the original's share w_bt1."""
-        output_btd, scores_bhts = self.layers[layer](hidden_btd, mask_bt, deterministic, tapped)
+    ) -> tuple[jax.Array, AttentionHeads | None, jax.Array]:
+        """Returns the extension block's output, its heads, and the original's share w_bt1."""
+        output_btd, heads = self.layers[layer](hidden_btd, mask_bt, deterministic, tapped)
         original_share_bt1 = jax.nn.sigmoid(self.gates[layer](hidden_btd)).astype(self.dtype)
-        return output_btd, scores_bhts, original_share_bt1
+        return output_btd, heads, original_share_bt1
 
 
 class ExBert(nn.Module):
@@ -101,24 +101,28 @@ class ExBert(nn.Module):
         taps: Sequence[int] = (),
         deterministic: bool = True,
     ) -> EncoderOutput:
-        """Returns the last layer, and hidden states and scores of the tapped layers (from 0).
+        """Returns the last layer, and hidden states and heads of the tapped layers (from 0).
 
-        Scores have the original heads first, then the extension's. The gate is not applied
-        to them; hidden states are taken after it.
+        The original's heads come first, then the extension's. Hidden states are taken after the
+        gate.
         """
         embedding_btd = hidden_btd = self.base.embed(
             self._look_up(ids_bt), segments_bt, deterministic=deterministic
         )
         tapped = {}
         for layer in range(self.config.base.num_hidden_layers):
-            hidden_btd, scores_bhts = self._block(
+            hidden_btd, heads = self._block(
                 layer, hidden_btd, mask_bt, tapped=layer in taps, deterministic=deterministic
             )
-            tapped[layer] = (hidden_btd, scores_bhts)
+            tapped[layer] = (hidden_btd, heads)
         return collect_taps(hidden_btd, embedding_btd, tapped, taps)
 
     def mlm_logits(self, hidden_btd: jax.Array, positions_bm: jax.Array) -> jax.Array:
         """Returns logits_bmv over the joint vocabulary at the named positions."""
+        return jnp.concatenate(self._mlm_logits_by_table(hidden_btd, positions_bm), axis=-1)
+
+    def _mlm_logits_by_table(self, hidden_btd, positions_bm):
+        """Returns logits_bmv over the original words, then those over the added ones."""
         tables_vd = [self.base.word_table()]
         if self.config.extension_vocab_size:
             tables_vd.append(self.extension.word_table())
@@ -130,10 +134,14 @@ class ExBert(nn.Module):
 
     def __call__(
         self, batch: MaskedBatch, *, taps: Sequence[int] = (), deterministic: bool = True
-    ) -> tuple[EncoderOutput, jax.Array, jax.Array | None]:
-        """Returns the encoder's output, mlm_logits_bmv at the masked positions, nsp_logits_bc.
+    ) -> tuple[EncoderOutput, tuple[jax.Array, ...], jax.Array | None]:
+        """Returns the encoder's output, and the logits of both pretraining heads.
 
-        The last is None where the net has no pooler.
+        Returns:
+          the output; mlm_logits_bmv at the masked positions, over the original words and, where
+          there are such, over the added ones (side by side they would be copied, forward and
+          backward: at the paper's sizes half a gigabyte each way); nsp_logits_bc, or None where the
+          net has no pooler.
         """
         output = self.encode(
             batch.ids_bt,
@@ -144,7 +152,7 @@ class ExBert(nn.Module):
         )
         return (
             output,
-            self.mlm_logits(output.last_hidden_btd, batch.masked_positions_bm),
+            self._mlm_logits_by_table(output.last_hidden_btd, batch.masked_positions_bm),
             self.nsp_logits(output.last_hidden_btd),
         )
 
@@ -160,13 +168,11 @@ class ExBert(nn.Module):
 
     def _block(self, layer, hidden_btd, mask_bt, *, tapped, deterministic):
         options = {"deterministic": deterministic, "tapped": tapped}
-        original_btd, scores_bhts = self.base.block(layer, hidden_btd, mask_bt, **options)
+        original_btd, heads = self.base.block(layer, hidden_btd, mask_bt, **options)
         if not self.config.extension:
-            return original_btd, scores_bhts
-        added_btd, added_scores_bhts, share_bt1 = self.extension.block(
+            return original_btd, (heads,)
+        added_btd, added_heads, share_bt1 = self.extension.block(
             layer, hidden_btd, mask_bt, **options
         )
         mixed_btd = share_bt1 * original_btd + (1 - share_bt1) * added_btd
-        if tapped:
-            scores_bhts = jnp.concatenate([scores_bhts, added_scores_bhts], axis=1)
-        return mixed_btd, scores_bhts
+        return mixed_btd, (heads, added_heads)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from edad_jax.models.bert import Linear, activate, layer_norm
 from edad_jax.models.config import BertConfig
@@ -50,20 +51,25 @@ class MlmHead(nn.Module):
     matmul_dtype: jnp.dtype | None = None
 
     @nn.compact
-    def __call__(self, hidden_bmd: jax.Array, tables_vd: Sequence[jax.Array]) -> jax.Array:
-        """Returns float32 logits_bmv over the tables' rows, one table after the other."""
+    def __call__(
+        self, hidden_bmd: jax.Array, tables_vd: Sequence[jax.Array]
+    ) -> tuple[jax.Array, ...]:
+        """Returns float32 logits_bmv over the rows of each table."""
         config = self.config
         hidden_bmd = Linear(
             config.table_width, config, self.dtype, self.matmul_dtype, name="transform"
         )(hidden_bmd)
         hidden_bmd = activate(hidden_bmd, config)
         hidden_bmd = layer_norm(config, self.dtype, name="norm")(hidden_bmd)
-        logits = [
-            tied_product(hidden_bmd, table_vd, self.dtype, self.matmul_dtype)
-            for table_vd in tables_vd
-        ]
         bias_v = self.param("bias", nn.initializers.zeros, (self.vocab_size,))
-        return add_vocabulary_bias(jnp.concatenate(logits, axis=-1), bias_v)
+        ends = np.cumsum([len(table_vd) for table_vd in tables_vd])
+        return tuple(
+            add_vocabulary_bias(
+                tied_product(hidden_bmd, table_vd, self.dtype, self.matmul_dtype),
+                table_bias_v,
+            )
+            for table_vd, table_bias_v in zip(tables_vd, jnp.split(bias_v, ends[:-1]), strict=True)
+        )
 
 
 class NspHead(nn.Module):

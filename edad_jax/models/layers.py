@@ -1,55 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attention as one operation, for layers of which nobody asks the scores.
+"""Layers that work number by number or row by row; their gradients keep little.
 
-Its inputs and its output are those of the explicit form in `bert.SelfAttention`: queries, keys and
-values by head. It has no dropout of weights.
+On an accelerator these layers take the time that reading and writing takes, so what a layer keeps
+for its backward pass counts. Left to JAX, they keep masks and float32 intermediates; here each
+keeps its input alone (dropout: not even that) and the backward pass computes the rest anew, in the
+same loop over memory as the gradient.
 """
 
-import math
+from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-
-_CUDNN_WIDEST_HEAD = 128  # 256 on Hopper and later; no BERT has such heads
-
-
-def fused_attention(
-    query_bthk: jax.Array, key_bshk: jax.Array, value_bshk: jax.Array, mask_bt: jax.Array
-) -> jax.Array:
-    """Returns context_bthk, softmax(q k / sqrt(width of a head)) v over the real positions.
-
-    In a row without any real position, which no loss reads, it is finite and no more.
-    """
-    _, length, _, head_size = query_bthk.shape
-    return jax.nn.dot_product_attention(
-        query_bthk,
-        key_bshk,
-        value_bshk,
-        mask=mask_bt[:, None, None, :],
-        implementation=choose_implementation(
-            jax.default_backend(), query_bthk.dtype, head_size=head_size, length=length
-        ),
-    )
-
-
-def choose_implementation(backend: str, dtype: jnp.dtype, *, head_size: int, length: int) -> str:
-    """Returns "cudnn" where it takes these shapes (by its documentation; untried), else "xla"."""
-    takes = (
-        backend == "gpu"
-        and dtype in (jnp.bfloat16, jnp.float16)
-        and head_size % 8 == 0
-        and head_size <= _CUDNN_WIDEST_HEAD
-        and length % 2 == 0  # since the mask goes in as a bias
-    )
-    return "cudnn" if takes else "xla"
+import numpy as np
 
 
 class Dropout(nn.Module):
     """Zeroes a share `rate` of the numbers and scales up the rest, so that the mean stays.
 
-    The rate is rounded to 1/256 (0.1 becomes 26/256 = 0.1016) and the scale is the exact
-    inverse of the rounded keep rate. Reads the PRNG stream `dropout`.
+    Reads the PRNG stream `dropout`: of each call one key, from which `keep_mask` follows.
     """
 
     rate: float
@@ -57,11 +26,113 @@ class Dropout(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, deterministic: bool) -> jax.Array:
         """Returns x with a random share of it zeroed; x itself where deterministic."""
-        dropped_of_256 = round(self.rate * 256)
-        if deterministic or dropped_of_256 == 0:
+        if deterministic or self.rate == 0:
             return x
-        words = jax.random.bits(self.make_rng("dropout"), (math.ceil(x.size / 4),), jnp.uint32)
-        octets = jax.lax.bitcast_convert_type(words, jnp.uint8).reshape(-1)[: x.size]
-        keep = octets.reshape(x.shape) >= dropped_of_256
-        scaled = x.astype(jnp.float32) * jnp.float32(256 / (256 - dropped_of_256))
-        return jnp.where(keep, scaled, 0.0).astype(x.dtype)
+        return _drop(x, jax.random.key_data(self.make_rng("dropout")), self.rate)
+
+
+def keep_mask(words: jax.Array, shape: tuple[int, ...], rate: float) -> jax.Array:
+    """Returns which numbers of an array stay: a function of their place and of a key's words.
+
+    Not `jax.random.bits`: threefry takes some 100 operations for a word, too many to compute a
+    mask twice, and a mask that is kept is written once and read once. This is a hash of the place
+    (lowbias32 of C. Wellons, 2018, "Prospecting for hash functions"; two rounds, each with a word
+    of the key), which costs less than reading a mask would.
+
+    Args:
+      words: uint32, two or more; the data of a jax.random key.
+      shape: of the array; its places repeat after 2^32.
+      rate: share that goes.
+    """
+    bits = jax.lax.iota(jnp.uint32, int(np.prod(shape))).reshape(shape)
+    for word in (words[0], words[-1]):
+        bits = bits ^ word
+        bits = (bits ^ (bits >> 16)) * jnp.uint32(0x7FEB352D)
+        bits = (bits ^ (bits >> 15)) * jnp.uint32(0x846CA68B)
+        bits = bits ^ (bits >> 16)
+    return bits >= jnp.uint32(round(rate * 2**32))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _drop(x, words, rate):
+    scaled = x.astype(jnp.float32) * jnp.float32(1 / (1 - rate))
+    return jnp.where(keep_mask(words, x.shape, rate), scaled, 0.0).astype(x.dtype)
+
+
+def _drop_forward(x, words, rate):
+    return _drop(x, words, rate), words
+
+
+def _drop_backward(rate, words, gradient):
+    return _drop(gradient, words, rate), None
+
+
+_drop.defvjp(_drop_forward, _drop_backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def gelu(x: jax.Array, approximate: bool) -> jax.Array:
+    """Returns x times the normal distribution's integral up to x, or its form with tanh."""
+    return jax.nn.gelu(x, approximate)
+
+
+def _gelu_forward(x, approximate):
+    return gelu(x, approximate), x
+
+
+def _gelu_backward(approximate, x, gradient):
+    _, pull = jax.vjp(partial(jax.nn.gelu, approximate=approximate), x.astype(jnp.float32))
+    return (pull(gradient.astype(jnp.float32))[0].astype(x.dtype),)
+
+
+gelu.defvjp(_gelu_forward, _gelu_backward)
+
+
+class LayerNorm(nn.Module):
+    """Layer norm over the last axis; statistics in float32 by the two-pass formula.
+
+    Parameters as `nn.LayerNorm` names them: `scale` and `bias`.
+    """
+
+    epsilon: float
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns x [..., d], normalised, in `dtype`."""
+        scale_d = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+        bias_d = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+        return _normalise(x, scale_d, bias_d, self.epsilon).astype(self.dtype)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _normalise(x, scale_d, bias_d, epsilon):
+    return _norm_forward(x, scale_d, bias_d, epsilon)[0]
+
+
+def _norm_forward(x, scale_d, bias_d, epsilon):
+    centred, inverse = _centre(x, epsilon)
+    lead = (None,) * (x.ndim - 1)
+    return centred * (inverse * scale_d[lead]) + bias_d[lead], (x, scale_d)
+
+
+def _norm_backward(epsilon, saved, gradient):
+    x, scale_d = saved
+    centred, inverse = _centre(x, epsilon)
+    normal = centred * inverse
+    rows = tuple(range(x.ndim - 1))
+    of_normal = gradient * scale_d[(None,) * len(rows)]
+    along = (of_normal * normal).mean(axis=-1, keepdims=True)
+    of_x = inverse * (of_normal - of_normal.mean(axis=-1, keepdims=True) - normal * along)
+    return of_x.astype(x.dtype), (gradient * normal).sum(axis=rows), gradient.sum(axis=rows)
+
+
+_normalise.defvjp(_norm_forward, _norm_backward)
+
+
+def _centre(x, epsilon):
+    """Returns x less its mean, and one over its standard deviation, along the last axis."""
+    x = x.astype(jnp.float32)
+    centred = x - x.mean(axis=-1, keepdims=True)
+    variance = jnp.square(centred).mean(axis=-1, keepdims=True)
+    return centred, jax.lax.rsqrt(variance + epsilon)

@@ -11,6 +11,8 @@ bfloat16 are no gain there.
 import jax
 import jax.numpy as jnp
 
+from edad_jax.machine import target_backend
+
 
 def linear_product(
     inputs: jax.Array, kernel_de: jax.Array, dtype: jnp.dtype, matmul_dtype: jnp.dtype | None
@@ -27,9 +29,30 @@ def tied_product(
     """Returns float32 logits_bmv of hidden states against a table of word vectors."""
     if matmul_dtype is not None and jnp.dtype(matmul_dtype) != jnp.dtype(dtype):
         return bfloat16_tied_matmul(hidden_bmd, table_vd)
-    return jnp.einsum(
-        "bmd,vd->bmv", hidden_bmd, table_vd.astype(dtype), preferred_element_type=jnp.float32
+    return _tied(hidden_bmd, table_vd.astype(dtype))
+
+
+@jax.custom_vjp
+def _tied(hidden_bmd, table_vd):
+    """Logits in float32; the gradient's products take operands of the hidden states' type."""
+    return _plain_tied_forward(hidden_bmd, table_vd)[0]
+
+
+def _plain_tied_forward(hidden_bmd, table_vd):
+    logits_bmv = jnp.einsum("bmd,vd->bmv", hidden_bmd, table_vd, preferred_element_type=jnp.float32)
+    return logits_bmv, (hidden_bmd, table_vd)
+
+
+def _plain_tied_backward(saved, gradient_bmv):
+    hidden_bmd, table_vd = saved
+    gradient_bmv = gradient_bmv.astype(hidden_bmd.dtype)
+    return (
+        jnp.einsum("bmv,vd->bmd", gradient_bmv, table_vd),
+        jnp.einsum("bmv,bmd->vd", gradient_bmv, hidden_bmd),
     )
+
+
+_tied.defvjp(_plain_tied_forward, _plain_tied_backward)
 
 
 @jax.custom_vjp
@@ -56,7 +79,7 @@ add_bias.defvjp(_add_forward, _add_backward)
 
 @jax.custom_vjp
 def add_vocabulary_bias(logits_bmv: jax.Array, bias_v: jax.Array) -> jax.Array:
-    """Returns logits + bias, both float32. The bias's gradient is a product with ones.
+    """Returns logits + bias, both float32. On a CPU the bias's gradient is a product with ones.
 
     Over a whole vocabulary XLA:CPU's own sum is slow: 0.11 s for 640 x 38,522 (jax 0.10).
     """
@@ -68,10 +91,10 @@ def _add_vocabulary_forward(logits_bmv, bias_v):
 
 
 def _add_vocabulary_backward(_, gradient_bmv):
+    if target_backend() != "cpu":
+        return gradient_bmv, gradient_bmv.sum(axis=(0, 1))
     ones_bm = jnp.ones(gradient_bmv.shape[:2], gradient_bmv.dtype)
-    # Not in bfloat16 or TF32, which accelerators take for products of float32 by default.
-    exact = jax.lax.Precision.HIGHEST
-    return gradient_bmv, jnp.einsum("bm,bmv->v", ones_bm, gradient_bmv, precision=exact)
+    return gradient_bmv, jnp.einsum("bm,bmv->v", ones_bm, gradient_bmv)
 
 
 add_vocabulary_bias.defvjp(_add_vocabulary_forward, _add_vocabulary_backward)

@@ -80,6 +80,7 @@ class Progress:
         start: int,
         total_steps: int,
         *,
+        log: Callable[[int, dict[str, float]], None],
         shown: Sequence[str],
         visible: bool,
         spent: Mapping[str, float] | None = None,
@@ -90,11 +91,12 @@ class Progress:
           name: stands in front of the bar.
           start: steps done in an earlier run.
           total_steps: steps in all.
+          log: called with each step and its metrics, once they are there: while the next one runs.
           shown: metrics to show beside the bar, where the step has them.
           visible: False for a log file, or for processes other than the first.
           spent: metrics of an earlier part of this run, for its TIME_COSTS.
         """
-        self.last_metrics: dict[str, float] = {}
+        self._log = log
         self._shown = shown
         self._pending: tuple[int, dict] | None = None
         self._bar = tqdm(
@@ -149,8 +151,8 @@ class Progress:
             self.restart_clock()
         return state
 
-    def settle(self) -> dict[str, float]:
-        """Returns the metrics of the last step, once they are there and finite.
+    def settle(self) -> None:
+        """Waits for the metrics of the last step, and reads them.
 
         Raises:
           FloatingPointError: a loss or a gradient norm is not.
@@ -158,7 +160,6 @@ class Progress:
         if self._pending is not None:
             self._read(*self._pending)
             self._pending = None
-        return self.last_metrics
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -190,8 +191,8 @@ class Progress:
         if now > start:
             values["tokens_per_second"] = (tokens_now - tokens_then) / (now - start)
         values |= self._watch.read()
-        self.last_metrics = values
         self._bar.set_postfix(
             {name: f"{values[name]:,.4g}" for name in self._shown if name in values}, refresh=False
         )
         self._bar.update(step - self._bar.n)
+        self._log(step, values)

@@ -88,7 +88,7 @@ def test_the_fused_step_equals_a_teacher_step_and_a_student_step_taken_apart():
         mask_bt = batch.mask_bt
         distillation = sum(
             losses.attention_loss(ours, its, mask_bt).sum() / counts.pairs
-            for ours, its in zip(output.scores_bhts, teacher_output.scores_bhts, strict=True)
+            for ours, its in zip(output.heads, teacher_output.heads, strict=True)
         ) + sum(
             losses.hidden_loss(project(ours), its, mask_bt).sum() / counts.tokens
             for ours, its in zip(

@@ -28,7 +28,7 @@ class Always:
     def apply(self, variables, batch):
         logits_bmv = 10.0 * jax.nn.one_hot(np.full(batch.masked_labels_bm.shape, self._word), WORDS)
         logits_bc = jax.nn.one_hot(np.full(batch.next_sentence_b.shape, self._answer), 2)
-        return None, logits_bmv, logits_bc
+        return None, (logits_bmv[..., :2], logits_bmv[..., 2:]), logits_bc
 
 
 class Knowing:
@@ -37,7 +37,7 @@ class Knowing:
     def apply(self, variables, batch):
         return (
             None,
-            10.0 * jax.nn.one_hot(batch.masked_labels_bm, WORDS),
+            (10.0 * jax.nn.one_hot(batch.masked_labels_bm, WORDS),),
             jax.nn.one_hot(batch.next_sentence_b, 2),
         )
 

@@ -45,7 +45,7 @@ def run(config, params, *, segments=True):
     if not segments:
         batch = batch._replace(segments_bt=np.zeros_like(batch.segments_bt))
     output, mlm_logits, _ = ExBert(config, jnp.float32).apply({"params": params}, batch)
-    return np.asarray(output.last_hidden_btd)[batch.mask_bt], mlm_logits
+    return np.asarray(output.last_hidden_btd)[batch.mask_bt], np.concatenate(mlm_logits, axis=-1)
 
 
 @pytest.mark.parametrize(

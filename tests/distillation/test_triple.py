@@ -48,8 +48,9 @@ def test_the_three_terms_are_those_of_the_paper(positions):
 
     batch = masking.mask_rows(tiny_rows(), settings.masking)
     teacher_params = params["teacher"] | frozen["teacher"]
-    student, mlm_bmv, _ = nets.student.apply({"params": params["student"]}, batch)
-    teacher, teacher_bmv, _ = nets.teacher.apply({"params": teacher_params}, batch)
+    student, mlm_logits, _ = nets.student.apply({"params": params["student"]}, batch)
+    teacher, teacher_logits, _ = nets.teacher.apply({"params": teacher_params}, batch)
+    mlm_bmv, teacher_bmv = (np.concatenate(each, -1) for each in (mlm_logits, teacher_logits))
     chosen = np.asarray(batch.masked_weights_bm) > 0
     right = np.take_along_axis(
         log_softmax(np.asarray(mlm_bmv)), np.asarray(batch.masked_labels_bm)[..., None], -1

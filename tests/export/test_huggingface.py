@@ -29,6 +29,7 @@ from tests.tiny_models import (
     assert_trees_equal,
     load_golden,
     random_params,
+    raw_scores,
     tiny_bert_config,
     tiny_exbert_config,
 )
@@ -147,10 +148,10 @@ def test_losses_attention_and_pooled_vectors_of_the_modelling_file_are_ours(tmp_
     )
     net = ExBert(read.config, jnp.float32)
     variables = {"params": read.params}
-    output, mlm_logits_bmv, nsp_logits_bc = jax.jit(
+    output, mlm_logits, nsp_logits_bc = jax.jit(
         lambda variables: net.apply(variables, everywhere, taps=(0, 1))
     )(variables)
-    mlm = losses.mlm_loss(mlm_logits_bmv, everywhere).sum() / mask_bt.sum()
+    mlm = losses.mlm_loss(mlm_logits, everywhere).sum() / mask_bt.sum()
     np.testing.assert_allclose(mlm, read.outputs["mlm_loss"], rtol=1e-5)
     nsp = losses.nsp_loss(nsp_logits_bc, everywhere).mean()
     np.testing.assert_allclose(mlm + nsp, read.outputs["pretraining_loss"], rtol=1e-5)
@@ -158,7 +159,7 @@ def test_losses_attention_and_pooled_vectors_of_the_modelling_file_are_ours(tmp_
         {"params": read.params["pooler"]}, output.last_hidden_btd
     )
     np.testing.assert_allclose(pooled_bd, read.outputs["pooled_bd"], atol=1e-5)
-    for layer, scores_bhts in enumerate(output.scores_bhts):
+    for layer, scores_bhts in enumerate(raw_scores(output)):
         weights_bhts = jax.nn.softmax(jnp.where(mask_bt[:, None, None], scores_bhts, -1e4))
         expected_bhts = read.outputs[f"weights_{layer}_bhts"]
         assert expected_bhts.shape == (rows, 6, length, length)  # three heads, three added ones

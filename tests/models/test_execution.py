@@ -10,11 +10,18 @@ import numpy as np
 import pytest
 
 from edad_jax.distillation.settings import check_settings
+from edad_jax.machine import compiling_for
 from edad_jax.models import bert
+from edad_jax.models.attention import choose_implementation, fused_attention
 from edad_jax.models.config import ExBertConfig, Execution
 from edad_jax.models.exbert import ExBert
-from edad_jax.models.layers import choose_implementation, fused_attention
-from tests.tiny_models import random_params, tiny_batch, tiny_bert_config, tiny_exbert_config
+from tests.tiny_models import (
+    random_params,
+    raw_scores,
+    tiny_batch,
+    tiny_bert_config,
+    tiny_exbert_config,
+)
 from tests.tiny_run import tiny_config
 from tests.tiny_steps import NO_DROPOUT
 
@@ -24,10 +31,10 @@ def make_loss(config, execution, batch, taps):
     model = ExBert(config, jnp.float32, execution=execution)
 
     def loss(params, key):
-        output, mlm_logits_bmv, nsp_logits_bc = model.apply(
+        output, mlm_logits, nsp_logits_bc = model.apply(
             {"params": params}, batch, taps=taps, deterministic=False, rngs={"dropout": key}
         )
-        parts = [mlm_logits_bmv, nsp_logits_bc, *output.hidden_btd, *output.scores_bhts]
+        parts = [*mlm_logits, nsp_logits_bc, *output.hidden_btd, *raw_scores(output)]
         return sum(jnp.square(part).mean() for part in parts)
 
     return loss
@@ -73,20 +80,6 @@ def test_remat_takes_less_memory():
     assert temporaries("blocks") < 0.65 * temporaries("none")
 
 
-def test_what_minilm_reads_is_kept_under_remat():
-    config = ExBertConfig(tiny_bert_config(), None, 0)
-    params, batch = random_params(config), tiny_batch(config.vocab_size)
-
-    def vectors(remat):
-        model = ExBert(config, jnp.float32, execution=Execution(remat))
-        _, kept = model.apply({"params": params}, batch, mutable=["intermediates"])
-        return kept["intermediates"]["base"]["layers_1"]["attention"]["vectors"][-1]
-
-    expected, found = vectors("none"), vectors("blocks")
-    for name in ("query", "key", "value"):
-        np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-6)
-
-
 @pytest.fixture
 def fused(monkeypatch):
     """Returns the shapes of the queries that fused attention was given while tracing."""
@@ -110,20 +103,26 @@ def test_fused_attention_is_explicit_attention(fused):
         model = ExBert(config, jnp.float32, execution=Execution(attention=attention))
 
         def loss(params):
-            output, mlm_logits_bmv, nsp_logits_bc = model.apply(
+            output, mlm_logits, nsp_logits_bc = model.apply(
                 {"params": params}, batch, taps=(0,), deterministic=False
             )
             real_btd = jnp.where(mask_bt[..., None], output.last_hidden_btd, 0.0)
-            found = (real_btd, mlm_logits_bmv, nsp_logits_bc, output.scores_bhts[0])
-            return sum(jnp.square(each).mean() for each in found), found
+            tapped = [vectors for heads in output.heads[0] for vectors in heads[:3]]
+            found = (real_btd, *mlm_logits, nsp_logits_bc, *tapped)
+            return sum(jnp.square(each).mean() for each in found), (found, output.heads[0])
 
         return jax.value_and_grad(loss, has_aux=True)
 
     expected, found = (jax.jit(make(attention))(params) for attention in ("explicit", "fused"))
+    (_, (_, expected_heads)), (_, (_, heads)) = expected[0], found[0]
+    expected = (expected[0][1][0], expected[1])
+    found = (found[0][1][0], found[1])
     for ours, theirs in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
-    # The tapped layer stays explicit; of the other, the original and the extension are fused.
-    assert fused == [(3, 11, 3, 8), (3, 11, 3, 4)]
+    # Tapped layers too: the original's and the extension's attention, and no scores anywhere.
+    assert fused == [(3, 11, 3, 8), (3, 11, 3, 4)] * 2
+    assert [each.scores_bhts is None for each in heads] == [True, True]
+    assert [each.scores_bhts is None for each in expected_heads] == [False, False]
 
 
 def test_where_weights_are_dropped_attention_stays_explicit(fused):
@@ -148,7 +147,7 @@ def test_where_weights_are_dropped_attention_stays_explicit(fused):
         ({"backend": "cpu"}, "xla"),
         ({"backend": "tpu"}, "xla"),
         ({"dtype": jnp.float32}, "xla"),
-        ({"head_size": 26}, "xla"),  # the paper's student: 312 over 12 heads
+        ({"head_size": 26}, "cudnn"),  # the paper's student, 312 over 12 heads: widened to 32
         ({"head_size": 136}, "xla"),
         ({"length": 127}, "xla"),
     ],
@@ -157,6 +156,39 @@ def test_cudnn_is_asked_where_it_can(changes, expected):
     case = {"backend": "gpu", "dtype": jnp.bfloat16, "head_size": 64, "length": 128} | changes
     case["dtype"] = jnp.dtype(case["dtype"])
     assert choose_implementation(**case) == expected
+
+
+@pytest.mark.parametrize("head_size", [64, 26, 21])
+def test_cudnn_gets_the_lengths_of_rows_and_heads_that_it_takes(head_size, monkeypatch):
+    from jax._src.cudnn import fused_attention_stablehlo
+
+    # Asked for while tracing; where no NVIDIA library is installed there is no answer.
+    monkeypatch.setattr(fused_attention_stablehlo, "check_cudnn_version", lambda: 91000)
+    query_bthk = jax.ShapeDtypeStruct((8, 128, 12, head_size), jnp.bfloat16)
+    mask_bt = jax.ShapeDtypeStruct((8, 128), jnp.bool_)
+
+    def gradients(*vectors):
+        *vectors, mask_bt = vectors
+
+        def loss(*vectors):
+            return fused_attention(*vectors, mask_bt).astype(jnp.float32).sum()
+
+        return jax.grad(loss, argnums=(0, 1, 2))(*vectors)
+
+    with compiling_for("gpu"):
+        exported = jax.export.export(
+            jax.jit(gradients),
+            platforms=["cuda"],
+            disabled_checks=[
+                jax.export.DisabledSafetyCheck.custom_call(f"__cudnn$fmhaSoftmax{direction}")
+                for direction in ("", "Backward")
+            ],
+        )(*[query_bthk] * 3, mask_bt)
+    program = exported.mlir_module()
+    wide = -(-head_size // 8) * 8
+    assert program.count("custom_call @__cudnn$fmha") == 2  # forward and backward
+    assert f"8x128x12x{wide}xbf16" in program
+    assert "x128x128xf32" not in program
 
 
 def test_fused_attention_with_dropout_is_told_before_anything_is_prepared():

@@ -231,10 +231,10 @@ def test_a_net_without_pooler_has_no_nsp_logits_and_reads_no_segments():
     config = plain(tiny_bert_config(**DISTILBERT))
     params, batch = random_params(config), tiny_batch(61)
     model = ExBert(config, jnp.float32)
-    output, mlm_logits, nsp_logits = model.apply({"params": params}, batch)
+    output, (mlm_logits_bmv,), nsp_logits = model.apply({"params": params}, batch)
     assert nsp_logits is None
     other = batch._replace(segments_bt=1 - batch.segments_bt)
-    np.testing.assert_array_equal(model.apply({"params": params}, other)[1], mlm_logits)
+    np.testing.assert_array_equal(model.apply({"params": params}, other)[1][0], mlm_logits_bmv)
 
 
 def test_shared_layers_drop_different_numbers():
@@ -264,7 +264,7 @@ def test_extension_stands_beside_a_distilbert(tmp_path, tokenizer_dir):
     config = dataclasses.replace(_exbert(), base=base)
     params, batch = random_params(config), tiny_batch(68)
     _, mlm_logits, nsp_logits = ExBert(config, jnp.float32).apply({"params": params}, batch)
-    assert mlm_logits.shape == (3, 2, 68)
+    assert [logits_bmv.shape for logits_bmv in mlm_logits] == [(3, 2, 61), (3, 2, 7)]
     assert nsp_logits is None
     huggingface.save_model(tmp_path / "model", params, config, tokenizer_dir, card=CARD)
     loaded_config, loaded = pretrained.load_model(tmp_path / "model")
