@@ -143,11 +143,11 @@ class RemotePath:
         except Exception as error:
             if isinstance(error, OSError) and error.errno in _DISK:
                 raise  # of the local side of a copy
-            known = "" if isinstance(error, ValueError) and kind not in _PACKAGES else "; expected "
-            known = known and known + "credentials that may do this: " + _CREDENTIALS.get(
-                kind, "those that fsspec's documentation names"
-            )
-            raise RemoteError(f"{self.url}: got {type(error).__name__}: {error}{known}") from error
+            advice = ""
+            if kind in _PACKAGES or not isinstance(error, ValueError):
+                known = _CREDENTIALS.get(kind, "see fsspec's documentation of it")
+                advice = f"; expected access: check the network, and the credentials ({known})"
+            raise RemoteError(f"{self.url}: got {type(error).__name__}: {error}{advice}") from error
 
 
 def as_path(path: str | os.PathLike[str] | RemotePath) -> Path | RemotePath:
@@ -181,7 +181,8 @@ def path_beside(path: str | os.PathLike[str], *, shared: bool = False) -> Iterat
     except BaseException as error:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
-        if isinstance(error, OSError) and _is_of(error, beside, path.parent):
+        is_disk = isinstance(error, OSError) and not isinstance(error, RemoteError)
+        if is_disk and _is_of(error, beside, path.parent):
             raise _not_written(path, error) from error
         raise
 

@@ -28,7 +28,7 @@ from edad_jax.data.text.reading import ReadReport
 from edad_jax.data.text.source import describe_source
 from edad_jax.files import RemoteError, as_path
 from tests.tiny_run import make_inputs, tiny_config, write_corpus
-from tests.tiny_storage import bucket, failing, put, read_bucket, s3_server  # noqa: F401
+from tests.tiny_storage import failing, put, read_bucket
 from tests.tiny_text import read_files
 
 
@@ -69,7 +69,7 @@ def parquet(texts):
     return buffer.getvalue()
 
 
-def test_every_format_is_read_as_from_a_disk(bucket, tmp_path):  # noqa: F811
+def test_every_format_is_read_as_from_a_disk(bucket, tmp_path):
     text = "\n\n".join(f"Document {number}. It is here." for number in range(50)).encode()
     lines = b"".join(json.dumps({"text": f"Line {n}."}).encode() + b"\n" for n in range(20))
     contents = {
@@ -98,7 +98,7 @@ def test_every_format_is_read_as_from_a_disk(bucket, tmp_path):  # noqa: F811
     ]
 
 
-def test_patterns_name_what_they_name_on_a_disk(bucket):  # noqa: F811
+def test_patterns_name_what_they_name_on_a_disk(bucket):
     for name in ("a.txt", "b.txt", "c.jsonl", "sub/d.txt", "e.odd"):
         put(f"{bucket}/pmc/{name}", b"Text.")
 
@@ -115,7 +115,7 @@ def test_patterns_name_what_they_name_on_a_disk(bucket):  # noqa: F811
         list_files(f"{bucket}/none/*.txt")
 
 
-def test_an_object_that_changes_is_another_corpus(bucket, tmp_path):  # noqa: F811
+def test_an_object_that_changes_is_another_corpus(bucket, tmp_path):
     config = tiny_config(tmp_path, corpus__files=f"{bucket}/*.txt")
     put(f"{bucket}/a.txt", b"Text.")
     first = describe_source(config.corpus)
@@ -158,7 +158,7 @@ def test_missing_packages_and_credentials_are_errors_that_say_what_to_give(monke
             as_path("memory://b/a").size_and_version()
 
 
-def test_s3_without_credentials_says_which(s3_server, monkeypatch):  # noqa: F811
+def test_s3_without_credentials_says_which(s3_server, monkeypatch):
     for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(key)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -170,7 +170,7 @@ def test_s3_without_credentials_says_which(s3_server, monkeypatch):  # noqa: F81
     fsspec.get_filesystem_class("s3").clear_instance_cache()
 
 
-def test_rows_made_of_a_bucket_in_a_bucket_are_those_of_a_disk(finished, bucket):  # noqa: F811
+def test_rows_made_of_a_bucket_in_a_bucket_are_those_of_a_disk(finished, bucket):
     expected = rows_of(read_files(finished / "run"))
     upload(finished / "text", f"{bucket}/text")
     config = tiny_config(finished, corpus__files=f"{bucket}/text/*.txt")
@@ -187,7 +187,7 @@ def test_rows_made_of_a_bucket_in_a_bucket_are_those_of_a_disk(finished, bucket)
     assert rows_of(read_bucket(f"{bucket}/many")) == expected
 
 
-def test_rows_in_a_bucket_are_copied_to_the_workdir_once(finished, bucket, tmp_path):  # noqa: F811
+def test_rows_in_a_bucket_are_copied_to_the_workdir_once(finished, bucket, tmp_path):
     upload(finished / "run", f"{bucket}/rows-of-text")
     config = tiny_config(finished, prepared=f"{bucket}/rows-of-text/", corpus__files="")
     prepared = prepare(config, tmp_path)
