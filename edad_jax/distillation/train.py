@@ -74,7 +74,10 @@ def train(config: ConfigDict, workdir: str) -> dict:
     train_state = _train(config, settings, workdir, prepared, run, parallel, total_steps, mirror)
     if jax.process_index() != 0:
         return {}
-    return leave_result(config, settings.method, workdir, prepared, run, train_state)
+    summary = leave_result(config, settings.method, workdir, prepared, run, train_state)
+    if mirror is not None:
+        mirror.store_results()
+    return summary
 
 
 def _open_mirror(config: ConfigDict, workdir: str) -> Mirror | None:

@@ -9,6 +9,7 @@ which are written last, and are the first to go.
       8/                    the files of step 8
       checksums/8.json      as in the workdir; written last
       metrics.jsonl config.json frozen_sha256.json
+      student/ teacher/ training.png summary.json     once the run is done
 
 With an empty workdir the run goes on from there.
 """
@@ -28,6 +29,7 @@ from edad_jax.training.metrics import FILE_NAME
 from edad_jax.training.workdir import MAY_CHANGE, has_begun
 
 _BESIDE = (FILE_NAME, "config.json", "frozen_sha256.json")
+_RESULTS = ("student", "teacher", "training.png", "summary.json")
 
 
 class Mirror:
@@ -97,6 +99,20 @@ class Mirror:
                 "The checkpoint of step %d is not in %s: %s. It is whole in %s, training goes on, "
                 "and the next one is tried again.",
                 *(step, self._there, error, self._workdir),
+            )
+
+    def store_results(self) -> None:
+        """Returns when what the run leaves is there too, the summary last; a failure is logged."""
+        try:
+            for name in _RESULTS:
+                path = self._workdir / name
+                for each in sorted(path.rglob("*")) if path.is_dir() else [path]:
+                    if each.is_file():
+                        (self._there / each.relative_to(self._workdir).as_posix()).upload(each)
+        except (OSError, ValueError) as error:
+            logging.error(
+                "The results are in %s, but not all in %s: %s. Run the same command again.",
+                *(self._workdir, self._there, error),
             )
 
     def _list_steps(self) -> list[int]:

@@ -162,6 +162,10 @@ def test_a_run_goes_on_in_an_empty_workdir_as_if_nothing_had_been(
         folder / "student/model.safetensors" for folder in (tmp_path / "second", finished.workdir)
     ]
     assert weights[0].read_bytes() == weights[1].read_bytes()
+    copies = read_bucket(f"{bucket}/run")
+    assert copies["student/model.safetensors"] == weights[0].read_bytes()
+    assert json.loads(copies["summary.json"])["steps"] == STEPS
+    assert {"training.png", "teacher/config.json"} <= copies.keys()
 
 
 def test_a_workdir_that_is_a_url_is_an_error_that_names_the_option(finished):
