@@ -92,12 +92,12 @@ def make_part(
         )
     recipe, recorded = make_recipe(tokenizer_dir, settings, workers)
     mark = _claim(folder, made_of, parts)
+    lengths = _measure_all(text, folder / "text", mark, part / parts, progress)
     own, path = folder / f"{part:05d}", folder / f"{part:05d}" / MANIFEST
     there = files.read_json_or_none(path)
     if there and there["mark"] == mark and not _find_damaged(own, there):
         LOG.info("Part %d of %d is there already.", part, parts)
         return _count_rows(there)
-    lengths = _measure_all(text, folder / "text", mark, part / parts, progress)
     spans = _find_spans(lengths, settings, part, parts)
     claim_folder(own, recorded, shared=True)
     with tqdm(
@@ -145,10 +145,12 @@ def join_parts(
     missing = [n for n, each in enumerate(manifests) if not each or each["mark"] != mark]
     pieces = [_read_lengths(folder / "text", number, mark) for number in range(len(text))]
     if missing or None in pieces:
+        shown = ",".join(map(str, missing[:20] or [0])) + ", ..." * (len(missing) > 20)
+        lost = "" if missing else f" with the lengths of the text in {folder / 'text'}"
         raise ValueError(
-            f"{folder}: got {parts - len(missing)} of {parts} parts, expected all; run those that "
-            f"are missing, or were stopped before their end, with --parts={parts} and --part="
-            f"{','.join(map(str, missing[:20] or [0]))}{', ...' * (len(missing) > 20)}"
+            f"{folder}: got {parts - len(missing)} of {parts} parts, expected all{lost}; run those "
+            f"that are missing, or were stopped before their end: --parts={parts} with --part="
+            f"{shown}"
         )
     _, recorded = make_recipe(tokenizer_dir, settings, workers=0)
     claim_folder(out, recorded)

@@ -149,10 +149,23 @@ def test_missing_and_half_written_parts_are_named(whole, tokenizer_dir, tmp_path
         run_part(pieces, tokenizer_dir, tmp_path, part, 5)
     (tmp_path / "parts" / "00003" / "manifest.json").unlink()  # as after a kill
     with pytest.raises(
-        ValueError, match="got 2 of 5 parts, expected all.*--parts=5 and --part=1,3,4"
+        ValueError, match="got 2 of 5 parts, expected all; .*--parts=5 with --part=1,3,4"
     ):
         join(pieces, tokenizer_dir, tmp_path)
     assert not (tmp_path / "rows").exists()
+
+
+def test_lengths_that_are_lost_are_measured_again(whole, tokenizer_dir, tmp_path):
+    _, pieces, expected = whole
+    for part in range(2):
+        run_part(pieces, tokenizer_dir, tmp_path, part, 2)
+    (tmp_path / "parts/text/00003.npy").write_bytes(b"")
+    (tmp_path / "parts/text/00004.npy").unlink()
+    with pytest.raises(ValueError, match="got 2 of 2 parts, expected all with the lengths.*part=0"):
+        join(pieces, tokenizer_dir, tmp_path)
+    run_part(pieces, tokenizer_dir, tmp_path, 0, 2)
+    join(pieces, tokenizer_dir, tmp_path)
+    assert read_files(tmp_path / "rows") == expected
 
 
 def test_parts_of_something_else_are_an_error_that_says_what(whole, tokenizer_dir, tmp_path):
