@@ -152,6 +152,7 @@ def get_config() -> ConfigDict:
     config.checkpoint = ConfigDict()
     config.checkpoint.every_steps = 1_000
     config.checkpoint.keep = 2
+    config.checkpoint.directory = ""  # URL to copy them and the metrics to: gs://bucket/run
     config.log_every_steps = 10
     config.progress = True
     return config

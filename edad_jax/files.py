@@ -1,30 +1,178 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files that are whole or not there: written beside their place and renamed; JSON; checksums.
 
-Whatever stops a write, a kill, a full disk or a power cut, what was there before stays.
+Whatever stops a write, a kill, a full disk or a power cut, what was there before stays. An object
+in a bucket (`RemotePath`) appears whole or not at all, but there is no renaming: what several
+objects make up is there once the one that is written last is there.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import errno
 import hashlib
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
+
+_PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
+_CREDENTIALS = {
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE or a role; for a public bucket "
+    "FSSPEC_S3_ANON=true; for another service than Amazon's AWS_ENDPOINT_URL",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS, or `gcloud auth application-default login`; for a "
+    "public bucket FSSPEC_GS_TOKEN=anon",
+}
+# What tells one content of an object from another, in the words of the several stores.
+_VERSIONS = ("ETag", "etag", "md5Hash", "content_md5", "mtime", "LastModified", "created")
+
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+class RemoteError(OSError):
+    """Object storage that does not answer, or not to us; says what to give."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RemotePath:
+    """A file or folder in object storage, by its URL: those methods of a Path that it can have.
+
+    Raises (all methods):
+      ValueError: the package for this kind of storage is not installed; says which.
+      RemoteError: it cannot be reached, or credentials are missing; names the URL.
+      FileNotFoundError: nothing there.
+    """
+
+    url: str
+    info: dict | None = dataclasses.field(default=None, compare=False, repr=False)  # of a listing
+
+    def __str__(self) -> str:
+        return self.url
+
+    def __truediv__(self, name: str) -> RemotePath:
+        return RemotePath(f"{self.url.rstrip('/')}/{name}")
+
+    @property
+    def name(self) -> str:
+        return self.url.rpartition("/")[2]
+
+    @property
+    def suffix(self) -> str:
+        return PurePosixPath(self.name).suffix
+
+    def with_name(self, name: str) -> RemotePath:
+        return RemotePath(f"{self.url.rpartition('/')[0]}/{name}")
+
+    def with_suffix(self, suffix: str) -> RemotePath:
+        return self.with_name(PurePosixPath(self.name).with_suffix(suffix).name)
+
+    def exists(self) -> bool:
+        with self._reached() as (system, path):
+            return system.exists(path)
+
+    def size_and_version(self) -> tuple[int, str]:
+        """Returns the bytes of the object, and what changes when its content does."""
+        info = self.info
+        if info is None:
+            with self._reached() as (system, path):
+                info = system.info(path)
+        return info["size"], str(next((info[key] for key in _VERSIONS if info.get(key)), ""))
+
+    def open(self) -> IO[bytes]:
+        """Returns the object to read from, a few megabytes at a time."""
+        with self._reached() as (system, path):
+            return system.open(path, "rb")
+
+    def read_bytes(self) -> bytes:
+        with self._reached() as (system, path):
+            return system.cat_file(path)
+
+    def write_bytes(self, content: bytes | memoryview) -> None:
+        with self._reached() as (system, path):
+            system.pipe_file(path, bytes(content))
+
+    def unlink(self, *, missing_ok: bool = False) -> None:
+        with contextlib.suppress(*[FileNotFoundError] * missing_ok), self._reached() as there:
+            there[0].rm_file(there[1])
+
+    def download(self, path: Path) -> None:
+        """Copies the object to a local file, which is there once it is whole."""
+        with path_beside(path) as beside, self._reached() as (system, there):
+            system.get_file(there, str(beside))
+
+    def upload(self, path: Path) -> None:
+        """Copies a local file to the object."""
+        with self._reached() as (system, there):
+            system.put_file(str(path), there)
+
+    def list_files(self) -> list[RemotePath]:
+        """Returns the files that the URL names, sorted: itself, a glob's, or all below it."""
+        found = {}
+        with contextlib.suppress(FileNotFoundError), self._reached() as (system, path):
+            is_glob = any(letter in path for letter in "*?[")
+            found = (system.glob if is_glob else system.find)(path, detail=True)
+        start = self.url.partition("://")[0] + "://"
+        return [
+            RemotePath(start + name.lstrip("/"), info)
+            for name, info in sorted(found.items())
+            if info["type"] == "file" and not name.endswith("/")
+        ]
+
+    @contextlib.contextmanager
+    def _reached(self) -> Iterator[tuple[Any, str]]:
+        """Yields fsspec's file system and the path in it; its many errors become these three."""
+        import fsspec
+
+        kind = self.url.partition("://")[0]
+        try:
+            # No memory of listings: other machines write while this one reads.
+            system = fsspec.filesystem(kind, use_listings_cache=False)
+            yield system, system._strip_protocol(self.url)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(2, "No such file or object", self.url) from error
+        except ImportError as error:
+            package = _PACKAGES.get(kind, f"fsspec's for {kind}://")
+            raise ValueError(
+                f"{self.url}: got no package that reads {kind}://, expected one; install it: "
+                f"pip install {package}"
+            ) from error
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in _DISK:
+                raise  # of the local side of a copy
+            advice = ""
+            if kind in _PACKAGES or not isinstance(error, ValueError):
+                known = _CREDENTIALS.get(kind, "see fsspec's documentation of it")
+                advice = f"; expected access: check the network, and the credentials ({known})"
+            raise RemoteError(f"{self.url}: got {type(error).__name__}: {error}{advice}") from error
+
+
+def as_path(path: str | os.PathLike[str] | RemotePath) -> Path | RemotePath:
+    """Returns a local path, or, of a URL such as s3://bucket/folder, one in object storage."""
+    if isinstance(path, RemotePath):
+        return path
+    is_url = isinstance(path, str) and "://" in path and not path.startswith("file://")
+    return RemotePath(path.rstrip("/")) if is_url else Path(str(path).removeprefix("file://"))
 
 
 @contextlib.contextmanager
-def path_beside(path: str | os.PathLike[str]) -> Iterator[Path]:
+def path_beside(path: str | os.PathLike[str], *, shared: bool = False) -> Iterator[Path]:
     """Yields the path of a new file, of the same ending, that becomes `path` when the block ends.
+
+    Args:
+      path: of the file.
+      shared: whether another process may write the same file at the same time: each then has a
+        file of its own beside it, which a kill leaves behind.
 
     Raises:
       OSError: it cannot be written; says that what was there is unchanged.
     """
     path = Path(path)
-    beside = path.with_name(f".{path.stem}.partial{path.suffix}")
+    unique = f".{uuid.uuid4().hex}" if shared else ""
+    beside = path.with_name(f".{path.stem}{unique}.partial{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield beside
@@ -33,45 +181,58 @@ def path_beside(path: str | os.PathLike[str]) -> Iterator[Path]:
     except BaseException as error:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
-        if isinstance(error, OSError) and _is_of(error, beside, path.parent):
+        is_disk = isinstance(error, OSError) and not isinstance(error, RemoteError)
+        if is_disk and _is_of(error, beside, path.parent):
             raise _not_written(path, error) from error
         raise
 
 
 @contextlib.contextmanager
-def open_beside(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO]:
+def open_beside(
+    path: str | os.PathLike[str], mode: str = "w", *, shared: bool = False
+) -> Iterator[IO]:
     """Yields an open file that becomes `path` when the block ends; text is UTF-8, as it is given.
 
     Raises:
       OSError: as `path_beside`.
     """
     text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
-    with path_beside(path) as beside, open(beside, mode, **text) as file:
+    with path_beside(path, shared=shared) as beside, open(beside, mode, **text) as file:
         yield file
 
 
-def write_file(path: str | os.PathLike[str], content: bytes | memoryview) -> None:
-    """Writes a whole file.
+def write_file(
+    path: str | os.PathLike[str] | RemotePath,
+    content: bytes | memoryview,
+    *,
+    shared: bool = False,
+) -> None:
+    """Writes a whole file; `shared` as in `path_beside`.
 
     Raises:
       OSError: as `path_beside`.
     """
-    with open_beside(path, "wb") as file:
+    if isinstance(path, RemotePath):
+        path.write_bytes(content)
+        return
+    with open_beside(path, "wb", shared=shared) as file:
         file.write(content)
 
 
-def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Writes a JSON file that people can read too.
+def write_json(
+    path: str | os.PathLike[str] | RemotePath, value: Any, *, shared: bool = False
+) -> None:
+    """Writes a JSON file that people can read too; `shared` as in `path_beside`.
 
     Raises:
       ValueError: a number is not finite, which JSON cannot say.
       OSError: as `path_beside`.
     """
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
-    write_file(path, text.encode() + b"\n")
+    write_file(path, text.encode() + b"\n", shared=shared)
 
 
-def read_json(path: str | os.PathLike[str], *, expected: str) -> Any:
+def read_json(path: str | os.PathLike[str] | RemotePath, *, expected: str) -> Any:
     """Returns what a JSON file holds.
 
     Args:
@@ -81,9 +242,11 @@ def read_json(path: str | os.PathLike[str], *, expected: str) -> Any:
     Raises:
       ValueError: it cannot be read or is not JSON; says the line.
     """
-    path = Path(path)
+    path = as_path(path)
     try:
         return json.loads(path.read_bytes())
+    except RemoteError:
+        raise
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror or error}; expected {expected}") from error
     except json.JSONDecodeError as error:
@@ -93,16 +256,24 @@ def read_json(path: str | os.PathLike[str], *, expected: str) -> Any:
         raise ValueError(f"{path}: got no text ({error}); expected {expected}") from error
 
 
-def read_json_or_none(path: str | os.PathLike[str]) -> Any:
-    """Returns what a JSON file holds; None where it is missing or damaged."""
+def read_json_or_none(path: str | os.PathLike[str] | RemotePath) -> Any:
+    """Returns what a JSON file holds; None where it is missing or damaged.
+
+    Raises:
+      RemoteError: nobody can tell, since object storage does not answer.
+    """
     try:
-        return json.loads(Path(path).read_bytes())
+        return json.loads(as_path(path).read_bytes())
+    except RemoteError:
+        raise
     except (OSError, ValueError):
         return None
 
 
-def file_checksum(path: str | os.PathLike[str], *, flush: bool = False) -> str:
+def file_checksum(path: str | os.PathLike[str] | RemotePath, *, flush: bool = False) -> str:
     """Returns the sha256 of a file, in hexadecimal; with `flush` it is on the disk by then."""
+    if isinstance(path, RemotePath):
+        return hashlib.sha256(path.read_bytes()).hexdigest()
     with open(path, "rb+" if flush else "rb") as file:
         if flush:
             os.fsync(file.fileno())

@@ -36,6 +36,8 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 import jax  # noqa: E402  (after the environment, which it reads once)
 import pytest  # noqa: E402
 
+from tests.tiny_storage import bucket, s3_server  # noqa: E402, F401
+
 # An array of another rank than its partner is a mistake here, never a convenience.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

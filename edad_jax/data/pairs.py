@@ -11,9 +11,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from edad_jax import files
 from edad_jax.data import rows as rows_on_disk
@@ -28,12 +28,13 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 SETS = ("train", "heldout")
+T = TypeVar("T")
 
 
 def make_rows(
     documents: Iterable[str],
     tokenizer_dir: str | Path,
-    out: str | Path,
+    out: str | Path | files.RemotePath,
     settings: RowSettings,
     *,
     workers: int,
@@ -62,9 +63,27 @@ def make_rows(
     """
     from tqdm import tqdm
 
+    out = files.as_path(out)
+    recipe, recorded = make_recipe(tokenizer_dir, settings, workers)
+    claim_folder(out, recorded)
+    report = report if report is not None else ReadReport()
+    with tqdm(desc="rows", unit="B", unit_scale=True, disable=not progress) as bar:
+        counted = _Counted(documents, report, bar)
+        chunks = split_chunks(((n, len(text), text) for n, text in enumerate(counted)), settings)
+        shards = list(make_shards(chunks, out, recipe, workers))
+    return finish_rows(out, recorded, shards, report, counted.documents)
+
+
+def make_recipe(
+    tokenizer_dir: str | Path, settings: RowSettings, workers: int
+) -> tuple[Recipe, dict]:
+    """Returns what decides how documents become rows, and what a manifest says of it.
+
+    Raises:
+      ValueError: the tokenizer cannot be read, or a negative number of workers.
+    """
     if workers < 0:
         raise ValueError(f"got config.rows.workers={workers}, expected 0 or more")
-    out = Path(out)
     tokenizer = load_tokenizer(tokenizer_dir)
     recipe = Recipe(
         tokenizer=tokenizer.backend_tokenizer.to_str(),
@@ -77,42 +96,62 @@ def make_rows(
         "tokenizer_sha256": hashlib.sha256(recipe.tokenizer.encode()).hexdigest(),
         "vocabulary_size": recipe.vocabulary_size,
     } | dataclasses.asdict(settings)
-    _claim_folder(out, recorded)
-    report = report if report is not None else ReadReport()
-    shards: dict[str, list[dict]] = {name: [] for name in SETS}
-    with tqdm(desc="rows", unit="B", unit_scale=True, disable=not progress) as bar:
-        counted = _Counted(documents, report, bar)
-        for name, shard in _make_shards(_split(counted, settings), out, recipe, workers):
-            shards[name].append(shard)
-    if not counted.documents:
+    return recipe, recorded
+
+
+def finish_rows(
+    out: Path | files.RemotePath,
+    recorded: dict,
+    shards: Iterable[tuple[str, dict]],
+    report: ReadReport,
+    documents: int,
+) -> dict:
+    """Returns the manifest of rows whose shards are all there, and writes it, the last file.
+
+    Args:
+      out: folder of the rows.
+      recorded: as `make_recipe` returns it.
+      shards: (set, counts) of each, in order.
+      report: counts of the reader.
+      documents: how many were read.
+
+    Raises:
+      ValueError: as `make_rows`.
+    """
+    if not documents:
         raise ValueError(
             "got 0 documents, expected text; check the files that were given "
             f"(--config.corpus.files=...)\n{report.summary()}"
         )
-    manifest = recorded | {"reading": report.as_dict(), "documents": counted.documents}
+    manifest = recorded | {"reading": report.as_dict(), "documents": documents}
     for name in SETS:
-        manifest[name] = finish_set(out / name, recorded, shards[name])
-    if settings.heldout_fraction and not manifest["heldout"]["rows"]:
+        manifest[name] = finish_set(out / name, recorded, [s for kind, s in shards if kind == name])
+    fraction = recorded["heldout_fraction"]
+    if fraction and not manifest["heldout"]["rows"]:
         raise ValueError(
-            f"got no held-out rows from {counted.documents:,} documents with "
-            f"config.heldout.fraction={settings.heldout_fraction}; give more documents or a larger "
+            f"got no held-out rows from {documents:,} documents with "
+            f"config.heldout.fraction={fraction}; give more documents or a larger "
             "fraction, or, where each line of the text is a document, --config.corpus.lines=True"
         )
     if not manifest["train"]["rows"]:
         raise ValueError(
-            f"got no rows from {counted.documents:,} documents: they are too short for pairs of "
+            f"got no rows from {documents:,} documents: they are too short for pairs of "
             "sentences; give longer documents"
         )
     files.write_json(out / rows_on_disk.MANIFEST, manifest)
     return manifest
 
 
-def _claim_folder(out: Path, settings: dict) -> None:
-    """Writes the settings into the folder, or compares them with those that are there."""
+def claim_folder(out: Path | files.RemotePath, settings: dict, *, shared: bool = False) -> None:
+    """Writes the settings into the folder, or compares them with those that are there.
+
+    Raises:
+      ValueError: those that are there are others.
+    """
     path = out / "settings.json"
     there = files.read_json_or_none(path)
     if there is None:
-        files.write_json(path, settings)
+        files.write_json(path, settings, shared=shared)
     elif there != settings:
         wrong = [key for key in sorted({*there, *settings}) if there.get(key) != settings.get(key)]
         found = ", ".join(f"{key}: got {settings.get(key)}, has {there.get(key)}" for key in wrong)
@@ -146,14 +185,37 @@ def _is_heldout(number: int, fraction: float, seed: int) -> bool:
     return int.from_bytes(digest, "little") < fraction * 2**64
 
 
-def _split(documents: Iterable[str], settings: RowSettings) -> Iterator[tuple[str, list[str]]]:
-    """Yields (set, documents): chunks of either set as they fill up, then what is left."""
-    waiting: dict[str, list[str]] = {name: [] for name in SETS}
+class Span(NamedTuple):
+    """Chunks of one set that follow each other, and the documents that they are made of."""
+
+    first_chunk: int
+    first_document: int
+    last_document: int  # inclusive; below first_document: no chunk at all
+
+
+def split_chunks(
+    documents: Iterable[tuple[int, int, T]],
+    settings: RowSettings,
+    spans: Mapping[str, Span] | None = None,
+) -> Iterator[tuple[str, list[T]]]:
+    """Yields (set, documents): chunks of either set as they fill up, then what is left.
+
+    Where a chunk ends depends on the documents before it: on all of the corpus's, or on those from
+    the beginning of another chunk, which `spans` names.
+
+    Args:
+      documents: number, characters and content of each, in order.
+      settings: say which are held out, and how long a chunk is.
+      spans: by set; other documents are passed over. All by default.
+    """
+    waiting: dict[str, list[T]] = {name: [] for name in SETS}
     sizes = dict.fromkeys(SETS, 0)
-    for number, text in enumerate(documents):
+    for number, size, document in documents:
         name = SETS[_is_heldout(number, settings.heldout_fraction, settings.seed)]
-        waiting[name].append(text)
-        sizes[name] += len(text)
+        if spans and not spans[name].first_document <= number <= spans[name].last_document:
+            continue
+        waiting[name].append(document)
+        sizes[name] += size
         if sizes[name] >= settings.chunk_characters:
             yield name, waiting[name]
             waiting[name], sizes[name] = [], 0
@@ -162,15 +224,24 @@ def _split(documents: Iterable[str], settings: RowSettings) -> Iterator[tuple[st
             yield name, waiting[name]
 
 
-def _make_shards(
+def make_shards(
     chunks: Iterable[tuple[str, list[str]]],
-    out: Path,
+    out: Path | files.RemotePath,
     recipe: Recipe,
     workers: int,
+    spans: Mapping[str, Span] | None = None,
 ) -> Iterator[tuple[str, dict]]:
     """Yields (set, counts) of each shard once it is on disk.
 
     Rows of chunks that a shard on disk holds already are taken from there.
+
+    Args:
+      chunks: as `split_chunks` yields them.
+      out: folder of the sets.
+      recipe: how documents become rows.
+      workers: processes.
+      spans: which chunks these are, by set; from the first one by default. Shards of spans are
+        numbered from 0 in each `out`, and may be made by several processes at the same time.
     """
     under_way: deque[tuple[str, Shard, str]] = deque()
     chunks_in_shard = recipe.settings.chunks_in_shard
@@ -181,8 +252,9 @@ def _make_shards(
         for name, texts in chunks:
             number, place = divmod(numbers[name], chunks_in_shard)
             if place == 0:
-                open_shards[name] = Shard(out / name, number)
-            chunk = Chunk(f"{name} {numbers[name]}", texts)
+                open_shards[name] = Shard(out / name, number, shared=spans is not None)
+            first = spans[name].first_chunk if spans else 0
+            chunk = Chunk(f"{name} {first + numbers[name]}", texts)
             digest = _digest(chunk)
             numbers[name] += 1
             under_way.append((name, open_shards[name], digest))

@@ -3,27 +3,26 @@
 
 import dataclasses
 import hashlib
-import importlib.metadata
 import logging
-import os
-import unicodedata
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from edad_jax import files
 from edad_jax.data.batches import Rows
 from edad_jax.data.pairs import SETS, make_rows
+from edad_jax.data.parts import count_parts, join_parts, make_part
 from edad_jax.data.piece_counts import token_counts
 from edad_jax.data.rows import MANIFEST, RowSettings
 from edad_jax.data.stages import recorded_facts, run_stage
-from edad_jax.data.text.corpus import read_dataset, read_documents
-from edad_jax.data.text.docstrings import read_docstrings
-from edad_jax.data.text.files import list_files
+from edad_jax.data.storage import fetch_prepared, local_folder
 from edad_jax.data.text.reading import ReadReport
+from edad_jax.data.text.source import cut_text, describe_source, read_text
 from edad_jax.data.tokenizer import load_tokenizer, pieces_in_order
 from edad_jax.data.vocabulary import extend_vocabulary, split_added_words
-from edad_jax.files import file_checksum
+from edad_jax.files import RemotePath, file_checksum
 from edad_jax.machine import core_count
 from edad_jax.types import Vocabulary
 
@@ -47,7 +46,10 @@ def prepare(config: ConfigDict, workdir: str | Path) -> Prepared:
     Raises:
       ValueError: no text, or text, vocabulary or settings that do not go together.
     """
-    folder = Path(config.prepared or workdir).expanduser().resolve()
+    if isinstance(files.as_path(config.prepared), RemotePath):
+        folder = fetch_prepared(config.prepared, Path(workdir) / "prepared")
+    else:
+        folder = Path(config.prepared or workdir).expanduser().resolve()
     vocabulary_dir, rows_dir = folder / "vocabulary", folder / "rows"
     if config.prepared:
         if not (rows_dir / MANIFEST).exists():
@@ -57,12 +59,7 @@ def prepare(config: ConfigDict, workdir: str | Path) -> Prepared:
             )
         facts = {"vocabulary": recorded_facts(vocabulary_dir), "rows": recorded_facts(rows_dir)}
     else:
-        settings, source = RowSettings.from_config(config), describe_source(config.corpus)
-        folder.mkdir(parents=True, exist_ok=True)
-        facts = {
-            "vocabulary": _learn_vocabulary(config, source, vocabulary_dir),
-            "rows": _make_rows(config, settings, source, vocabulary_dir, rows_dir),
-        }
+        facts = prepare_folder(config, folder)
 
     tokenizer = load_tokenizer(vocabulary_dir, option="--config.prepared=FOLDER")
     pieces = pieces_in_order(tokenizer.backend_tokenizer)
@@ -90,74 +87,79 @@ def prepare(config: ConfigDict, workdir: str | Path) -> Prepared:
     )
 
 
-def read_text(corpus: ConfigDict, report: ReadReport) -> Iterator[str]:
-    """Returns the documents that config.corpus names, in a fixed order, one at a time.
-
-    They are composed (NFC), as vocabularies are: a Mac's text has each Hangul syllable in parts.
-    """
-    return (unicodedata.normalize("NFC", text) for text in _read_source(corpus, report))
-
-
-def _read_source(corpus, report):
-    if corpus.files:
-        files = list_files(_patterns(corpus.files))
-        return read_documents(
-            files,
-            report=report,
-            text_key=corpus.text_key,
-            encoding=corpus.encoding,
-            lines=corpus.lines,
-        )
-    if corpus.dataset:
-        return read_dataset(
-            corpus.dataset,
-            config_name=corpus.dataset_config or None,
-            split=corpus.dataset_split,
-            text_key=corpus.text_key,
-            report=report,
-        )
-    return read_docstrings(corpus.packages, report=report)
-
-
-def describe_source(corpus: ConfigDict) -> dict:
-    """Returns what tells one corpus from another: names, sizes and times, or versions.
+def prepare_folder(config: ConfigDict, folder: Path | RemotePath) -> dict:
+    """Returns facts about vocabulary and rows, which are in `folder` by then, or were before.
 
     Raises:
-      ValueError: config.corpus names no text, or more than one kind.
+      ValueError: as `prepare`.
     """
-    given = [kind for kind in ("files", "dataset", "packages") if corpus[kind]]
-    if len(given) != 1:
-        raise ValueError(
-            f"config.corpus names {' and '.join(given) or 'no text'}; expected one of "
-            "--config.corpus.files='/data/*.jsonl', --config.corpus.dataset=NAME_OR_FOLDER, or "
-            "config.corpus.packages (docstrings of installed packages)"
+    settings, source = RowSettings.from_config(config), describe_source(config.corpus)
+    if isinstance(folder, Path):
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def make(out):
+        report = ReadReport()
+        with local_folder(folder / "vocabulary") as vocabulary_dir:
+            manifest = make_rows(
+                read_text(config.corpus, report),
+                vocabulary_dir,
+                out,
+                settings,
+                workers=config.rows.workers or core_count(),
+                progress=config.progress,
+                report=report,
+            )
+        LOG.info("Text: %s", report.summary())
+        return manifest
+
+    return {
+        "vocabulary": learn_vocabulary(config, folder),
+        "rows": _make_rows(settings, source, folder, make),
+    }
+
+
+def prepare_part(
+    config: ConfigDict, folder: Path | RemotePath, part: int, parts: int
+) -> dict[str, int]:
+    """Returns how many rows of each set this part of the rows has, once they are there.
+
+    Raises:
+      ValueError: as `prepare` and `parts.make_part`; the vocabulary is not there yet.
+    """
+    settings, source = RowSettings.from_config(config), describe_source(config.corpus)
+    learn_vocabulary(config, folder, only_look=True)
+    with local_folder(folder / "vocabulary") as vocabulary_dir:
+        return make_part(
+            cut_text(config.corpus, parts),
+            vocabulary_dir,
+            folder / "parts",
+            settings,
+            part=part,
+            parts=parts,
+            made_of=_rows_fingerprint(settings, source, folder),
+            workers=config.rows.workers or core_count(),
+            progress=config.progress,
         )
-    if corpus.files:
-        stats = [(str(file), os.stat(file)) for file in list_files(_patterns(corpus.files))]
-        return {
-            "files": [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats],
-            "text_key": corpus.text_key,
-            "encoding": corpus.encoding,
-            "lines": corpus.lines,
-        }
-    if corpus.dataset:
-        names = ("dataset", "dataset_config", "dataset_split", "text_key")
-        return {name: corpus[name] for name in names}
-    return {"packages": {name: _version(name) for name in corpus.packages}}
 
 
-def _patterns(files: str) -> list[str]:
-    return [pattern.strip() for pattern in files.split(",") if pattern.strip()]
+def join_prepared(config: ConfigDict, folder: Path | RemotePath) -> dict:
+    """Returns facts about vocabulary and rows, once the parts of the rows are put together.
 
+    Raises:
+      ValueError: as `prepare` and `parts.join_parts`.
+    """
+    settings, source = RowSettings.from_config(config), describe_source(config.corpus)
+    learned = learn_vocabulary(config, folder, only_look=True)
 
-def _version(package: str) -> str:
-    try:
-        distributions = importlib.metadata.packages_distributions().get(package, [package])
-        return importlib.metadata.version(distributions[0])
-    except importlib.metadata.PackageNotFoundError as error:
-        raise ValueError(
-            f"config.corpus.packages: {package!r} is not installed; install it or leave it out"
-        ) from error
+    def join(out):
+        made_of = _rows_fingerprint(settings, source, folder)
+        text = cut_text(config.corpus, count_parts(folder / "parts"))
+        with local_folder(folder / "vocabulary") as vocabulary_dir:
+            return join_parts(
+                text, vocabulary_dir, folder / "parts", out, settings, made_of=made_of
+            )
+
+    return {"vocabulary": learned, "rows": _make_rows(settings, source, folder, join)}
 
 
 def _check_prepared(config, pieces, rows, folder):
@@ -201,8 +203,20 @@ def _load_base_pieces(config):
     return pieces_in_order(load_tokenizer(_base(config), **option).backend_tokenizer)
 
 
-def _learn_vocabulary(config, source, folder):
-    """Returns facts about the tokenizer in `folder`, which is made now or was made before."""
+def learn_vocabulary(
+    config: ConfigDict, folder: Path | RemotePath, *, only_look: bool = False
+) -> dict:
+    """Returns facts about the tokenizer in `folder`/vocabulary, made now or before.
+
+    Args:
+      config: names the text and the tokenizer to extend.
+      folder: of vocabulary and rows.
+      only_look: whether it is an error if it is not there.
+
+    Raises:
+      ValueError: it was made from something else, or is not there.
+    """
+    source = describe_source(config.corpus)
     section = config.vocabulary
     base_pieces = "\n".join(_load_base_pieces(config)).encode("utf-8", "surrogatepass")
     fingerprint = {
@@ -214,6 +228,17 @@ def _learn_vocabulary(config, source, folder):
     }
 
     def learn(out):
+        if only_look:
+            raise ValueError(
+                f"{out}: got no finished vocabulary, expected one, which all parts share; run the "
+                "same command with --vocabulary instead of --part and --parts first"
+            )
+        if isinstance(out, RemotePath):
+            with tempfile.TemporaryDirectory() as here:
+                facts = learn(Path(here) / "vocabulary")
+                for path in sorted((Path(here) / "vocabulary").iterdir()):
+                    (out / path.name).upload(path)
+            return facts
         LOG.info(
             "Learning %d words %s the vocabulary of %s.",
             section.size,
@@ -231,7 +256,7 @@ def _learn_vocabulary(config, source, folder):
         LOG.info("%s", learned.summary())
         return dataclasses.asdict(learned)
 
-    return run_stage(folder, fingerprint, learn)
+    return run_stage(folder / "vocabulary", fingerprint, learn)
 
 
 def _first_megabytes(documents: Iterator[str], megabytes: float) -> Iterator[str]:
@@ -244,29 +269,22 @@ def _first_megabytes(documents: Iterator[str], megabytes: float) -> Iterator[str
         yield document
 
 
-def _make_rows(config, settings, source, vocabulary_dir, folder):
-    """Returns facts about the rows in `folder`, which are made now or were made before."""
+def _rows_fingerprint(settings: RowSettings, source: dict, folder: Path | RemotePath) -> dict:
     names = ("duplicates", "max_length", "mode", "short_seq_prob")
-    fingerprint = {
+    return {
         "corpus": source,
-        "vocabulary": file_checksum(vocabulary_dir / "vocab.txt"),
+        "vocabulary": file_checksum(folder / "vocabulary" / "vocab.txt"),
         "rows": {name: getattr(settings, name) for name in names},
         "heldout_fraction": settings.heldout_fraction,
         "seed": settings.seed,
     }
 
-    def make(out):
-        report = ReadReport()
-        manifest = make_rows(
-            read_text(config.corpus, report),
-            vocabulary_dir,
-            out,
-            settings,
-            workers=config.rows.workers or core_count(),
-            progress=config.progress,
-            report=report,
-        )
-        LOG.info("Text: %s", report.summary())
+
+def _make_rows(settings, source, folder, make):
+    """Returns facts about the rows in `folder`/rows, which are made now or were made before."""
+
+    def build(out):
+        manifest = make(out)
         return {key: manifest[key] for key in ("documents", "reading", *SETS)}
 
-    return run_stage(folder, fingerprint, make)
+    return run_stage(folder / "rows", _rows_fingerprint(settings, source, folder), build)

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edad_jax.files import RemotePath
+
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
@@ -109,7 +111,7 @@ def row_type(vocabulary_size: int, max_length: int) -> np.dtype:
     )
 
 
-def shard_path(folder: Path, number: int) -> Path:
+def shard_path(folder: Path | RemotePath, number: int) -> Path | RemotePath:
     """Returns where the shard of this number lies; its counts lie beside it, as .json."""
     return folder / f"rows-{number:05d}.npy"
 

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,31 +25,24 @@ _CHUNK_COUNTS = (
 class Shard:
     """One file of rows in the making, and what an earlier run left under its name."""
 
-    def __init__(self, folder: Path, number: int) -> None:
+    def __init__(
+        self, folder: Path | files.RemotePath, number: int, *, shared: bool = False
+    ) -> None:
         """Finds what there is in `folder` under this number.
 
         Attribute `there` has it by digest of its chunk: counts and rows; nothing where the file is
-        not whole.
+        not whole. `shared`: another process may make the same shard at the same time.
         """
         self._path, self._number = rows_on_disk.shard_path(folder, number), number
+        self._shared = shared
         self._counts_path = self._path.with_suffix(".json")
         self._old = files.read_json_or_none(self._counts_path)
         self.there: dict[str, tuple[dict, np.ndarray]] = {}
         self._chunks: list[dict] = []
         self._parts: list[np.ndarray] = []
-        if self._old is not None and self._is_whole():
-            rows = np.load(self._path, mmap_mode="r", allow_pickle=False)
-            start = 0
-            for chunk in self._old["chunks"]:
-                stop = start + chunk["rows"]
-                self.there[chunk["digest"]] = chunk, rows[start:stop]
-                start = stop
-
-    def _is_whole(self) -> bool:
-        try:
-            return files.file_checksum(self._path) == self._old["sha256"]
-        except (OSError, KeyError):
-            return False
+        rows = None if self._old is None else read_shard(self._path, self._old.get("sha256"))
+        if rows is not None:
+            self.there = {chunk["digest"]: (chunk, part) for chunk, part in cut(self._old, rows)}
 
     def add(self, digest: str, made: ChunkRows | None) -> int:
         """Takes the next chunk's rows (None: those that are there); returns how many it has."""
@@ -79,13 +74,38 @@ class Shard:
             "sha256": hashlib.sha256(content).hexdigest(),
             "chunks": self._chunks,
         }
-        files.write_file(self._path, content)
-        files.write_json(self._counts_path, counts)
+        files.write_file(self._path, content, shared=self._shared)
+        files.write_json(self._counts_path, counts, shared=self._shared)
         self._parts, self.there = [], {}
         return counts
 
 
-def finish_set(folder: Path, settings: dict, shards: list[dict]) -> dict:
+def read_shard(path: Path | files.RemotePath, sha256: str | None) -> np.ndarray | None:
+    """Returns the rows of a shard, memory-mapped where it is here; None if it is not whole."""
+    try:
+        if isinstance(path, files.RemotePath):
+            content = path.read_bytes()
+            if hashlib.sha256(content).hexdigest() == sha256:
+                return np.load(io.BytesIO(content), allow_pickle=False)
+        elif files.file_checksum(path) == sha256:
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+    except files.RemoteError:
+        raise
+    except OSError:
+        pass
+    return None
+
+
+def cut(shard: dict, rows: np.ndarray) -> Iterator[tuple[dict, np.ndarray]]:
+    """Yields (counts, rows) of each chunk of a shard."""
+    start = 0
+    for chunk in shard["chunks"]:
+        stop = start + chunk["rows"]
+        yield chunk, rows[start:stop]
+        start = stop
+
+
+def finish_set(folder: Path | files.RemotePath, settings: dict, shards: list[dict]) -> dict:
     """Returns the set's totals; writes its manifest, and removes shards of a longer corpus."""
     chunks = [chunk for shard in shards for chunk in shard["chunks"]]
     totals = {"rows": sum(shard["rows"] for shard in shards)}

@@ -17,10 +17,17 @@ from edad_jax.models.init import checksum
 from edad_jax.training import batch_size, state
 from edad_jax.training.checkpoint import Checkpointer
 from edad_jax.training.metrics import MetricsWriter
+from edad_jax.training.mirror import Mirror
 from edad_jax.training.parallel import Parallel, any_process, process_0_first, start_processes
 from edad_jax.training.progress import Progress, StopSignal
 from edad_jax.training.schedules import make_due
-from edad_jax.training.workdir import check_remembered, has_begun, open_workdir, recorded_batch_size
+from edad_jax.training.workdir import (
+    check_remembered,
+    has_begun,
+    local_workdir,
+    open_workdir,
+    recorded_batch_size,
+)
 
 LOG = logging.getLogger(__name__)
 _SHOWN = (  # beside the bar, where the step has them
@@ -47,7 +54,10 @@ def train(config: ConfigDict, workdir: str) -> dict:
     settings = check_settings(config)
     config = resolve_config(config, settings)
     parallel = Parallel(config.parallel.engine)
+    mirror = _open_mirror(config, workdir)
     with process_0_first():
+        if mirror is not None and jax.process_index() == 0:
+            mirror.fetch()
         config, workdir, prepared = _prepare(config, settings, parallel, workdir)
     rows_seen = config.epochs * len(prepared.train)
     total_steps = config.max_steps or max(1, int(rows_seen / config.batch_size))
@@ -61,10 +71,21 @@ def train(config: ConfigDict, workdir: str) -> dict:
             "back the teacher's checkpoint, or choose another --workdir",
         )
     _describe(config, settings, prepared, run, parallel, total_steps)
-    train_state = _train(config, settings, workdir, prepared, run, parallel, total_steps)
+    train_state = _train(config, settings, workdir, prepared, run, parallel, total_steps, mirror)
     if jax.process_index() != 0:
         return {}
-    return leave_result(config, settings.method, workdir, prepared, run, train_state)
+    summary = leave_result(config, settings.method, workdir, prepared, run, train_state)
+    if mirror is not None:
+        mirror.store_results()
+    return summary
+
+
+def _open_mirror(config: ConfigDict, workdir: str) -> Mirror | None:
+    """Returns the copies of checkpoints and metrics in object storage, where they are asked for."""
+    folder = local_workdir(workdir)
+    if not config.checkpoint.directory:
+        return None
+    return Mirror(config.checkpoint.directory, folder, keep=config.checkpoint.keep)
 
 
 def _prepare(
@@ -92,6 +113,7 @@ def _train(
     run: Run,
     parallel: Parallel,
     total_steps: int,
+    mirror: Mirror | None,
 ) -> state.TrainState:
     """Returns the state after the last update: the path of a batch, one line for each arrow."""
     batch_at = make_batch_at(
@@ -118,7 +140,11 @@ def _train(
     is_saved = make_due(config.checkpoint.every_steps, total_steps)
 
     with (
-        Checkpointer(workdir / "checkpoints", keep=config.checkpoint.keep) as checkpoints,
+        Checkpointer(
+            workdir / "checkpoints",
+            keep=config.checkpoint.keep,
+            on_saved=mirror and mirror.store,
+        ) as checkpoints,
         StopSignal() as stop,
     ):
         restored = checkpoints.restore(train_state)

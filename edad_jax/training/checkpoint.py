@@ -20,6 +20,7 @@ import json
 import os
 import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +47,19 @@ class Checkpointer:
       messages: what the last `restore` found broken, one sentence each.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], *, keep: int):
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        keep: int,
+        on_saved: Callable[[int], None] | None = None,
+    ):
         """Opens the directory, making it if it is not there.
 
         Args:
           directory: where the checkpoints are; a relative path is resolved now.
           keep: how many of the newest good steps stay on disk.
+          on_saved: called in process 0, in the background, with each step that is whole.
 
         Raises:
           ValueError: if `keep` is less than 1, or the directory cannot be made.
@@ -68,7 +76,7 @@ class Checkpointer:
             ) from error
         self.last_error: Exception | None = None
         self.messages: list[str] = []
-        self._keep = keep
+        self._keep, self._on_saved = keep, on_saved
         self._good_step: int | None = None  # the step that this run last restored or saved
         self._looked = self._cleared = False
         self._thread: threading.Thread | None = None
@@ -227,6 +235,8 @@ class Checkpointer:
             return
         self._good_step, self.last_error = step, None
         if jax.process_index() == 0:
+            if self._on_saved is not None:
+                self._on_saved(step)
             self._remove_old()
 
     def _note_failure(self, step: int, error: Exception) -> None:

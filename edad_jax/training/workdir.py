@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from edad_jax.data.stages import differences
-from edad_jax.files import write_json
+from edad_jax.files import RemotePath, as_path, write_json
 
 # A run may be resumed on other devices, or with other habits of logging and saving.
 MAY_CHANGE = (
@@ -45,7 +45,7 @@ def open_workdir(workdir: str | os.PathLike[str], config: Mapping[str, Any]) -> 
       ValueError: the folder belongs to another configuration (names the keys), its config.json
         is damaged, or the folder cannot be written.
     """
-    workdir = Path(workdir).expanduser().resolve()
+    workdir = local_workdir(workdir)
     config = json.loads(json.dumps(config))  # tuples become lists, as they will be read back
     path = workdir / "config.json"
     try:
@@ -78,6 +78,16 @@ def open_workdir(workdir: str | os.PathLike[str], config: Mapping[str, Any]) -> 
             )
         )
     return workdir
+
+
+def local_workdir(workdir: str | os.PathLike[str]) -> Path:
+    """Returns the absolute path of a folder on this machine; ValueError of a URL."""
+    if isinstance(as_path(workdir), RemotePath):
+        raise ValueError(
+            f"--workdir={workdir}: got a URL, expected a folder on this machine (launch/train.py "
+            "copies checkpoints and metrics to --config.checkpoint.directory=URL)"
+        )
+    return Path(workdir).expanduser().resolve()
 
 
 def has_begun(workdir: Path) -> bool:

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from edad_jax.data.batches import Rows
-from edad_jax.data.prepare import describe_source, prepare, read_text
+from edad_jax.data.prepare import prepare
 from edad_jax.data.text.reading import ReadReport
+from edad_jax.data.text.source import describe_source, read_text
 from tests.tiny_run import (
     ADDED_WORDS,
     make_inputs,

@@ -30,15 +30,17 @@ from edad_jax.data.text.reading import (
     read_lines,
     recode_blocks,
 )
+from edad_jax.files import RemoteError, RemotePath, as_path
 
 
 def read_documents(
-    files: Iterable[str | Path],
+    files: Iterable[str | Path | RemotePath],
     *,
     report: ReadReport,
     text_key: str = "text",
     encoding: str = "utf-8",
     lines: bool = False,
+    may_be_empty: bool = False,
 ) -> Iterator[str]:
     """Yields the documents of files, in order. The ending of a file's name says its format.
 
@@ -56,21 +58,26 @@ def read_documents(
       text_key: where jsonl and parquet have the text.
       encoding: of .txt and .jsonl; a byte order mark decides over it.
       lines: whether every line of .txt is a document of its own.
+      may_be_empty: whether to say nothing where there is no document.
 
     Raises:
       ValueError: at the end, if there was no document at all.
+      RemoteError: object storage stopped answering, even in the middle of a file: unlike a
+        damaged file, which is the same for whoever reads it, that must not decide the text.
     """
-    files = [Path(file) for file in files]
+    files = [as_path(file) for file in files]
     options = _Options(text_key, encoding, lines)
     for path in files:
         try:
-            report.total_file_bytes += path.stat().st_size
+            report.total_file_bytes += _file_size(path)
+        except RemoteError:
+            raise
         except OSError:
             pass  # it is reported when its turn comes
     before = report.documents
     for path in files:
         yield from _read_file(path, report, options)
-    if report.documents == before:
+    if not may_be_empty and report.documents == before:
         raise ValueError(
             f"got 0 documents from {len(files):,} files, expected text; give other files: "
             f"{OPTION}\n{report.summary()}"
@@ -85,7 +92,35 @@ class _Options(NamedTuple):
     lines: bool
 
 
-def _read_file(path: Path, report: ReadReport, options: _Options) -> Iterator[str]:
+def _file_size(path: Path | RemotePath) -> int:
+    return path.size_and_version()[0] if isinstance(path, RemotePath) else path.stat().st_size
+
+
+class _Watched:
+    """A file in object storage; keeps the first error, which readers take for a damaged file."""
+
+    def __init__(self, path: RemotePath) -> None:
+        self._file = path.open()
+        self.error: Exception | None = None
+
+    def __getattr__(self, name: str):
+        return getattr(self._file, name)
+
+    def __enter__(self) -> _Watched:
+        return self
+
+    def __exit__(self, *exception_info) -> None:
+        self._file.close()
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            return self._file.read(size)
+        except Exception as error:
+            self.error = self.error or error
+            raise OSError(str(error)) from error
+
+
+def _read_file(path: Path | RemotePath, report: ReadReport, options: _Options) -> Iterator[str]:
     kind, _ = file_format(path.name)
     if not kind:
         report.add_problem(f"file skipped: not one of {', '.join(FORMATS)}", str(path))
@@ -93,14 +128,22 @@ def _read_file(path: Path, report: ReadReport, options: _Options) -> Iterator[st
     start = report.file_bytes
     before = report.documents
     try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
+        is_remote = isinstance(path, RemotePath)
+        with _Watched(path) if is_remote else open(path, "rb") as file:
+            size = _file_size(path)
             if not size:
                 report.add_problem("empty file", str(path))
                 return
             for document in _read_stream(file, path.name, str(path), report, options):
                 report.file_bytes = start + file.tell()
                 yield document
+            if is_remote and file.error:
+                raise RemoteError(
+                    f"{path}: got {type(file.error).__name__}: {file.error} in the middle of the "
+                    "file; run the same command again, what is finished is kept"
+                )
+    except RemoteError:
+        raise
     except OSError as error:
         # Gone or closed to us since it was listed, or unreadable in its middle.
         report.add_problem("file cannot be read", str(path), error.strerror or error)

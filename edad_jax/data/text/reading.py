@@ -46,6 +46,14 @@ class ReadReport:
         self.documents += 1
         self.text_bytes += len(text.encode("utf-8", "replace"))
 
+    def add_report(self, counts: dict) -> None:
+        """Adds what `as_dict` gave of a reader that read the files after these."""
+        self.documents += counts["documents"]
+        self.text_bytes += counts["text_bytes"]
+        for reason, count in counts["problems"].items():
+            self.problems[reason] = self.problems.get(reason, 0) + count
+        self.messages = [*self.messages, *counts["messages"]][:KEPT_MESSAGES]
+
     def summary(self) -> str:
         """Returns the counts and the first messages as text, a line each."""
         lines = [f"{self.documents:,} documents, {self.text_bytes / 1e6:,.1f} MB of text"]
