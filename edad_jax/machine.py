@@ -1,10 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What this machine is, and what this process has taken of it; needs no jax."""
+"""What this machine is, what this process has taken of it, and what it compiles for.
 
+Needs no jax, but to tell the platform.
+"""
+
+import contextlib
+import contextvars
 import os
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+
+_COMPILED_FOR = contextvars.ContextVar("compiled_for", default=None)
+
+
+def target_backend() -> str:
+    """Returns the platform that is compiled for: "cpu", "gpu" or "tpu"; jax's own by default.
+
+    What a net's code chooses by platform asks this, not jax, which says what is here.
+    """
+    if platform_name := _COMPILED_FOR.get():
+        return platform_name
+    import jax
+
+    return jax.default_backend()
+
+
+@contextlib.contextmanager
+def compiling_for(platform_name: str) -> Iterator[None]:
+    """Lets what is traced in the block be for a platform that need not be here.
+
+    What jax.jit traced before the block is not traced anew in it: make the step inside.
+    """
+    token = _COMPILED_FOR.set(platform_name)
+    try:
+        yield
+    finally:
+        _COMPILED_FOR.reset(token)
 
 
 def describe_machine(cores: int = 0) -> dict[str, str | int]:
