@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What has to be set before jax is imported, so that it compiles for devices that are not here."""
+
+import importlib.util
+import os
+import sys
+
+from benchmarks.targets import Target
+
+_COMPILERS = {"gpu": "jax_plugins.xla_cuda13", "tpu": "libtpu"}
+_VARIABLES = {
+    "gpu": {},
+    "tpu": {
+        "TPU_SKIP_MDS_QUERY": "1",  # asks no cloud what machine this is
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no chip is taken, so no lock on it is needed
+    },
+}
+# XLA's own products of this kind search for tile sizes, and for a width of 252 find none without
+# a GPU to try them on; cuBLAS's, which take their place, are what training runs on mostly.
+_XLA_FLAGS = {"gpu": "--xla_gpu_enable_triton_gemm=false", "tpu": ""}
+
+
+def missing_compiler(platform: str) -> str:
+    """Returns what to install for a platform, in one line."""
+    return (
+        f"compiling for a {platform.upper()} needs a compiler that is not installed: "
+        f"pip install -c constraints.txt -e '.[aot-{platform}]'"
+    )
+
+
+def prepare_environment(target: Target) -> None:
+    """Sets the variables and the flags of XLA that compiling for a target needs.
+
+    Raises:
+      ValueError: its compiler is not installed; says what to install.
+      RuntimeError: jax is imported already, and would not see them.
+    """
+    if "jax" in sys.modules:
+        raise RuntimeError("jax is imported already, expected this to be called before")
+    if not _is_installed(_COMPILERS[target.platform]):
+        raise ValueError(missing_compiler(target.platform))
+    os.environ["JAX_PLATFORMS"] = "cpu"  # what this process itself runs on
+    os.environ |= _VARIABLES[target.platform]
+    flags = [os.environ.get("XLA_FLAGS", ""), _XLA_FLAGS[target.platform]]
+    os.environ["XLA_FLAGS"] = " ".join(filter(None, flags))
+
+
+def _is_installed(module):
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # not even the package that it is in
+        return False
