@@ -28,8 +28,11 @@ def missing_compiler(platform: str) -> str:
     )
 
 
-def prepare_environment(target: Target) -> None:
+def prepare_environment(target: Target) -> str:
     """Sets the variables and the flags of XLA that compiling for a target needs.
+
+    Returns:
+      the flags of XLA that were set before.
 
     Raises:
       ValueError: its compiler is not installed; says what to install.
@@ -41,8 +44,9 @@ def prepare_environment(target: Target) -> None:
         raise ValueError(missing_compiler(target.platform))
     os.environ["JAX_PLATFORMS"] = "cpu"  # what this process itself runs on
     os.environ |= _VARIABLES[target.platform]
-    flags = [os.environ.get("XLA_FLAGS", ""), _XLA_FLAGS[target.platform]]
-    os.environ["XLA_FLAGS"] = " ".join(filter(None, flags))
+    given = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{given} {_XLA_FLAGS[target.platform]}".strip()
+    return given
 
 
 def _is_installed(module):

@@ -8,6 +8,7 @@ is counted one after the other, but for copies and sums that a program starts an
 """
 
 import math
+import re
 from typing import NamedTuple
 
 from benchmarks.hlo import Module, Operation
@@ -138,8 +139,6 @@ def _read_bytes(body, place):
 
 
 def _tpu_kernel(module, operation, times, target):
-    import re
-
     told = re.search(_CYCLES, operation.attributes)
     operands = sum(module.operand_shapes(operation), ())
     moved = sum(shape.tiled_bytes for shape in [*operation.shapes, *operands])
