@@ -24,20 +24,19 @@ def describe_collectives(
       device sends 2 (n - 1) / n of the bytes, at 85% of its links), "hidden_seconds" (work between
       its start and its end, at most all of it)}
     """
-    seconds = {id(kernel.operation): kernel.seconds * kernel.times for kernel in kernels}
-    open_ones, found = {}, []
-    for computation, times in _computations(module):
-        for operation in module.computations[computation]:
-            for each in open_ones.values():
-                each["between"] += seconds.get(id(operation), 0.0)
-            if is_collective(operation):
-                row = _describe(module, operation, times, target)
-                found.append(row)
-                if operation.kind.endswith("-start"):
-                    open_ones[operation.name] = row
-            elif operation.kind.endswith("-done"):
-                for name in operation.operands:
-                    open_ones.pop(name, None)
+    seconds = {id(kernel.operation): kernel.seconds for kernel in kernels}
+    started, found = {}, []
+    for operation, times in module.run(ends=True):
+        for row in started.values():
+            row["between"] += times * seconds.get(id(operation), 0.0)
+        if is_collective(operation):
+            row = _describe(module, operation, times, target)
+            found.append(row)
+            if operation.kind.endswith("-start"):
+                started[operation.name] = row
+        elif operation.kind.endswith("-done"):
+            for name in operation.operands:
+                started.pop(name, None)
     for row in found:
         row["hidden_seconds"] = min(row["seconds"], row.pop("between"))
     return found
@@ -61,11 +60,3 @@ def _describe(module, operation, times, target):
         "seconds": share * total / (target.link_gb * 1e9 * BANDWIDTH_SHARE),
         "between": 0.0,
     }
-
-
-def _computations(module):
-    """Returns the computations that run, with how often, the first as it is first met."""
-    times = {}
-    for operation, count in module.run():
-        times.setdefault(operation.computation, count)
-    return list(times.items())

@@ -130,17 +130,26 @@ class Module:
         """Returns the shapes of each operand."""
         return [self.shapes.get((operation.computation, name), ()) for name in operation.operands]
 
-    def run(self, computation: str = "", times: int = 1) -> Iterator[tuple[Operation, int]]:
-        """Yields what a device runs, in order, and how often; of a branch, the longest one."""
+    def run(
+        self, computation: str = "", times: int = 1, *, ends: bool = False
+    ) -> Iterator[tuple[Operation, int]]:
+        """Yields what a device runs, in order, and how often; of branches, the longest.
+
+        Args:
+          computation: where it begins; "": the entry.
+          times: how often that runs.
+          ends: whether to yield the ends of what was started before, which are no work.
+        """
         for operation in self.computations[computation or self.entry]:
             match operation.kind:
                 case "call" | "async-start":
                     inner = operation.attribute("to_apply") or operation.attribute("calls")
-                    yield from self.run(inner, times)
+                    yield from self.run(inner, times, ends=ends)
                 case "while":
                     trips = _TRIPS.search(operation.attributes)
                     body = operation.attribute("body")
-                    yield from self.run(body, times * (int(trips[1]) if trips else 1))
+                    count = int(trips[1]) if trips else 1
+                    yield from self.run(body, times * count, ends=ends)
                 case "conditional":
                     branches = re.search(r"branch_computations=\{([^}]*)\}", operation.attributes)
                     names = re.findall(r"[\w.\-]+", branches[1]) if branches else []
@@ -148,8 +157,8 @@ class Module:
                         None, map(operation.attribute, ("true_computation", "false_computation"))
                     )
                     longest = max(names, key=lambda name: len(self.computations[name]))
-                    yield from self.run(longest, times)
-                case _ if operation.is_work:
+                    yield from self.run(longest, times, ends=ends)
+                case kind if operation.is_work or (ends and kind.endswith("-done")):
                     yield operation, times
 
     def inside(self, operation: Operation) -> Iterator[Operation]:
