@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What has to be set before jax is imported, so that it compiles for devices that are not here."""
+"""What has to be set before jax looks for devices, so that it compiles for some not here."""
 
 import importlib.util
 import os
@@ -36,21 +36,21 @@ def prepare_environment(target: Target) -> str:
 
     Raises:
       ValueError: its compiler is not installed; says what to install.
-      RuntimeError: jax is imported already, and would not see them.
     """
-    if "jax" in sys.modules:
-        raise RuntimeError("jax is imported already, expected this to be called before")
-    if not _is_installed(_COMPILERS[target.platform]):
+    if not is_installed(target.platform):
         raise ValueError(missing_compiler(target.platform))
     os.environ["JAX_PLATFORMS"] = "cpu"  # what this process itself runs on
+    if "jax" in sys.modules:  # a configuration of one's own imports it, and it has read that
+        sys.modules["jax"].config.update("jax_platforms", "cpu")
     os.environ |= _VARIABLES[target.platform]
     given = os.environ.get("XLA_FLAGS", "")
     os.environ["XLA_FLAGS"] = f"{given} {_XLA_FLAGS[target.platform]}".strip()
     return given
 
 
-def _is_installed(module):
+def is_installed(platform: str) -> bool:
+    """Returns whether the compiler for a platform is installed."""
     try:
-        return importlib.util.find_spec(module) is not None
+        return importlib.util.find_spec(_COMPILERS[platform]) is not None
     except ModuleNotFoundError:  # not even the package that it is in
         return False

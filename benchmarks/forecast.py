@@ -37,7 +37,7 @@ def forecast(case: Case, target_name: str, *, fits: bool = False) -> tuple[dict[
         config = case.config.copy_and_resolve_references()
         config.batch_size //= 2
         less = compile_step(case._replace(config=config), target).memory
-    figures["largest_batch"] = _largest_batch(case, target, program.memory, less)
+    figures["largest_batch"] = largest_batch(case, target, program.memory, less)
     return figures, program.text
 
 
@@ -108,6 +108,40 @@ def corpus_cost(
     return {"tokens": tokens, "epochs": epochs, "hours": hours, "cost": cost}
 
 
+def largest_batch(
+    case: Case, target: Target, memory: dict[str, float], less: dict[str, float] | None = None
+) -> dict[str, Any]:
+    """Returns about how many rows fit, of all devices, by a straight line.
+
+    Args:
+      case: which step.
+      target: its devices.
+      memory: bytes of its program, as `ahead.Program` has them.
+      less: bytes with half of the batch. Without them, all but the arguments is taken to grow with
+        the rows, which is too much, since gradients do not: the guess is low where more rows fit.
+
+    Returns:
+      {"rows", "share_of_memory" (that they may take), "from" (how many programs), "gb_a_row" and
+      "gb_fixed": the line, of one device}.
+    """
+    rows = case.config.batch_size
+    budget = SHARE * target.memory_gb * 1e9
+    if less is None:
+        fixed, grows = memory["arguments"], (memory["peak"] - memory["arguments"]) / rows
+    else:
+        grows = (memory["peak"] - less["peak"]) / (rows - rows // 2)
+        fixed = memory["peak"] - rows * grows
+    unit = target.devices * case.config.accumulate_steps
+    most = (budget - fixed) / grows if grows > 0 else 0.0
+    return {
+        "rows": max(0, int(most // unit) * unit),
+        "share_of_memory": SHARE,
+        "from": "one program" if less is None else "two programs",
+        "gb_a_row": grows / 1e9,
+        "gb_fixed": fixed / 1e9,
+    }
+
+
 def _products(kernels: Sequence[Kernel], target):
     rows: dict[str, dict] = defaultdict(lambda: {"count": 0, "tflop": 0.0, "milliseconds": 0.0})
     for kernel in kernels:
@@ -157,31 +191,6 @@ def _longest(kernels):
         row["ms"] += 1e3 * kernel.times * kernel.seconds
         row["gb"] += kernel.times * kernel.bytes / 1e9
     return sorted(rows.values(), key=lambda row: -row["ms"])[:_LONGEST]
-
-
-def _largest_batch(case, target, memory, less):
-    """Returns rows of all devices, by a straight line; "from" says through which points.
-
-    With one program, all but its arguments is taken to grow with the rows, which is too much: the
-    gradients do not. So the guess is low where the batch is smaller than it, and may be high
-    where it is larger.
-    """
-    rows = case.config.batch_size
-    budget = SHARE * target.memory_gb * 1e9
-    if less is None:
-        fixed, grows = memory["arguments"], (memory["peak"] - memory["arguments"]) / rows
-    else:
-        grows = (memory["peak"] - less["peak"]) / (rows - rows // 2)
-        fixed = memory["peak"] - rows * grows
-    unit = target.devices * case.config.accumulate_steps
-    most = (budget - fixed) / grows if grows > 0 else 0.0
-    return {
-        "rows": max(0, int(most // unit) * unit),
-        "share_of_memory": SHARE,
-        "from": "one program" if less is None else "two programs",
-        "gb_a_row": grows / 1e9,
-        "gb_fixed": fixed / 1e9,
-    }
 
 
 def _sizes(student):

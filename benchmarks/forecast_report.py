@@ -258,7 +258,7 @@ def _draw_memory(axes, figures):
     axes.set_ylim(-1, 1)
     axes.set_xlim(left=0)
     axes.set_xlabel("GB at the peak")
-    axes.legend(frameon=False, fontsize=pictures.NAME_SIZE, loc="upper right")
+    axes.legend(frameon=False, fontsize=pictures.NAME_SIZE, loc="upper center")
 
 
 def _milliseconds(value):
