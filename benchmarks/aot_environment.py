@@ -13,6 +13,8 @@ _VARIABLES = {
     "tpu": {
         "TPU_SKIP_MDS_QUERY": "1",  # asks no cloud what machine this is
         "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no chip is taken, so no lock on it is needed
+        "TPU_WORKER_HOSTNAMES": "localhost",  # these two: or it complains that nobody told it
+        "TPU_ACCELERATOR_TYPE": "v5litepod-1",
     },
 }
 # XLA's own products of this kind search for tile sizes, and for a width of 252 find none without
@@ -28,23 +30,24 @@ def missing_compiler(platform: str) -> str:
     )
 
 
-def prepare_environment(target: Target) -> str:
+def prepare_environment(target: Target) -> dict[str, str]:
     """Sets the variables and the flags of XLA that compiling for a target needs.
 
     Returns:
-      the flags of XLA that were set before.
+      the environment as it was, for a process that runs on a device.
 
     Raises:
       ValueError: its compiler is not installed; says what to install.
     """
     if not is_installed(target.platform):
         raise ValueError(missing_compiler(target.platform))
+    given = dict(os.environ)
     os.environ["JAX_PLATFORMS"] = "cpu"  # what this process itself runs on
     if "jax" in sys.modules:  # a configuration of one's own imports it, and it has read that
         sys.modules["jax"].config.update("jax_platforms", "cpu")
     os.environ |= _VARIABLES[target.platform]
-    given = os.environ.get("XLA_FLAGS", "")
-    os.environ["XLA_FLAGS"] = f"{given} {_XLA_FLAGS[target.platform]}".strip()
+    flags = f"{given.get('XLA_FLAGS', '')} {_XLA_FLAGS[target.platform]}"
+    os.environ["XLA_FLAGS"] = flags.strip()
     return given
 
 

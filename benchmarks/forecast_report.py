@@ -54,7 +54,11 @@ def _describe_update(figures):
         "MFU": f"{figures['mfu']:.1%}",
         "GB moved": f"{figures['gb_moved']:.1f}",
         "kernels": figures["kernels"],
-        "at the floor": f"{figures['floor_kernels']:,} ({figures['floor_milliseconds']:.1f} ms)",
+        "at the floor": (
+            f"{figures['floor_kernels']:,} ({figures['floor_milliseconds']:.1f} ms)"
+            if figures["floor_kernels"]
+            else None
+        ),
         "float32 products": figures["float32_products"],
         "peak GB": f"{figures['memory']['peak']:.2f} of {figures['memory']['device']:g}",
     }

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The same step on a device that is here, to be put beside its forecast."""
 
-from collections.abc import Mapping
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +20,13 @@ def is_present(platform: str, root: Path = Path("/")) -> bool:
     return any(any(root.glob(pattern.lstrip("/"))) for pattern in _NODES[platform])
 
 
-def measure(case: Case, target: Target, xla_flags: str) -> dict[str, Any] | None:
+def measure(case: Case, target: Target, environment: Mapping[str, str]) -> dict[str, Any] | None:
     """Returns what `step.time_step` measured in a process of its own; None without such devices.
 
     Args:
       case: which step.
       target: where it is to run: devices of this kind, and as many.
-      xla_flags: of that process, in place of those that this one compiles with.
+      environment: of that process; that of this one keeps jax to the CPU.
     """
     if not is_present(target.platform):
         return None
@@ -36,9 +38,21 @@ def measure(case: Case, target: Target, xla_flags: str) -> dict[str, Any] | None
         "repeats": REPEATS,
         "peak_tflops": None,
     }
-    # This process keeps to the CPU; that one takes what there is.
-    measured = run_job("step", job, {"JAX_PLATFORMS": "", "XLA_FLAGS": xla_flags})
+    with _replaced(environment):
+        measured = run_job("step", job, {})
     return measured if _is_target(measured, target) else None
+
+
+@contextlib.contextmanager
+def _replaced(environment: Mapping[str, str]) -> Iterator[None]:
+    own = dict(os.environ)
+    try:
+        os.environ.clear()
+        os.environ.update(environment)
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(own)
 
 
 def _is_target(measured: Mapping[str, Any], target: Target) -> bool:

@@ -56,7 +56,7 @@ def main():
     from benchmarks.targets import find_target
 
     target = find_target(TARGET.value)
-    given_flags = prepare_environment(target)
+    environment = prepare_environment(target)
     # From here on jax may be imported.
     from benchmarks import budgets, forecast, measured
     from benchmarks.forecast_report import write_report
@@ -70,7 +70,7 @@ def main():
         figures["corpus"] = forecast.corpus_cost(
             figures, tokens=TOKENS.value, epochs=config.epochs, price_per_hour=PRICE.value
         )
-    figures["measured"] = measured.measure(case, target, given_flags)
+    figures["measured"] = measured.measure(case, target, environment)
     out = Path(OUT.value or f"runs/compile-{TARGET.value}-{case.method}").expanduser()
     write_report(figures, out)
     if PROGRAM.value:

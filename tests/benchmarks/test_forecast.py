@@ -130,7 +130,7 @@ def test_flags_and_variables_are_set_and_the_users_flags_kept(monkeypatch):
     monkeypatch.delitem(sys.modules, "jax")
     environment = {"XLA_FLAGS": "--mine"}
     monkeypatch.setattr(aot_environment.os, "environ", environment)
-    assert aot_environment.prepare_environment(TARGETS["h100x1"]) == "--mine"
+    assert aot_environment.prepare_environment(TARGETS["h100x1"]) == {"XLA_FLAGS": "--mine"}
     assert environment["XLA_FLAGS"] == "--mine --xla_gpu_enable_triton_gemm=false"
     assert environment["JAX_PLATFORMS"] == "cpu"
     aot_environment.prepare_environment(TARGETS["v5e-1"])
@@ -143,6 +143,23 @@ def test_devices_are_found_by_the_names_that_linux_gives_them(tmp_path):
     assert not measured.is_present("gpu", tmp_path)
     (tmp_path / "dev" / "nvidia0").touch()
     assert measured.is_present("gpu", tmp_path) and not measured.is_present("tpu", tmp_path)
+
+
+def test_a_step_runs_in_the_environment_that_was_given(monkeypatch):
+    seen = {}
+
+    def run_job(kind, job, environment):
+        seen.update(job, kind=kind, environment=dict(measured.os.environ) | environment)
+        return {"device": "NVIDIA H100 80GB HBM3", "devices": seen["devices"]}
+
+    monkeypatch.setattr(measured, "run_job", run_job)
+    monkeypatch.setattr(measured, "is_present", lambda platform: True)
+    got = measured.measure(case_of(), TARGETS["h100x8"], {"MINE": "1"})
+    assert got["devices"] == 8 and seen["kind"] == "step"
+    assert seen["environment"] == {"MINE": "1"} and "PATH" in measured.os.environ
+    assert measured.measure(case_of(), TARGETS["a100x8"], {}) is None  # another kind is here
+    monkeypatch.setattr(measured, "is_present", lambda platform: False)
+    assert measured.measure(case_of(), TARGETS["h100x8"], {}) is None
 
 
 def test_the_command_names_what_it_wants(tmp_path):
