@@ -7,12 +7,13 @@ WORKDIR ?= runs/quickstart
 # Two: most of a test is compiling, which one core does; each takes up to 3 GB.
 WORKERS ?= 2
 
-# For budgets: the whole step but for depth, so that both compile in minutes. A TPU's compiler takes
-# longer, so there the rest is smaller too.
+# For budgets: the whole step but for depth, so that both compile in two minutes. A TPU's compiler
+# takes longer: there the step is smaller, and --quick.
 BUDGET ?= --check
 COMPILE := launch/compile.py --config configs/edad.py
 SHALLOW_GPU := --target=h100x1 --teacher=2,768,12,3072 --config.student.num_hidden_layers=2
-SHALLOW_TPU := --target=v5e-1 --teacher=1,768,12,3072 --config.student.num_hidden_layers=1
+SHALLOW_TPU := --target=v5e-1 --teacher=1,384,12,1536 --config.student.num_hidden_layers=1 \
+  --config.batch_size=16 --quick
 
 # For test-newest, which tests the core with the versions of constraints-newest.txt.
 PYTHON_NEWEST ?= python3.13

@@ -30,8 +30,12 @@ def missing_compiler(platform: str) -> str:
     )
 
 
-def prepare_environment(target: Target) -> dict[str, str]:
+def prepare_environment(target: Target, *, quick: bool = False) -> dict[str, str]:
     """Sets the variables and the flags of XLA that compiling for a target needs.
+
+    Args:
+      target: what will be compiled for.
+      quick: whether its compiler is to try less hard to make a fast program.
 
     Returns:
       the environment as it was, for a process that runs on a device.
@@ -43,9 +47,13 @@ def prepare_environment(target: Target) -> dict[str, str]:
         raise ValueError(missing_compiler(target.platform))
     given = dict(os.environ)
     os.environ["JAX_PLATFORMS"] = "cpu"  # what this process itself runs on
-    if "jax" in sys.modules:  # a configuration of one's own imports it, and it has read that
-        sys.modules["jax"].config.update("jax_platforms", "cpu")
     os.environ |= _VARIABLES[target.platform]
+    if quick:
+        os.environ["JAX_EXEC_TIME_OPTIMIZATION_EFFORT"] = "-1.0"
+    if "jax" in sys.modules:  # a configuration of one's own imports it, and it has read these
+        sys.modules["jax"].config.update("jax_platforms", "cpu")
+        if quick:
+            sys.modules["jax"].config.update("jax_exec_time_optimization_effort", -1.0)
     flags = f"{given.get('XLA_FLAGS', '')} {_XLA_FLAGS[target.platform]}"
     os.environ["XLA_FLAGS"] = flags.strip()
     return given

@@ -9,7 +9,10 @@ from edad_jax.files import read_json, write_json
 
 BUDGETS = Path(__file__).with_name("budgets.json")
 # Which step an entry is of; all of them have to agree.
-_KEY = ("target", "method", "teacher", "student", "batch", "accumulate_steps", "dtype")
+_KEY = (
+    *("target", "quick", "method", "config", "overrides"),
+    *("teacher", "words", "student", "batch", "dtype"),
+)
 # Figure -> by which share it may be over its budget: another version of XLA, or another machine,
 # orders and fuses a little differently. A product in float32 is one too many.
 _TOLERANCE = {
@@ -72,4 +75,6 @@ def _is_same(one, other):
 def _describe(entry):
     sizes = " and ".join(" x ".join(map(str, entry[net])) for net in ("teacher", "student"))
     rows, length = entry["batch"]
-    return f"{entry['method']} on {entry['target']}, {sizes}, {rows} x {length} pieces"
+    options = " ".join(["", *entry["overrides"]])
+    told = f"{entry['method']} of {entry['config']}{options} on {entry['target']}"
+    return f"{told}, {sizes}, {rows} x {length} pieces"

@@ -45,10 +45,11 @@ def describe(case: Case, target: Target, program: Program) -> dict[str, Any]:
     """Returns all that `forecast` tells of one program, but for the largest batch.
 
     Returns:
-      what was compiled ("device", "devices", "method", "teacher", "student", "dtype", "batch",
-      "trace_seconds", "compile_seconds"); "milliseconds", "tokens_per_second", "model_gflop",
-      "mfu"; "gb_moved", "kernels", "floor_kernels", "floor_milliseconds"; "memory": GB of one
-      device; "products": {types: {"count", "tflop", "milliseconds"}} and "float32_products";
+      what was compiled ("device", "devices", "method", "teacher", "words", "student", "dtype",
+      "batch", "trace_seconds", "compile_seconds"); "milliseconds", "tokens_per_second",
+      "model_gflop", "mfu"; "gb_moved", "kernels", "floor_kernels", "floor_milliseconds";
+      "memory": GB of one device; "products": {types: {"count", "tflop", "milliseconds"}};
+      "float32_products";
       "rows": as `operations.time_operations` has them; "longest": kernels that are alike;
       "collectives"; "frozen_gradients": lines, none where all is well.
     """
@@ -69,8 +70,8 @@ def describe(case: Case, target: Target, program: Program) -> dict[str, Any]:
         "teacher": list(case.teacher),
         "student": _sizes(config.student),
         "dtype": config.dtype,
+        "words": case.words,
         "batch": batch,
-        "accumulate_steps": config.accumulate_steps,
         "trace_seconds": program.trace_seconds,
         "compile_seconds": program.compile_seconds,
         "milliseconds": 1e3 * seconds,

@@ -38,12 +38,16 @@ METHOD = flags.DEFINE_enum(
 TEACHER = flags.DEFINE_list(
     "teacher", ["12", "768", "12", "3072"], "Teacher's layers, width, heads, feed-forward width."
 )
+WORDS = flags.DEFINE_integer("words", 30_522, "Of the original BERT.", lower_bound=1_000)
 TOKENS = flags.DEFINE_float(
     "tokens", None, "Of a corpus: tells hours and cost of config.epochs.", lower_bound=0
 )
 PRICE = flags.DEFINE_float("price_per_hour", None, "Of one device, in any currency.", lower_bound=0)
 FIT = flags.DEFINE_bool(
     "fit", False, "Compile half of the batch too, for the largest batch that fits."
+)
+QUICK = flags.DEFINE_bool(
+    "quick", False, "Have the compiler try less hard: a TPU's is some four times as fast then."
 )
 CHECK = flags.DEFINE_bool("check", False, "Compare with the committed budget.")
 RENEW = flags.DEFINE_bool("renew", False, "Write the budget.")
@@ -56,16 +60,20 @@ def main():
     from benchmarks.targets import find_target
 
     target = find_target(TARGET.value)
-    environment = prepare_environment(target)
+    environment = prepare_environment(target, quick=QUICK.value)
     # From here on jax may be imported.
     from benchmarks import budgets, forecast, measured
     from benchmarks.forecast_report import write_report
     from benchmarks.step import Case
+    from benchmarks.training import config_overrides
 
     config = CONFIG.value
     teacher = [int(size) for size in TEACHER.value]
-    case = Case(config, teacher, METHOD.value or config.method)
+    case = Case(config, teacher, METHOD.value or config.method, words=WORDS.value)
     figures, program = forecast.forecast(case, TARGET.value, fits=FIT.value)
+    figures["config"] = Path(config_flags.get_config_filename(flags.FLAGS["config"])).name
+    figures["quick"] = QUICK.value
+    figures["overrides"] = sorted(config_overrides(sys.argv[1:]))
     if TOKENS.value is not None:
         figures["corpus"] = forecast.corpus_cost(
             figures, tokens=TOKENS.value, epochs=config.epochs, price_per_hour=PRICE.value

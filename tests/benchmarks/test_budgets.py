@@ -10,13 +10,15 @@ from benchmarks.targets import TARGETS
 
 FIGURES = {
     "target": "h100x1",
+    "quick": False,
     "method": "edad",
     "teacher": [2, 768, 12, 3072],
     "student": [2, 312, 12, 1200],
     "batch": [128, 128],
-    "accumulate_steps": 1,
+    "words": 30_522,
     "dtype": "bfloat16",
-    "dropout": True,
+    "config": "edad.py",
+    "overrides": ["--config.student.num_hidden_layers=2"],
     "milliseconds": 20.0,
     "gb_moved": 50.0,
     "kernels": 1_000,
@@ -50,13 +52,19 @@ def test_a_step_within_its_budget_has_nothing_to_say(path):
 def test_each_figure_over_its_budget_is_named_with_both(path, worse, line):
     (found,) = budgets.check(FIGURES | worse, path)
     assert found.endswith(f"128 x 128 pieces: {line}")
-    assert "edad on h100x1, 2 x 768 x 12 x 3072 and 2 x 312 x 12 x 1200" in found
+    step = "edad of edad.py --config.student.num_hidden_layers=2 on h100x1, "
+    assert f"{step}2 x 768 x 12 x 3072 and 2 x 312 x 12 x 1200" in found
 
 
 def test_a_step_without_a_budget_is_told_how_to_make_one(path):
     other = FIGURES | {"target": "v5e-1"}
-    with pytest.raises(ValueError, match="no budget of edad on v5e-1.*--renew"):
+    with pytest.raises(ValueError, match="no budget of edad of edad.py .* on v5e-1.*--renew"):
         budgets.check(other, path)
+
+
+def test_other_options_are_another_step(path):
+    with pytest.raises(ValueError, match="has no budget of"):
+        budgets.check(FIGURES | {"overrides": ["--config.remat=blocks"]}, path)
 
 
 def test_renewing_replaces_the_entry_of_the_same_step_alone(path):

@@ -181,7 +181,9 @@ def test_a_step_is_compiled_for_a_gpu_that_is_not_here(tmp_path):
         *(f"--out={tmp_path}", "--check", "--program"),
         script="compile.py",
     )
-    assert "has no budget of adaptation on h100x8" in done.stderr and done.returncode == 1
+    assert (
+        "has no budget of adaptation of tiny.py on h100x8" in done.stderr and done.returncode == 1
+    )
     figures = json.loads((tmp_path / "compile.json").read_text())
     assert figures["dtype"] == "bfloat16" and figures["devices"] == 8
     assert figures["collectives"] and figures["frozen_gradients"] == []
