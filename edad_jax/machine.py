@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What this machine is, and what this process has taken of it; starts without jax."""
+"""What this machine is, what this process has taken of it, and what it compiles for.
+
+Needs no jax, but to tell the platform.
+"""
 
 import contextlib
 import contextvars
@@ -8,7 +11,32 @@ import platform
 import sys
 from collections.abc import Iterator, Mapping
 
-_TARGET = contextvars.ContextVar("target", default=None)
+_COMPILED_FOR = contextvars.ContextVar("compiled_for", default=None)
+
+
+def target_backend() -> str:
+    """Returns the platform that is compiled for: "cpu", "gpu" or "tpu"; jax's own by default.
+
+    What a net's code chooses by platform asks this, not jax, which says what is here.
+    """
+    if platform_name := _COMPILED_FOR.get():
+        return platform_name
+    import jax
+
+    return jax.default_backend()
+
+
+@contextlib.contextmanager
+def compiling_for(platform_name: str) -> Iterator[None]:
+    """Lets what is traced in the block be for a platform that need not be here.
+
+    What jax.jit traced before the block is not traced anew in it: make the step inside.
+    """
+    token = _COMPILED_FOR.set(platform_name)
+    try:
+        yield
+    finally:
+        _COMPILED_FOR.reset(token)
 
 
 def describe_machine(cores: int = 0) -> dict[str, str | int]:
@@ -39,27 +67,6 @@ def core_count() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def target_backend() -> str:
-    """Returns what programs are traced for: "cpu", "gpu" or "tpu"; by default, what is here."""
-    import jax
-
-    return _TARGET.get() or jax.default_backend()
-
-
-@contextlib.contextmanager
-def compiling_for(backend: str) -> Iterator[None]:
-    """Has programs that are traced in the block choose what suits another backend.
-
-    What was traced before is not traced anew: trace functions of your own, not jitted ones that
-    have run.
-    """
-    token = _TARGET.set(backend)
-    try:
-        yield
-    finally:
-        _TARGET.reset(token)
 
 
 def has_bfloat16_units() -> bool:

@@ -19,7 +19,7 @@ from edad_jax.types import Batch
 
 LOG = logging.getLogger(__name__)
 AUTO = "auto"
-_SHARE = 0.9  # of what a device has; the rest is for the evaluation's program and the allocator
+SHARE = 0.9  # of what a device has; the rest is for the evaluation's program and the allocator
 _FIRST = 8  # units that are tried first
 
 
@@ -81,7 +81,7 @@ def memory_budget(memory_gb: float, device: jax.Device) -> float:
             f"config.batch_size_per_device={AUTO}: a {device.device_kind} does not tell how much "
             "memory it has; give what a step may take, --config.memory_gb=16"
         )
-    return _SHARE * told
+    return SHARE * told
 
 
 def find_batch_size(
@@ -117,7 +117,7 @@ def find_batch_size(
             return rows
     raise ValueError(
         f"config.batch_size_per_device={AUTO}: {unit} row(s) take {bytes_of(unit) / 1e9:.2f} GB, "
-        f"expected at most {budget / 1e9:.2f} GB (config.memory_gb, or {_SHARE:.0%} of the "
+        f"expected at most {budget / 1e9:.2f} GB (config.memory_gb, or {SHARE:.0%} of the "
         "device's memory); try --config.remat=blocks, or shorter rows"
     )
 

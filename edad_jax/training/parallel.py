@@ -148,6 +148,25 @@ class Parallel:
             lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch
         )
 
+    def replicated_shapes(self, tree: Any) -> Any:
+        """Returns shapes in place of what `replicate` returns; enough to compile a step with."""
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self.replicated), tree
+        )
+
+    def batch_shapes(self, batch: Any) -> Any:
+        """Returns shapes in place of what `shard_batch` returns, of a batch of all processes."""
+        if self.engine == "pmap":
+            count = len(self.devices)
+            return jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct((count, len(x) // count, *x.shape[1:]), x.dtype),
+                batch,
+            )
+        sharding = NamedSharding(self._mesh, PartitionSpec(AXIS))
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), batch
+        )
+
     def compile(self, step: Callable, *, replicated_arguments: int, donate: bool) -> Callable:
         """Returns the step, run on all devices at once.
 
