@@ -73,9 +73,10 @@ def _describe_steps(result):
     whose = "of a device" if of_device else "of the process, its compiler included"
     lines = [markdown_table(rows, list(rows[0])), ""]
     if ratio := result.get("two_stages_over_one_pass"):
+        counted = f", {ratio['xla_gflop']:.2f} in XLA's" if "xla_gflop" in ratio else ""
         lines += [
             f"Two stages over one pass: {ratio['seconds']:.2f} in time, {ratio['model_gflop']:.2f} "
-            f"in model FLOPs, {ratio['xla_gflop']:.2f} in XLA's ({_PAPER}).",
+            f"in model FLOPs{counted} ({_PAPER}).",
             "",
         ]
     repeats = len(next(iter(steps.values()))["seconds_all"])
@@ -328,6 +329,8 @@ def _short(seconds):
 
 
 def _count(value):
+    if value is None:
+        return None
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 

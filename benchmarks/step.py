@@ -78,7 +78,7 @@ class Loop:
             "trace_seconds": traced - start,
             "compile_seconds": time.perf_counter() - traced,
             "program_gb": program_bytes(self._step) / 1e9,
-            "xla_gflop": _flops(lowered) / 1e9,
+            "xla_gflop": _gflop(lowered),
             "model_gflop": flops.step_flops(
                 case.method,
                 run.nets.teacher.config,
@@ -165,6 +165,7 @@ def two_stages_over_one_pass(steps: Mapping[str, Mapping[str, Any]]) -> dict[str
     return {
         name: (steps["adaptation"][name] + steps["distillation"][name]) / steps["edad"][name]
         for name in ("seconds", "xla_gflop", "model_gflop")
+        if steps["edad"][name] is not None
     }
 
 
@@ -239,6 +240,8 @@ def _peak_memory(device):
     return {"peak_gb": peak_resident_bytes() / 1e9, "peak_of": "process"}
 
 
-def _flops(lowered):
+def _gflop(lowered):
+    """Returns what XLA counts; None on GPUs and TPUs, whose plugins do not tell."""
     analysis = lowered.cost_analysis()
-    return (analysis[0] if isinstance(analysis, list) else analysis)["flops"]
+    told = analysis[0] if isinstance(analysis, list) else analysis
+    return None if told is None else told["flops"] / 1e9

@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks import input_pipeline, operations, step, training
 from benchmarks.job import measure, run_job
+from benchmarks.report import markdown_report
 from benchmarks.training import Plan, config_overrides
 from edad_jax.data.batches import Rows
 from edad_jax.distillation.phases import WHOLE, Phase
@@ -297,6 +298,15 @@ def test_every_part_is_measured_once_and_reported(jobs, tmp_path, monkeypatch, f
     titles = [axes.get_title(loc="left") for axes in figures[-1].axes]
     assert titles == ["Tokens a second", "One pass against two stages: 1.25 in time", "Devices"]
     assert "torch, plain: 64" in [text.get_text() for text in figures[-1].axes[0].texts]
+
+
+def test_a_backend_that_counts_no_flops_has_its_other_figures(jobs, tmp_path):
+    result = training.benchmark(plan(parts=["steps"]), tmp_path / "out")
+    silent = {method: row | {"xla_gflop": None} for method, row in result["steps"].items()}
+    result |= {"steps": silent, "two_stages_over_one_pass": step.two_stages_over_one_pass(silent)}
+    text = markdown_report(result)
+    assert "Two stages over one pass: 1.25 in time, 2.00 in model FLOPs (" in text
+    assert "in XLA's" not in text
 
 
 def test_without_torch_the_rest_stands_and_one_line_says_so(jobs, tmp_path, monkeypatch, capsys):
