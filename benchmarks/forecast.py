@@ -93,7 +93,10 @@ def describe(case: Case, target: Target, program: Program) -> dict[str, Any]:
         "longest": _longest(kernels),
         "collectives": sums,
         "frozen_gradients": frozen.find_gradients(
-            module, program.run.frozen, frozen.gradient_sums(config, target.devices)
+            module,
+            program.run.frozen,
+            frozen.gradient_sums(config, target.devices),
+            program.run.trained,
         ),
     }
 

@@ -20,7 +20,10 @@ _FUNCTIONS = re.compile(r"[A-Za-z_]+\(")  # jit(step), transpose(jvp(teacher))
 
 
 def find_gradients(
-    module: Module, frozen: Mapping[str, dict], summed: Collection[int]
+    module: Module,
+    frozen: Mapping[str, dict],
+    summed: Collection[int],
+    trained: Mapping[str, dict] | None = None,
 ) -> list[str]:
     """Returns a line for every operation that makes a gradient of a frozen weight, or changes it.
 
@@ -29,13 +32,14 @@ def find_gradients(
       frozen: net -> parameters that it only reads.
       summed: how many numbers a kernel's gradient is a sum over: rows x pieces, rows x masked
         slots, rows, of one device and micro-batch.
+      trained: net -> parameters that its state holds.
 
     A product counts where it sums over pieces or rows, has no batches, is in the backward pass of
     the net, and either its scope is that of a frozen layer or one of its sides is the length of a
     frozen table. A merged product, of a frozen layer and a trained one, counts by its scope.
     """
     weights = list(_weights(frozen))
-    found = [f"state holds {each}" for each in _in_state(module, weights)]
+    found = [f"state holds {each}" for each in _in_state(trained or {}, weights)]
     for operation, _ in module.run():
         for product in find_products(module, operation):
             scope = product.operation.scope or module.scope(operation)
@@ -95,14 +99,9 @@ def _scattered(operation, weights):
     return ""
 
 
-def _in_state(module, weights):
-    """Yields frozen weights that are among the state's, by the names of the program's arguments."""
-    state = [
-        re.findall(r"\['([^']+)'\]", operation.scope)
-        for operation in module.computations[module.entry]
-        if operation.kind == "parameter" and operation.scope.startswith("state.")
-    ]
-    held = {tuple(names) for names in state}
+def _in_state(trained, weights):
+    """Yields frozen weights that are among the trained."""
+    held = {(net, *path) for net, path, _ in _weights(trained)}
     for net, path, _ in weights:
         if (net, *path) in held:
             yield "/".join((net, *path))

@@ -284,6 +284,7 @@ def our_updates(case: Case) -> Updates:
     for update in range(UPDATES):
         batch = parallel.shard_batch(make_rows(case.rows, update))
         train_state, metrics = step(train_state, frozen, batch)
+        after = state.unpack(train_state)
         losses.append(
             {
                 name: float(value)
@@ -291,8 +292,8 @@ def our_updates(case: Case) -> Updates:
                 if name == "loss" or name.split("/")[-1] in ("mlm", "nsp", "attention", "hidden")
             }
         )
-        gradients.append({net: torch_names(kept[0]) for net, kept in train_state.opt_state.items()})
-    parameters = {net: torch_names(tree) for net, tree in train_state.params.items()}
+        gradients.append({net: torch_names(kept[0]) for net, kept in after.opt_state.items()})
+    parameters = {net: torch_names(tree) for net, tree in after.params.items()}
     return Updates(losses, gradients, parameters)
 
 

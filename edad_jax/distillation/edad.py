@@ -23,7 +23,7 @@ from edad_jax.models.exbert import ExBert
 from edad_jax.training import schedules
 from edad_jax.training.optimizer import skip_update
 from edad_jax.training.parallel import AXIS
-from edad_jax.training.state import TrainState
+from edad_jax.training.state import TrainState, unpack
 from edad_jax.types import Batch, EncoderOutput, MaskedBatch
 
 DEFAULT_ALPHA = "linear"  # the paper's (section 4.4.4)
@@ -177,19 +177,21 @@ def make_update(
         alpha = settings.alpha(state.step)
         key = jax.random.fold_in(jax.random.key(settings.seed), state.step)
         key = jax.random.fold_in(key, jax.lax.axis_index(AXIS))
-        learning = {net: state.params[net] for net in trained_nets}
+        packing = {net: state.params[net].packing for net in trained_nets}
+        learning = unpack({net: state.params[net] for net in trained_nets})
         resting = {net: tree for net, tree in state.params.items() if net not in learning}
 
         def gradient(micro_batch, number):
             def loss_of(learning):
-                nets = learning | resting
+                nets = learning | unpack(resting)
                 params = {
                     net: nets.get(net, {}) | frozen.get(net, {}) for net in nets.keys() | frozen
                 }
                 micro_key = jax.random.fold_in(key, number)
                 return loss_fn(params, micro_batch, counts, alpha, micro_key)
 
-            return jax.value_and_grad(loss_of, has_aux=True)(learning)
+            loss_and_terms, gradients = jax.value_and_grad(loss_of, has_aux=True)(learning)
+            return loss_and_terms, {net: packing[net].pack(gradients[net]) for net in learning}
 
         results = _sum_over_micro_batches(gradient, batch, settings.accumulate_steps)
         (loss, terms), gradients = jax.lax.psum(results, AXIS)

@@ -14,6 +14,7 @@ from edad_jax.distillation import losses
 from edad_jax.distillation.build import Run
 from edad_jax.models.exbert import ExBert
 from edad_jax.training.parallel import AXIS, Parallel
+from edad_jax.training.state import unpack
 from edad_jax.types import Batch
 
 
@@ -33,7 +34,7 @@ def make_evaluation_step(
         sums = {"masked": counts.masked, "examples": counts.examples}
         guesses = []
         for net, model in models.items():
-            params = trained.get(net, {}) | frozen.get(net, {})
+            params = unpack(trained.get(net, {})) | frozen.get(net, {})
             _, mlm_logits, nsp_logits_bc = model.apply({"params": params}, masked)
             guess_bm = jnp.concatenate(mlm_logits, axis=-1).argmax(axis=-1)
             right_bm = (guess_bm == masked.masked_labels_bm) * masked.masked_weights_bm

@@ -33,7 +33,7 @@ def leave_result(
     Writes workdir/student and, where the teacher learned, workdir/teacher (Hugging Face layout),
     summary.json and training.png, and prints the figures.
     """
-    trained = jax.device_get(train_state.params)
+    trained = state.unpack(jax.device_get(train_state.params))
     params = {
         net: {
             part: tree

@@ -147,9 +147,13 @@ def _train(
         ) as checkpoints,
         StopSignal() as stop,
     ):
-        restored = checkpoints.restore(train_state)
-        start, train_state = restored or (0, train_state)
+        unpack, pack = _make_packers(train_state, parallel)
+        start = 0
+        restored = checkpoints.restore(
+            parallel.replicated_shapes(jax.eval_shape(unpack, train_state))
+        )
         if restored:
+            start, train_state = restored[0], pack(restored[1])
             LOG.info("Going on from the checkpoint of step %d.", start)
         visible = config.progress and jax.process_index() == 0
         with (
@@ -176,7 +180,7 @@ def _train(
                         writer.write(done, measure_heldout(train_state.params))
                 if is_saved(done) or is_stopped:
                     progress.settle()  # what is not finite is not saved
-                    checkpoints.save(done, train_state)
+                    checkpoints.save(done, unpack(train_state))
                 if is_stopped and done < total_steps:
                     checkpoints.wait()
                     raise SystemExit(_farewell(done, total_steps, checkpoints.last_error))
@@ -185,6 +189,15 @@ def _train(
         if checkpoints.last_error is not None:
             LOG.error("The last checkpoint could not be saved: %s", checkpoints.last_error)
     return train_state
+
+
+def _make_packers(train_state, parallel):
+    """Returns (unpack, pack): from the state of a step to that of a checkpoint, and back."""
+
+    def pack(tree):
+        return state.pack_like(train_state, tree)
+
+    return tuple(jax.jit(each, out_shardings=parallel.replicated) for each in (state.unpack, pack))
 
 
 def _farewell(done, total_steps, save_error):

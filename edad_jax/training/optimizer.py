@@ -10,10 +10,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from ml_collections import ConfigDict
 
 from edad_jax.training import schedules
+from edad_jax.training.packing import is_packed
 
 OPTIMIZERS = ("bert_adam", "adamw")
 CLIPPING = ("net", "tensor")
@@ -78,7 +80,7 @@ class OptimizerSettings:
         return optax.chain(
             clip(self.clip_norm),
             adam(b1=self.b1, b2=self.b2, eps=self.eps),
-            optax.add_decayed_weights(self.weight_decay, mask=decayed),
+            add_decayed_weights(self.weight_decay),
             optax.scale_by_learning_rate(learning_rate),
         )
 
@@ -114,11 +116,34 @@ def clip_by_tensor_norm(clip_norm: float) -> optax.GradientTransformation:
     code, and so is clipped as one.
     """
 
-    def clip(gradient):
-        norm = jnp.linalg.norm(gradient.ravel())
-        return gradient * jnp.minimum(1.0, clip_norm / jnp.maximum(norm, 1e-12))
+    def factor(norm):
+        return jnp.minimum(1.0, clip_norm / jnp.maximum(norm, 1e-12))
 
-    return optax.stateless(lambda gradients, params: jax.tree.map(clip, gradients))
+    def clip(gradient):
+        if is_packed(gradient):
+            return gradient.scale(factor(jnp.sqrt(gradient.squared_norms())))
+        return gradient * factor(jnp.linalg.norm(gradient.ravel()))
+
+    return optax.stateless(
+        lambda gradients, params: jax.tree.map(clip, gradients, is_leaf=is_packed)
+    )
+
+
+def add_decayed_weights(weight_decay: float) -> optax.GradientTransformation:
+    """Returns decoupled weight decay: optax's for trees, the same for packed tensors."""
+    of_tree = optax.add_decayed_weights(weight_decay, mask=decayed)
+
+    def update(updates, state, params=None):
+        if not is_packed(params):
+            return of_tree.update(updates, state, params)
+        factors = np.array(
+            [weight_decay * _is_decayed(path) for path in params.packing.paths], np.float32
+        )
+        return jax.tree.map(jnp.add, updates, params.scale(factors)), state
+
+    return optax.GradientTransformation(
+        lambda params: optax.EmptyState() if is_packed(params) else of_tree.init(params), update
+    )
 
 
 def skip_update(opt_state: optax.OptState) -> optax.OptState:
@@ -139,11 +164,13 @@ def skip_update(opt_state: optax.OptState) -> optax.OptState:
 
 def decayed(params: optax.Params) -> optax.Params:
     """Returns a tree of booleans: True where weight decay applies, so not at biases and norms."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: _is_decayed([part.key for part in path]), params
+    )
 
-    def is_decayed(path, _):
-        return path[-1].key not in ("bias", "scale")
 
-    return jax.tree_util.tree_map_with_path(is_decayed, params)
+def _is_decayed(path):
+    return path[-1] not in ("bias", "scale")
 
 
 def read_optimizer(section: ConfigDict) -> OptimizerSettings:

@@ -34,7 +34,8 @@ def test_a_frozen_teacher_has_no_gradient(frozen):
 
 def test_a_teacher_that_is_trained_is_found_in_products_tables_and_state(frozen):
     program = program_of(teacher__frozen=())
-    found = "\n".join(find_gradients(program, frozen, gradient_sums(config_of(), 1)))
+    trained = random_run(config_of(teacher__frozen=()), "adaptation", TEACHER, words=WORDS).trained
+    found = "\n".join(find_gradients(program, frozen, gradient_sums(config_of(), 1), trained))
     for layer in ("attention/query", "attention/output", "intermediate", "output"):
         assert f"for teacher/base/layers_0/{layer}/kernel: " in found
     assert "state holds teacher/base/layers_0/attention/value/kernel" in found

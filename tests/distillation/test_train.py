@@ -64,7 +64,8 @@ def weights(workdir, net="student"):
 def restore(config, workdir):
     """Returns (step, trained parameters, the run that they belong to)."""
     run = run_of(config, prepare.prepare(config, workdir).vocabulary, total_steps=config.max_steps)
-    like = jax.tree.map(np.asarray, state.begin(run.trained, run.settings.optimizers))
+    begun = state.unpack(state.begin(run.trained, run.settings.optimizers))
+    like = jax.tree.map(np.asarray, begun)
     with Checkpointer(workdir / "checkpoints", keep=2) as checkpoints:
         step, restored = checkpoints.restore(like)
     return step, jax.device_get(restored).params, run
