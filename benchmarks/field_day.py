@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""Minutes on a borrowed GPU, spent in order of worth: runs the parts and keeps what each found.
 
-    benchmarks/field_day.sh --pack runs/pack --out runs/field      # on the borrowed machine
-    benchmarks/field_day.sh --rehearse                             # here, on a CPU, tiny sizes
-    python benchmarks/field_report.py runs/field                   # afterwards: docs/results/gpu.md
+    benchmarks/field_pack.sh --teacher ... --rows ... --ner ...   # before: what travels
+    benchmarks/field_day.sh --rehearse                            # before: on a CPU, tiny sizes
+    benchmarks/field_day.sh --parts runs/parts --out runs/field   # on the borrowed machine
+    python benchmarks/field_report.py runs/field                  # after: docs/results/gpu.md
 
-benchmarks/field_pack.sh makes what travels. Parts, each in a process with its own limit:
+--parts are checked against their manifest and unpacked into --pack before the first second is
+spent; where they come one after the other, --arrive does only that, with each. Then the parts of
+the day, each in a process with its own limit:
 
 {parts}
 
@@ -27,13 +30,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])  # instead of this folder, as `python benchmarks/field_day.py` has it
+sys.path[0] = str(
+    Path(__file__).resolve().parents[1]
+)  # instead of this folder, as `python benchmarks/field_day.py` has it
 
+from benchmarks import field_pack  # noqa: E402
 from benchmarks.field_part import LOOK_SECONDS, ROOT  # noqa: E402
 from benchmarks.field_versions import describe_versions  # noqa: E402
 from edad_jax.files import read_json, read_json_or_none, write_json  # noqa: E402
 
 GRACE_SECONDS = 5.0  # between asking a part to stop and stopping it
+REHEARSAL_SLOWNESS = 4.0  # a CPU's few cores compile one program after the other
 PACKED = ("rows", "teacher", "ner")  # folders of a pack, unpacked
 
 
@@ -90,16 +97,39 @@ PARTS = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the day; returns 1 where a part has no result."""
     given = _parse(arguments)
+    try:
+        missing = _arrive(given)
+    except ValueError as error:
+        sys.exit(f"ValueError: {error}")
+    if given.arrive or missing:
+        return 3 if missing else 0
     chosen = [part for part in PARTS if not given.only or part.name in given.only]
     day = run_day(
         chosen,
         out=given.out,
         work=given.work or given.out / "work",
         pack=given.pack,
-        seconds=given.seconds,
+        seconds=given.seconds * (REHEARSAL_SLOWNESS if given.rehearse else 1.0),
         is_rehearsal=given.rehearse,
     )
     return int(any(result["status"] != "done" for result in day["parts"].values()))
+
+
+def _arrive(given) -> list[str]:
+    """Returns the parts of the pack that have not come; tells of them."""
+    if given.rehearse and given.parts is None:
+        given.pack = given.out / "pack"
+        given.parts = given.out / "parts"
+        words = [sys.executable, "-m", "benchmarks.field_rehearsal", str(given.out.resolve())]
+        subprocess.run(words, cwd=ROOT, env=_environment(given.out / "work", True), check=True)
+    if given.parts is None:
+        return []
+    missing = field_pack.arrive(given.parts, given.pack)
+    if missing:
+        _tell(field_pack.describe(missing, given.parts, given.pack))
+    else:
+        _tell(f"all parts of the pack are in {given.pack}")
+    return missing
 
 
 def run_day(
@@ -139,6 +169,7 @@ class _Day:
     def __init__(self, parts, out, work, pack, seconds, is_rehearsal):
         self._parts, self._work, self._pack = list(parts), work, pack
         self._begun, self._seconds, self._is_rehearsal = time.monotonic(), seconds, is_rehearsal
+        self._slowness = REHEARSAL_SLOWNESS if is_rehearsal else 1.0
         self._path = out / "day.json"
         self._waiting: dict[str, subprocess.Popen] = {}
         self._stamps: dict[str, int] = {}
@@ -166,7 +197,7 @@ class _Day:
 
     def _run_part(self, part, later, log):
         reserved = sum(other.least for other in later)
-        limit = min(part.seconds, self.left - reserved)
+        limit = min(part.seconds * self._slowness, self.left - reserved)
         entry = self.result["parts"][part.name] = {
             "title": part.title,
             "command": " ".join(["python", *part.command]),
@@ -182,7 +213,9 @@ class _Day:
         start = time.monotonic()
         process = self._waiting.pop(part.name, None) or self._start(part, limit, log)
         if later and later[0].is_prepared_beside and not self._missing(later[0], limit):
-            self._waiting[later[0].name] = self._start(later[0], limit + later[0].seconds, log)
+            self._waiting[later[0].name] = self._start(
+                later[0], limit + later[0].seconds * self._slowness, log
+            )
         self._go_file(part).touch()
         while process.poll() is None and time.monotonic() < start + limit:
             time.sleep(LOOK_SECONDS)
@@ -225,7 +258,7 @@ class _Day:
         return subprocess.Popen(
             words,
             cwd=ROOT,
-            env=_environment(self._work, self._is_rehearsal),
+            env=_environment(self._work, self._is_rehearsal, self._pack / "site"),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -266,15 +299,16 @@ class _Day:
         write_json(self._path, self.result)
 
 
-def _environment(work: Path, is_rehearsal: bool) -> dict[str, str]:
+def _environment(work: Path, is_rehearsal: bool, site: Path | None = None) -> dict[str, str]:
     flags = [os.environ.get("XLA_FLAGS", ""), "--xla_allow_excess_precision=false"]
+    paths = [ROOT, site, os.environ.get("PYTHONPATH")]
     changes = {
-        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        "PYTHONPATH": os.pathsep.join(map(str, filter(None, paths))),
         "PYTHONUNBUFFERED": "1",
         "HF_HUB_OFFLINE": "1",
         "MPLBACKEND": "Agg",
         # Each program is compiled once in a day, whichever part needs it first.
-        "JAX_COMPILATION_CACHE_DIR": str(work / "programs"),
+        "JAX_COMPILATION_CACHE_DIR": str(work.resolve() / "programs"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         # Several processes are on the device at once: each takes what it needs.
@@ -333,10 +367,21 @@ def _parse(arguments):
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     names = [part.name for part in PARTS]
-    parser.add_argument("--out", type=Path, default=Path("runs/field"), help="for day.json, day.log")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/field"), help="for day.json, day.log"
+    )
     parser.add_argument("--work", type=Path, help="for all else; default: OUT/work")
-    parser.add_argument("--pack", type=Path, default=Path("runs/pack"), help="unpacked, see above")
-    parser.add_argument("--seconds", type=float, default=560.0, help="for all parts together")
+    parser.add_argument(
+        "--parts", type=Path, help="what travelled, as benchmarks/field_pack.sh left it"
+    )
+    parser.add_argument("--arrive", action="store_true", help="check and unpack --parts, and stop")
+    parser.add_argument("--pack", type=Path, default=Path("runs/pack"), help="where it is unpacked")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=560.0,
+        help="for all parts together; a rehearsal's are more",
+    )
     parser.add_argument(
         "--only",
         type=lambda text: text.split(","),

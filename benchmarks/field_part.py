@@ -19,22 +19,26 @@ from edad_jax.files import write_json
 ROOT = Path(__file__).resolve().parents[1]
 TEACHER = (12, 768, 12, 3072)  # layers, width, heads, feed-forward width: BERT-base
 LOOK_SECONDS = 0.5  # between two looks at what another process does
-_TINY_TEACHER = (2, 48, 4, 96)
-TINY = {  # of a rehearsal
+_TINY_TEACHER = (2, 24, 3, 40)
+TINY = {  # of a rehearsal: the sizes of tests/tiny_run.py
     "batch_size": 4,
     "rows.max_length": 32,
-    "vocabulary.size": 50,
+    "rows.workers": 1,
+    "vocabulary.size": 20,
     "masking.max_predictions_per_seq": 5,
-    "teacher.extension.hidden_size": 16,
-    "teacher.extension.intermediate_size": 32,
-    "teacher.extension.num_attention_heads": 4,
+    "heldout.fraction": 0.2,
+    "heldout.max_rows": 8,
+    "teacher.extension.hidden_size": 12,
+    "teacher.extension.intermediate_size": 16,
+    "teacher.extension.num_attention_heads": 3,
     "student.num_hidden_layers": 1,
-    "student.hidden_size": 24,
-    "student.num_attention_heads": 4,
-    "student.intermediate_size": 48,
-    "student.extension.hidden_size": 8,
-    "student.extension.intermediate_size": 16,
-    "student.extension.num_attention_heads": 4,
+    "student.hidden_size": 12,
+    "student.num_attention_heads": 3,
+    "student.intermediate_size": 20,
+    "student.max_position_embeddings": 40,
+    "student.extension.hidden_size": 6,
+    "student.extension.intermediate_size": 8,
+    "student.extension.num_attention_heads": 3,
 }
 
 
@@ -68,9 +72,7 @@ def read_place(description: str | None, arguments: list[str] | None = None) -> P
     parser.add_argument("--seconds", type=float, default=600.0, help="until it is stopped")
     parser.add_argument("--rehearse", action="store_true", help="tiny sizes, on a CPU")
     given = parser.parse_args(arguments)
-    return Place(
-        given.out, given.work, given.pack, given.seconds, given.rehearse, time.monotonic()
-    )
+    return Place(given.out, given.work, given.pack, given.seconds, given.rehearse, time.monotonic())
 
 
 def wait_for_go(out: Path) -> None:
@@ -90,6 +92,13 @@ class Figures:
         self._values[name] = value
         write_json(self._path, self._values)
         print(f"{name}: {str(value)[:300]}", flush=True)
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._values)
+
+    def get(self, name: str) -> Any:
+        return self._values[name]
 
     def attempt(self, name: str, measure: Callable[[], Any]) -> bool:
         """Puts what measure() returns, or why it did not; returns whether it did."""
