@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     day = run_day(
         chosen,
         out=given.out,
-        work=given.work or given.out / "work",
+        work=given.work,
         pack=given.pack,
         seconds=given.seconds * (REHEARSAL_SLOWNESS if given.rehearse else 1.0),
         is_rehearsal=given.rehearse,
@@ -104,10 +104,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _arrive(given) -> list[str]:
     """Returns the parts of the pack that have not come; tells of them."""
     if given.rehearse and given.parts is None:
-        given.pack = given.out / "pack"
-        given.parts = given.out / "parts"
-        words = [sys.executable, "-m", "benchmarks.field_rehearsal", str(given.out.resolve())]
-        subprocess.run(words, cwd=ROOT, env=environment(given.out / "work", True), check=True)
+        given.pack, given.parts = given.work / "pack", given.work / "parts"
+        words = [sys.executable, "-m", "benchmarks.field_rehearsal", str(given.work.resolve())]
+        subprocess.run(words, cwd=ROOT, env=environment(given.work, True), check=True)
     if given.parts is None:
         return []
     missing = field_pack.arrive(given.parts, given.pack)
@@ -144,7 +143,7 @@ def _parse(arguments):
     parser.add_argument(
         "--out", type=Path, default=Path("runs/field"), help="for day.json, day.log"
     )
-    parser.add_argument("--work", type=Path, help="for all else; default: OUT/work")
+    parser.add_argument("--work", type=Path, help="for all else; default: OUT-work")
     parser.add_argument(
         "--parts", type=Path, help="what travelled, as benchmarks/field_pack.sh left it"
     )
@@ -165,6 +164,7 @@ def _parse(arguments):
     )
     parser.add_argument("--rehearse", action="store_true", help="on a CPU, with tiny sizes")
     given = parser.parse_args(arguments)
+    given.work = given.work or given.out.with_name(f"{given.out.name}-work")
     if unknown := sorted(set(given.only) - set(names)):
         parser.error(f"--only: got {', '.join(unknown)}, expected out of {', '.join(names)}")
     return given

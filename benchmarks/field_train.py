@@ -27,7 +27,8 @@ from benchmarks.field_part import (
 )
 from edad_jax.files import read_json, read_json_or_none, write_json
 
-PREPARE_SECONDS = 120  # to compile all three, about
+START_SECONDS = 45  # of a training, without compiling: imports, weights, tracing
+COMPILE_SECONDS = 75  # of a step, where the part `steps` compiled none
 LEAVE_SECONDS = 30  # to measure and write what a training leaves, both ways together
 _SHARE = 0.9  # of the time that is left, for updates
 # Of an update, where the part `steps` measured none: the order of magnitude on an H100.
@@ -100,7 +101,8 @@ def plan_updates(place: Place) -> dict:
     is_measured = all(took.values())
     if not is_measured:
         took = ASSUMED
-    room = place.seconds - PREPARE_SECONDS - LEAVE_SECONDS
+    compiled = [steps.get(name, {}).get("compile_seconds") or COMPILE_SECONDS for name in ASSUMED]
+    room = place.seconds - START_SECONDS - 1.2 * max(compiled) - LEAVE_SECONDS
     seconds = max(10.0, _SHARE * room / 2)
     edad = max(3, int(seconds / took["EDAD"]))
     two = max(3, int(seconds / (took["adaptation"] + took["distillation"])))

@@ -140,7 +140,7 @@ def test_an_unknown_part_is_named(capsys):
 
 def test_the_rehearsal_packs_travels_arrives_and_times_an_encoder(tmp_path):
     done = subprocess.run(
-        ["benchmarks/field_day.sh", "--rehearse", "--only=speed", f"--out={tmp_path}"],
+        ["benchmarks/field_day.sh", "--rehearse", "--only=speed", f"--out={tmp_path / 'day'}"],
         cwd=ROOT,
         env={"PATH": "/usr/bin:/bin", "PYTHON": sys.executable, "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -149,6 +149,7 @@ def test_the_rehearsal_packs_travels_arrives_and_times_an_encoder(tmp_path):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "all parts of the pack are in" in done.stdout
-    assert (tmp_path / "pack" / "teacher" / "model.safetensors").is_file()
-    figures = json.loads((tmp_path / "day.json").read_text())["parts"]["speed"]["figures"]
+    assert (tmp_path / "day-work" / "pack" / "teacher" / "model.safetensors").is_file()
+    figures = json.loads((tmp_path / "day" / "day.json").read_text())["parts"]["speed"]["figures"]
     assert figures["student, batch 128"]["rows_per_second"] > 0
+    assert {path.name for path in (tmp_path / "day").iterdir()} == {"day.json", "day.log"}
