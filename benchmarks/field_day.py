@@ -17,7 +17,7 @@ stand in OUT/day.json, which is written anew after every figure. OUT/day.log has
 printed. A limit shrinks where less time is left than the parts after it need at least (--seconds
 is for all of them together). With --only, what day.json has of the other parts stays. Steps are
 compiled beside the core tests, since compiling takes the processor, and timed after them, one
-after the other. Without a pack, --only=core,steps,torch,speed still runs.
+after the other. A pack of wheels alone is enough for --only=core,steps,torch,speed.
 """
 
 import argparse

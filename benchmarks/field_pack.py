@@ -11,7 +11,9 @@ checksum of every part and every file. They may arrive one after the other: each
 unpacked when it is there (field_day.sh --parts DIR --arrive), and the day starts once all are.
 
 The teacher's matrices travel in eight bits, with a scale for every row, and are float32 again
-after arrival. Wheels are made for the packages that such a machine lacks (--wheels).
+after arrival. Wheels are made for the packages that such a machine lacks (--wheels). Without
+--teacher, --rows and --ner these alone are packed, a few kilobytes: all parts of the day but train
+and finetune run with them.
 """
 
 import argparse
@@ -55,9 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--teacher", type=Path, required=True, help="BERT in Hugging Face layout")
-    parser.add_argument("--rows", type=Path, required=True, help="what launch/prepare.py filled")
-    parser.add_argument("--ner", type=Path, required=True, help=f"has {', '.join(SETS)}")
+    parser.add_argument("--teacher", type=Path, help="BERT in Hugging Face layout")
+    parser.add_argument("--rows", type=Path, help="what launch/prepare.py filled")
+    parser.add_argument("--ner", type=Path, help=f"has {', '.join(SETS)}")
     parser.add_argument("--to", type=Path, default=Path("runs/parts"), help="folder for the parts")
     parser.add_argument("--limit", type=float, default=58.0, help="megabytes of a part")
     parser.add_argument(
@@ -77,30 +79,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{given.to / MANIFEST}: goes with every part")
 
 
-def gather(teacher: Path, rows: Path, ner: Path, stage: Path) -> None:
-    """Lays out what travels: teacher/, rows/ and ner/ in `stage`.
+def gather(teacher: Path | None, rows: Path | None, ner: Path | None, stage: Path) -> None:
+    """Lays out what travels: teacher/, rows/ and ner/ in `stage`; what is None is left out.
 
     Raises:
       ValueError: one of the three is not what it has to be; says what is missing.
     """
-    if not (rows / "rows" / "manifest.json").exists():
+    if rows and not (rows / "rows" / "manifest.json").exists():
         raise ValueError(
             f"--rows: got no finished rows in {rows}, expected a folder that launch/prepare.py has "
             "filled"
         )
-    absent = [name for name in SETS if not (ner / name).is_dir()]
+    absent = [name for name in SETS if ner and not (ner / name).is_dir()]
     if absent:
         raise ValueError(f"--ner: got no {', '.join(absent)} in {ner}, expected {', '.join(SETS)}")
-    if not (teacher / "model.safetensors").is_file():
+    if teacher and not (teacher / "model.safetensors").is_file():
         raise ValueError(f"--teacher: got no model.safetensors in {teacher}, expected a BERT")
-    for name in _ROWS:
+    for name in _ROWS if rows else ():
         _copy(rows / name, stage / "rows" / name)
-    for name in SETS:
+    for name in SETS if ner else ():
         _copy(ner / name, stage / "ner" / name)
-    for path in teacher.iterdir():
-        if path.is_file() and path.suffix in (".json", ".txt") and ".index." not in path.name:
-            _copy(path, stage / "teacher" / path.name)
-    to_eight_bits(teacher / "model.safetensors", stage / "teacher" / _WEIGHTS)
+    if teacher:
+        for path in teacher.iterdir():
+            if path.suffix in (".json", ".txt") and ".index." not in path.name:
+                _copy(path, stage / "teacher" / path.name)
+        to_eight_bits(teacher / "model.safetensors", stage / "teacher" / _WEIGHTS)
 
 
 def _copy(source, target):
@@ -219,7 +222,7 @@ def pack(stage: Path, folder: Path, *, limit: int) -> dict[str, Any]:
 def arrive(source: Path, place: Path) -> list[str]:
     """Returns the parts that have not arrived yet, after unpacking those that have.
 
-    Once the last is there, PLACE has rows/, teacher/, ner/ and site/, the packages. Parts that
+    Once the last is there, PLACE has rows/, teacher/, ner/ and site/ (the packages). Parts that
     were unpacked before need not be in `source` again.
 
     Raises:
@@ -275,7 +278,8 @@ def _finish(place: Path, manifest: Mapping[str, Any]) -> None:
     done = {"files": manifest["files"]}
     if read_json_or_none(place / "ready.json") == done:
         return
-    to_float32(place / "teacher" / _WEIGHTS, place / "teacher" / "model.safetensors")
+    if (place / "teacher" / _WEIGHTS).is_dir():
+        to_float32(place / "teacher" / _WEIGHTS, place / "teacher" / "model.safetensors")
     wheels = sorted(map(str, (place / "wheels").glob("*.whl")))
     if wheels:
         words = "--quiet --no-index --no-deps --no-compile --no-cache-dir --upgrade --target"
