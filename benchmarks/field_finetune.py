@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 
-from benchmarks.field_part import LOOK_SECONDS, ROOT, Figures, read_place
+from benchmarks.field_part import LOOK_SECONDS, ROOT, Figures, read_place, with_flags
 from edad_jax.files import read_json
 
 SETS = ("NCBI-disease-IOB", "BC5CDR-IOB", "BioNLP09-IOB")
@@ -66,7 +66,9 @@ def _start(place, model, data, workdir):
         f"--workdir={workdir}",
     ]
     with open(f"{workdir}.log", "w", encoding="utf-8") as log:
-        return subprocess.Popen(words, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+        return subprocess.Popen(
+            words, cwd=ROOT, env=with_flags(place.xla_flags), stdout=log, stderr=subprocess.STDOUT
+        )
 
 
 def _result(workdir, took):

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from edad_jax.files import write_json
+from edad_jax.files import read_json_or_none, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 TEACHER = (12, 768, 12, 3072)  # layers, width, heads, feed-forward width: BERT-base
@@ -50,11 +50,21 @@ class Place(NamedTuple):
     pack: Path  # what travelled, unpacked: rows/, teacher/, ner/
     seconds: float  # until it is stopped
     is_rehearsal: bool  # on a CPU, with tiny sizes
-    begun: float  # by time.monotonic
 
     @property
     def seconds_left(self) -> float:
-        return self.begun + self.seconds - time.monotonic()
+        """Returns the seconds until it is stopped; one that waits for its turn has them all."""
+        turn = self.out.with_suffix(".go")
+        try:
+            return turn.stat().st_mtime + float(turn.read_text()) - time.time()
+        except (FileNotFoundError, ValueError):  # ValueError: it is just being written
+            return self.seconds
+
+    @property
+    def xla_flags(self) -> str:
+        """Returns what XLA had to be told on this device, as the part `steps` found out."""
+        steps = read_json_or_none(self.figures_of("steps")) or {}
+        return steps.get("EDAD", {}).get("xla_flags", "")
 
     def figures_of(self, part: str) -> Path:
         """Returns where another part's figures are."""

@@ -129,7 +129,7 @@ class _Day:
             self._waiting[later[0].name] = self._start(
                 later[0], limit + later[0].seconds * self._slowness, log
             )
-        self._go_file(part).touch()
+        self._go_file(part).write_text(f"{limit}")  # of which `Place.seconds_left` reads
         while process.poll() is None and time.monotonic() < start + limit:
             time.sleep(LOOK_SECONDS)
             if self._read_figures(part):
@@ -227,6 +227,7 @@ def environment(work: Path, is_rehearsal: bool, site: Path | None = None) -> dic
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         # Several processes are on the device at once: each takes what it needs.
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.95",
     }
     if is_rehearsal:
         changes["JAX_PLATFORMS"] = "cpu"

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How fast the student's encoder answers on the device, beside its teacher's; random weights."""
 
+import os
 import statistics
 import time
 
@@ -13,6 +14,7 @@ from benchmarks.field_part import (
     paper_config,
     read_place,
     teacher_sizes,
+    with_flags,
 )
 
 BATCHES = (1, 128)
@@ -24,6 +26,7 @@ def main() -> None:
 
     place = read_place(__doc__)
     figures = Figures(place.out)
+    os.environ |= with_flags(place.xla_flags)  # which are read when a device is met first
     config = paper_config(place.is_rehearsal)
     words = base_words(place.is_rehearsal)
     run = random_run(config, "edad", teacher_sizes(place.is_rehearsal), words=words)

@@ -29,7 +29,7 @@ from edad_jax.files import read_json, read_json_or_none, write_json
 
 START_SECONDS = 45  # of a training, without compiling: imports, weights, tracing
 COMPILE_SECONDS = 75  # of a step, where the part `steps` compiled none
-LEAVE_SECONDS = 30  # to measure and write what a training leaves, both ways together
+LEAVE_SECONDS = 40  # to measure and write what a training leaves, both ways together
 _SHARE = 0.9  # of the time that is left, for updates
 # Of an update, where the part `steps` measured none: the order of magnitude on an H100.
 ASSUMED = {"EDAD": 0.060, "adaptation": 0.050, "distillation": 0.030}
@@ -51,7 +51,7 @@ def main() -> None:
     plan = plan_updates(place)
     figures.put("plan", plan)
     folder, teacher = place.work / "train", str(place.pack / "teacher")
-    flags = plan["xla_flags"]
+    flags = place.xla_flags
     runs = {
         name: _Run(
             name, method, plan["updates"][method_name(method)], teacher, folder, place, flags
@@ -94,7 +94,7 @@ def plan_updates(place: Place) -> dict:
 
     Returns:
       {"seconds": of each way's updates, "seconds_an_update": by step, "measured": whether they
-      were, "updates": by training, "rows", "xla_flags"}
+      were, "updates": by training, "rows"}
     """
     steps = read_json_or_none(place.figures_of("steps")) or {}
     took = {name: steps.get(name, {}).get("seconds_in_a_row") for name in ASSUMED}
@@ -114,7 +114,6 @@ def plan_updates(place: Place) -> dict:
         "measured": is_measured,
         "updates": {"EDAD": edad, "adaptation": two, "distillation": two},
         "rows": paper_config(place.is_rehearsal).batch_size,
-        "xla_flags": steps.get("EDAD", {}).get("xla_flags", ""),
     }
 
 
