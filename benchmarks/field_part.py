@@ -82,7 +82,7 @@ def read_place(description: str | None, arguments: list[str] | None = None) -> P
     parser.add_argument("--seconds", type=float, default=600.0, help="until it is stopped")
     parser.add_argument("--rehearse", action="store_true", help="tiny sizes, on a CPU")
     given = parser.parse_args(arguments)
-    return Place(given.out, given.work, given.pack, given.seconds, given.rehearse, time.monotonic())
+    return Place(given.out, given.work, given.pack, given.seconds, given.rehearse)
 
 
 def wait_for_go(out: Path) -> None:

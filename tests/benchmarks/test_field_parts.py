@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from benchmarks.field_core import compare_distances, judge, relative_error
-from benchmarks.field_part import Figures, Place
+from benchmarks.field_part import Figures, Place, read_place
 from benchmarks.field_train import missing_heads, plan_updates
 
 STEPS = {
@@ -21,6 +21,12 @@ STEPS = {
 @pytest.fixture
 def place(tmp_path):
     return Place(tmp_path / "train.json", tmp_path, tmp_path / "pack", 290.0, False)
+
+
+def test_a_part_reads_its_place_from_the_command_line(place):
+    words = [f"--out={place.out}", f"--work={place.work}", f"--pack={place.pack}", "--seconds=290"]
+    assert read_place(None, words) == place
+    assert read_place(None, [*words, "--rehearse"]).is_rehearsal
 
 
 def test_both_ways_have_updates_for_the_same_time_and_fit_the_limit(place):
