@@ -91,7 +91,7 @@ def compile_step(case: Case, target: Target) -> Program:
     return Program(
         text=compiled.as_text(),
         run=run,
-        memory=_memory(compiled),
+        memory=memory_of(compiled),
         model_gflop=_model_gflop(case, config, run),
         trace_seconds=traced - start,
         compile_seconds=time.perf_counter() - traced,
@@ -140,7 +140,8 @@ def _arguments(case, run, parallel):
     return (*parallel.replicated_shapes((train_state, frozen)), parallel.batch_shapes(batch))
 
 
-def _memory(compiled) -> dict[str, float]:
+def memory_of(compiled: jax.stages.Compiled) -> dict[str, float]:
+    """Returns the bytes of one device that a program takes, as a `Program` has them."""
     told = compiled.memory_analysis()
     return {
         "arguments": told.argument_size_in_bytes,

@@ -28,10 +28,15 @@ _HLO_LINE = re.compile(r'\s*(?:ROOT )?%?([\w.\-]+) = .*?metadata=\{[^}]*op_name=
 
 
 def time_operations(case: Case, *, repeats: int) -> dict:
+    """Returns what `profile_loop` finds of a case's step."""
+    return profile_loop(Loop(case), repeats=repeats)
+
+
+def profile_loop(loop: Loop, *, repeats: int) -> dict:
     """Returns where the time of an update goes.
 
     Args:
-      case: which step.
+      loop: a step, compiled.
       repeats: updates that the profiler watches.
 
     Returns:
@@ -43,7 +48,6 @@ def time_operations(case: Case, *, repeats: int) -> dict:
     Raises:
       ValueError: the profiler saw no operation (a backend whose trace has another form).
     """
-    loop = Loop(case)
     for _ in range(WARM_UP):
         loop.update()
     with tempfile.TemporaryDirectory(prefix="edad-jax-profile-") as folder:

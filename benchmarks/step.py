@@ -47,6 +47,8 @@ class Loop:
     Attributes:
       state: what a checkpoint would hold.
       facts: what is known without running it: FLOPs, memory, seconds of tracing and compiling.
+      run: what the step closes over, with shapes in place of parameters.
+      compiled: the step.
     """
 
     def __init__(self, case: Case):
@@ -69,7 +71,9 @@ class Loop:
         start = time.perf_counter()
         lowered = step.lower(self.state, self._frozen, self._batch)
         traced = time.perf_counter()
-        self._step = lowered.compile()
+        self.compiled = lowered.compile()
+        shapes = jax.eval_shape(lambda trees: trees, (run.trained, run.frozen))
+        self.run = dataclasses.replace(run, trained=shapes[0], frozen=shapes[1])
         slots = min(
             config.masking.max_predictions_per_seq, round(config.masking.mlm_probability * length)
         )
@@ -77,7 +81,7 @@ class Loop:
             "devices": parallel.device_count,
             "trace_seconds": traced - start,
             "compile_seconds": time.perf_counter() - traced,
-            "program_gb": program_bytes(self._step) / 1e9,
+            "program_gb": program_bytes(self.compiled) / 1e9,
             "xla_gflop": _gflop(lowered),
             "model_gflop": flops.step_flops(
                 case.method,
@@ -95,9 +99,17 @@ class Loop:
     def update(self) -> float:
         """Returns the seconds of one update, with the devices idle before and after it."""
         start = time.perf_counter()
-        self.state, _ = self._step(self.state, self._frozen, self._batch)
+        self.state, _ = self.compiled(self.state, self._frozen, self._batch)
         jax.block_until_ready(self.state)
         return time.perf_counter() - start
+
+    def updates_in_a_row(self, count: int) -> float:
+        """Returns the seconds of one of so many updates that the host does not wait for."""
+        start = time.perf_counter()
+        for _ in range(count):
+            self.state, _ = self.compiled(self.state, self._frozen, self._batch)
+        jax.block_until_ready(self.state)
+        return (time.perf_counter() - start) / count
 
     def machine(self) -> dict[str, Any]:
         """Returns the kind of device, how many are used, the type and the batch."""
@@ -111,14 +123,19 @@ class Loop:
 
     def program_text(self) -> str:
         """Returns the compiled program."""
-        return self._step.as_text()
+        return self.compiled.as_text()
 
 
 def time_step(case: Case, *, repeats: int, peak_tflops: float | None, started: float) -> dict:
+    """Returns what `time_loop` measures of a case's step."""
+    return time_loop(Loop(case), repeats=repeats, peak_tflops=peak_tflops, started=started)
+
+
+def time_loop(loop: Loop, *, repeats: int, peak_tflops: float | None, started: float) -> dict:
     """Returns time, throughput, FLOPs and memory of an update.
 
     Args:
-      case: which step.
+      loop: a step, compiled.
       repeats: timed updates.
       peak_tflops: what a device can do; None for what is known of its kind, maybe nothing.
       started: when the process was started, by `time.time`.
@@ -134,14 +151,13 @@ def time_step(case: Case, *, repeats: int, peak_tflops: float | None, started: f
     else. (After it, the count depends on the machine: products given to a CPU maker's library
     count as nothing.)
     """
-    loop = Loop(case)
     loop.update()
     first_step_seconds = time.time() - started
     for _ in range(WARM_UP - 1):
         loop.update()
     seconds = [loop.update() for _ in range(repeats)]
     median = float(np.median(seconds))
-    device, batch = jax.devices()[0], batch_shape(case.config)
+    device, batch = jax.devices()[0], loop.machine()["batch"]
     peak = peak_tflops or flops.peak_tflops(device.device_kind)
     tflops = loop.facts["model_gflop"] / median / 1e3
     facts = loop.facts | loop.machine() | _peak_memory(device)
