@@ -140,7 +140,7 @@ def _torch(figures):
 
 def _train(figures):
     plan = figures["plan"]
-    runs = _measured(figures, "updates", "seconds")
+    runs = _measured(figures, "pieces")
     rows = []
     for name, value in runs.items():
         end = value["heldout"]["end"]
