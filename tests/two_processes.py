@@ -39,7 +39,8 @@ def run_steps(out: Path) -> None:
     for number in range(STEPS):
         rows = jax.tree.map(lambda x: x[part], tiny_rows(rows=ROWS, seed=number))
         train_state, metrics = step(train_state, frozen, parallel.shard_batch(rows))
-    arrays = name_leaves(jax.device_get((train_state.params, metrics)))
+    params = state.unpack(jax.device_get(train_state.params))
+    arrays = name_leaves((params, jax.device_get(metrics)))
     arrays["device_count"] = np.array(parallel.device_count)
     np.savez(out / f"{jax.process_index()}.npz", **arrays)
 
