@@ -14,9 +14,7 @@ import jax
 from jax.experimental import topologies
 from ml_collections import ConfigDict
 
-from benchmarks import flops
-from benchmarks.aot_environment import missing_compiler
-from benchmarks.step import Case, batch_shape, random_rows, random_run
+from benchmarks.step import Case, batch_shape, model_gflop, random_rows, random_run
 from benchmarks.targets import Target, describe_gpu
 from edad_jax.distillation.build import Run
 from edad_jax.distillation.methods import METHODS
@@ -41,7 +39,7 @@ def describe_devices(target: Target) -> list:
     """Returns the devices of a target, which can be compiled for and nothing else.
 
     Raises:
-      ValueError: the compiler for them is not installed.
+      ValueError: their compiler cannot describe them; says what it said.
     """
     try:
         if target.platform == "gpu":
@@ -54,7 +52,10 @@ def describe_devices(target: Target) -> list:
                 platform="tpu", topology_name=target.topology, **single
             )
     except (RuntimeError, NotImplementedError, ImportError) as error:
-        raise ValueError(f"{missing_compiler(target.platform)} ({error})") from error
+        raise ValueError(
+            f"the compiler for {target.platform.upper()}s cannot describe {target.name}: {error}; "
+            "expected the versions of constraints.txt, and `prepare_environment` before jax"
+        ) from error
     return list(topology.devices)
 
 
@@ -62,8 +63,8 @@ def compile_step(case: Case, target: Target) -> Program:
     """Returns the compiled step of a case; its `devices` are the target's.
 
     Raises:
-      ValueError: the compiler is not installed, the batch does not split over the devices, or a
-        step that does not fit the memory of a TPU, whose compiler then gives up; says by how much.
+      ValueError: as `describe_devices`; a batch that does not split over the devices; or a step
+        that does not fit the memory of a TPU, whose compiler then gives up; says by how much.
     """
     config = on_target(case.config)
     case = case._replace(config=config)
@@ -92,7 +93,7 @@ def compile_step(case: Case, target: Target) -> Program:
         text=compiled.as_text(),
         run=run,
         memory=memory_of(compiled),
-        model_gflop=_model_gflop(case, config, run),
+        model_gflop=model_gflop(case, run),
         trace_seconds=traced - start,
         compile_seconds=time.perf_counter() - traced,
     )
@@ -150,23 +151,3 @@ def memory_of(compiled: jax.stages.Compiled) -> dict[str, float]:
         "temporaries": told.temp_size_in_bytes,
         "peak": told.peak_memory_in_bytes,
     }
-
-
-def _model_gflop(case, config, run):
-    rows, length = batch_shape(config)
-    slots = min(
-        config.masking.max_predictions_per_seq, round(config.masking.mlm_probability * length)
-    )
-    return (
-        flops.step_flops(
-            case.method,
-            run.nets.teacher.config,
-            run.nets.student.config,
-            rows=rows,
-            length=length,
-            slots=slots,
-            trains_base="base" in run.trained.get("teacher", {}),
-            phase=Phase(*case.phase),
-        )
-        / 1e9
-    )

@@ -74,26 +74,13 @@ class Loop:
         self.compiled = lowered.compile()
         shapes = jax.eval_shape(lambda trees: trees, (run.trained, run.frozen))
         self.run = dataclasses.replace(run, trained=shapes[0], frozen=shapes[1])
-        slots = min(
-            config.masking.max_predictions_per_seq, round(config.masking.mlm_probability * length)
-        )
         self.facts = {
             "devices": parallel.device_count,
             "trace_seconds": traced - start,
             "compile_seconds": time.perf_counter() - traced,
             "program_gb": program_bytes(self.compiled) / 1e9,
             "xla_gflop": _gflop(lowered),
-            "model_gflop": flops.step_flops(
-                case.method,
-                run.nets.teacher.config,
-                run.nets.student.config,
-                rows=rows,
-                length=length,
-                slots=slots,
-                trains_base="base" in run.trained.get("teacher", {}),
-                phase=phase,
-            )
-            / 1e9,
+            "model_gflop": model_gflop(case, run),
         }
 
     def update(self) -> float:
@@ -183,6 +170,25 @@ def two_stages_over_one_pass(steps: Mapping[str, Mapping[str, Any]]) -> dict[str
         for name in ("seconds", "xla_gflop", "model_gflop")
         if steps["edad"][name] is not None
     }
+
+
+def model_gflop(case: Case, run: Run) -> float:
+    """Returns the model FLOPs of an update of a case, all devices together, in billions."""
+    config, (rows, length) = case.config, batch_shape(case.config)
+    slots = min(
+        config.masking.max_predictions_per_seq, round(config.masking.mlm_probability * length)
+    )
+    count = flops.step_flops(
+        case.method,
+        run.nets.teacher.config,
+        run.nets.student.config,
+        rows=rows,
+        length=length,
+        slots=slots,
+        trains_base="base" in run.trained.get("teacher", {}),
+        phase=Phase(*case.phase),
+    )
+    return count / 1e9
 
 
 def batch_shape(config: ConfigDict) -> list[int]:

@@ -128,7 +128,7 @@ def get_config() -> ConfigDict:
     config.accumulate_steps = 1  # micro-batches that a batch is cut into, to save memory
 
     config.remat = "none"  # blocks: keep less for the backward pass, compute it once more there
-    config.attention = "explicit"  # fused: one operation in layers that nobody imitates; no dropout
+    config.attention = "explicit"  # fused: one operation, no scores; its weights are not dropped
 
     config.optimizer = ConfigDict()
     config.optimizer.name = "bert_adam"  # bert_adam | adamw

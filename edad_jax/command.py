@@ -78,8 +78,8 @@ def _round_as_written():
     """Has XLA store as bfloat16 what is written as bfloat16.
 
     By default it leaves out the rounding where a float32 reader follows (the sum that is a bias's
-    gradient) and so keeps the whole array in float32 for all its readers: of an update of EDAD on
-    an H100 54 GB of memory traffic instead of 50 (four layers each, by `launch/compile.py`).
+    gradient) and so keeps the whole array in float32 for all its readers: on a GPU, more memory
+    traffic (`XLA_FLAGS=--xla_allow_excess_precision=true` and `launch/compile.py` tell how much).
     """
     name = "--xla_allow_excess_precision"
     given = os.environ.get("XLA_FLAGS", "")

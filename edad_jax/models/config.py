@@ -109,8 +109,8 @@ class Execution:
         sublinear memory cost); "none" keeps all. On a CPU that helps only with
         XLA_FLAGS=--xla_cpu_enable_concurrency_optimized_scheduler=false: by default XLA orders a
         CPU's program for concurrency, and computes what is inside once more long before its time.
-      attention: "fused" computes attention as one operation (`attention.py`) in layers that are not
-        tapped and drop no weights; "explicit" step by step everywhere.
+      attention: "fused" computes attention as one operation (`attention.py`) where no weights are
+        dropped, and keeps no scores, also of layers that are tapped; "explicit" step by step.
     """
 
     remat: str = "none"

@@ -7,12 +7,12 @@ keeps its input alone (dropout: not even that) and the backward pass computes th
 same loop over memory as the gradient.
 """
 
+import math
 from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 
 class Dropout(nn.Module):
@@ -34,17 +34,16 @@ class Dropout(nn.Module):
 def keep_mask(words: jax.Array, shape: tuple[int, ...], rate: float) -> jax.Array:
     """Returns which numbers of an array stay: a function of their place and of a key's words.
 
-    Not `jax.random.bits`: threefry takes some 100 operations for a word, too many to compute a
-    mask twice, and a mask that is kept is written once and read once. This is a hash of the place
-    (lowbias32 of C. Wellons, 2018, "Prospecting for hash functions"; two rounds, each with a word
-    of the key), which costs less than reading a mask would.
+    Not `jax.random.bits`, whose threefry takes 20 rounds for two words: a mask that is computed
+    twice, so that none is kept, has to be cheap. This is a hash of the place (lowbias32 of C.
+    Wellons, 2018, "Prospecting for hash functions"; two rounds, each with a word of the key).
 
     Args:
       words: uint32, two or more; the data of a jax.random key.
       shape: of the array; its places repeat after 2^32.
       rate: share that goes.
     """
-    bits = jax.lax.iota(jnp.uint32, int(np.prod(shape))).reshape(shape)
+    bits = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
     for word in (words[0], words[-1]):
         bits = bits ^ word
         bits = (bits ^ (bits >> 16)) * jnp.uint32(0x7FEB352D)

@@ -2,9 +2,9 @@
 """All tensors of a net in one array, for what treats them alike: sums over devices and updates.
 
 A net has hundreds of tensors, most of them small. One by one, an optimiser starts a kernel or two
-for each, however little it does, and a call hands each over with its moments: 1,333 arrays for the
-paper's nets, on which a call on eight devices takes longer than the step. In one array it is a
-handful of kernels, one sum over devices, and three arrays a net.
+for each, however little it does, and a call hands each over with its moments, to every device: with
+what is frozen 1,333 arrays for the paper's nets. In one array it is a handful of kernels, one sum
+over devices, and three arrays a net.
 
 Every tensor begins a row of WIDTH numbers; zeros fill its last row. Tensors with equally many rows
 lie side by side, so that the norms of all are a few sums over reshaped parts, without a scatter.
