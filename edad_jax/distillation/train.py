@@ -193,9 +193,11 @@ def _train(
 
 def _make_packers(train_state, parallel):
     """Returns (unpack, pack): from the state of a step to that of a checkpoint, and back."""
+    # Shapes: a run that goes on would keep the state that it began with in memory beside its own.
+    shapes = jax.eval_shape(lambda tree: tree, train_state)
 
     def pack(tree):
-        return state.pack_like(train_state, tree)
+        return state.pack_like(shapes, tree)
 
     return tuple(jax.jit(each, out_shardings=parallel.replicated) for each in (state.unpack, pack))
 
