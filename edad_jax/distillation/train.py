@@ -61,7 +61,9 @@ def train(config: ConfigDict, workdir: str) -> dict:
         config, workdir, prepared = _prepare(config, settings, parallel, workdir)
     rows_seen = config.epochs * len(prepared.train)
     total_steps = config.max_steps or max(1, int(rows_seen / config.batch_size))
-    run = build_run(config, settings, prepared.vocabulary, total_steps=total_steps)
+    run = build_run(
+        config, settings, prepared.vocabulary, total_steps=total_steps, rows=prepared.train
+    )
     with process_0_first():
         check_remembered(
             workdir,
@@ -150,7 +152,7 @@ def _train(
         unpack, pack = _make_packers(train_state, parallel)
         start = 0
         restored = checkpoints.restore(
-            parallel.replicated_shapes(jax.eval_shape(unpack, train_state))
+            parallel.replicated_shapes(jax.eval_shape(state.unpack, train_state))
         )
         if restored:
             start, train_state = restored[0], pack(restored[1])
@@ -199,7 +201,11 @@ def _make_packers(train_state, parallel):
     def pack(tree):
         return state.pack_like(shapes, tree)
 
-    return tuple(jax.jit(each, out_shardings=parallel.replicated) for each in (state.unpack, pack))
+    unpack_saved = jax.jit(state.unpack)
+    return (
+        lambda tree: unpack_saved(parallel.to_save(tree)),
+        jax.jit(pack, out_shardings=parallel.replicated),
+    )
 
 
 def _farewell(done, total_steps, save_error):

@@ -138,6 +138,16 @@ class Parallel:
 
         return jax.tree.map(place, tree)
 
+    def to_save(self, tree: Any) -> Any:
+        """Returns a replicated tree as a checkpoint should be given it: on one device if it can be.
+
+        Of an array that several devices of a process hold, orbax has each write a part, which it
+        first cuts out array by array: thousands of small programs for each checkpoint.
+        """
+        if jax.process_count() > 1:
+            return tree  # orbax wants to see all devices, and so which process writes
+        return jax.tree.map(lambda x: x.addressable_shards[0].data, tree)
+
     def shard_batch(self, batch: Any) -> Any:
         """Returns this process's part of a batch in the form that the steps take."""
         if self.engine == "pmap":
