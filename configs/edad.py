@@ -67,6 +67,7 @@ def get_config() -> ConfigDict:
     config.teacher.extension.hidden_size = 252  # 0: no extension blocks
     config.teacher.extension.intermediate_size = 1_024
     config.teacher.extension.num_attention_heads = 12
+    config.teacher.extension_init = "random"  # as in the paper; copy: of the blocks beside it
     config.teacher.added_word_init = "random"  # as in the paper; pieces: mean of their base pieces
     config.teacher.gate_bias = 0.0  # 0: original and extension begin with equal shares
     config.teacher.hidden_dropout_prob = placeholder(float)  # None: the checkpoint's
@@ -80,6 +81,7 @@ def get_config() -> ConfigDict:
     )  # uniform (TinyBERT's) | distilbert | listed
     config.student.inherit.layers = placeholder(tuple)  # teacher layers from 0, for listed
     config.student.inherit.feed_forward = placeholder(str)  # of a narrower one: largest | random
+    config.student.inherit.extension = placeholder(str)  # teacher (where it fits) | copy: of blocks
     config.student.inherit.width = placeholder(str)  # equal | energetic: a narrower one is cut
     config.student.num_hidden_layers = 4
     config.student.hidden_size = 312
@@ -106,6 +108,13 @@ def get_config() -> ConfigDict:
     config.phases = ConfigDict()  # edad: what late updates may leave out; no paper has it
     config.phases.stop_teacher_below = placeholder(float)  # 0: once alpha stays below, no learning
     config.phases.drop_teacher_below = placeholder(float)  # 0: and no running; MLM and NSP alone
+
+    config.imitation = ConfigDict()  # edad and distillation: what of TinyBERT's loss is otherwise
+    config.imitation.attention = placeholder(str)  # scores (TinyBERT's) | centred: less their mean
+    config.imitation.attention_weight = placeholder(float)  # 1
+    config.imitation.hidden_weight = placeholder(float)  # 1
+    config.imitation.soft_weight = placeholder(float)  # 0; edad: of the teacher's words, all along
+    config.imitation.temperature = placeholder(float)  # 1; of these
 
     config.triple = ConfigDict()  # triple and triple_adaptation; weights sum to 1
     config.triple.soft = placeholder(float)  # 0.625: DistilBERT's 5 : 2 : 1

@@ -8,7 +8,7 @@ Tables: 1, three ways to adapt a BERT, and their students; 2, two stages against
 against BioBERT and SciBERT; 4, the schedule of alpha. kcbert-4, -5, -6: nine students of a Korean
 BERT, their speed, their accuracy, and both beside other models (--sentiment, --models). pi-2: exact
 match, F1 and time of models that answer questions (--models, --squad). triple: which terms of
-DistilBERT's triple loss pay.
+DistilBERT's triple loss pay. claims: what the project claims, as differences over paired runs.
 
 --scale small takes an hour or two on two CPU cores, --scale paper the paper's sizes and days. Kill
 it and start it again: what is finished is kept. Writes table-N.md, .json and .png into --out.
@@ -20,7 +20,7 @@ from absl import flags
 
 from edad_jax.command import run_command
 
-TABLES = ["1", "2", "3", "4", "kcbert-4", "kcbert-5", "kcbert-6", "pi-2", "triple"]
+TABLES = ["1", "2", "3", "4", "kcbert-4", "kcbert-5", "kcbert-6", "pi-2", "triple", "claims"]
 
 flags.DEFINE_enum("table", None, TABLES, "Which table.")
 flags.DEFINE_enum("scale", "small", ["small", "paper"], "Sizes of the runs.")
@@ -67,13 +67,18 @@ flags.DEFINE_string("scibert", "", "Folder or hub id of SciBERT, for table 3.")
 flags.DEFINE_multi_string(
     "train", [], "A flag for every training run: --train=--config.dtype=bfloat16_matmul."
 )
-flags.DEFINE_multi_string("tune", [], "A flag for every fine-tuning run, likewise.")
+flags.DEFINE_multi_string("tune", [], "A flag for every fine-tuning run (claims: probe), likewise.")
 flags.DEFINE_string("workdir", "runs/reproduce", "Folder for the runs.")
 flags.DEFINE_string("out", "docs/results", "Folder for the table.")
 flags.DEFINE_list(
     "datasets", ["BC5CDR", "BioNLP09", "NCBI-disease"], "Which of the three to fine-tune on."
 )
-flags.DEFINE_list("rows", [], "Tables 1 to 4: names of the rows to run and to show; empty: all.")
+flags.DEFINE_list(
+    "rows",
+    [],
+    "Tables 1 to 4: which rows to run and to show; claims: how they begin; empty: all.",
+)
+flags.DEFINE_integer("pairs", 5, "Table claims: training runs of each way.", lower_bound=1)
 flags.DEFINE_integer(
     "jobs", 1, "Runs at once, each on its share of the CPU's cores.", lower_bound=1
 )

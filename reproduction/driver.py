@@ -21,6 +21,7 @@ TABLES = {
     **dict.fromkeys(("kcbert-5", "kcbert-6"), ("kcbert", ("teacher", "corpus", "sentiment"))),
     "pi-2": ("raspberry_pi", ("squad",)),
     "triple": ("triple_loss", ("teacher", "corpus")),
+    "claims": ("claims", ("teacher", "corpus", "ner")),
 }
 _MEANINGS = {
     "teacher": "the model to begin with",

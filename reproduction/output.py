@@ -25,6 +25,8 @@ def write_table(out: Path, name: str, report: Report, markdown: str) -> Path:
             told = [there[key] for key in NAMED_BY if there.get(key)]
             _rename(out, name, "-".join([name, *(told or ["before"])]))
     write_json(path, report.table)
+    for other, content in report.others.items():
+        write_json(out / other, content)
     picture = out / f"{name}.png"
     report.draw(picture) if report.draw else picture.unlink(missing_ok=True)
     return _write_text(out / f"{name}.md", markdown)

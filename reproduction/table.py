@@ -2,8 +2,9 @@
 """What the tables share: what the user asked for, the runs of a table, and what comes of them."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from reproduction.cells import Cell
@@ -36,6 +37,7 @@ class TableRun:
     soft_labels_of: str = ""
     train: Sequence[str] = ()
     tune: Sequence[str] = ()
+    pairs: int = 5
     jobs: int = 1
     only_report: bool = False
 
@@ -103,3 +105,4 @@ class Report(NamedTuple):
     table: dict[str, Any]  # for the JSON file
     lines: list[str]  # Markdown, between the title and the commands
     draw: Callable[[Path], Any] | None  # writes the picture; None: there is nothing to draw
+    others: Mapping[str, Any] = MappingProxyType({})  # JSON files beside them: name -> content

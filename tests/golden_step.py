@@ -25,6 +25,7 @@ import optax
 from ml_collections import ConfigDict
 
 from edad_jax.data import masking
+from edad_jax.distillation.imitation import ImitationSettings
 from edad_jax.distillation.method import StepSettings
 from edad_jax.distillation.methods import METHODS
 from edad_jax.distillation.nets import Nets
@@ -264,6 +265,7 @@ def _step(method):
         },
         accumulate_steps=1,
         seed=0,
+        own=ImitationSettings(),
     )
     parallel = Parallel("pmap", jax.devices()[:1])
     step = parallel.compile(

@@ -105,9 +105,9 @@ def make_inputs(folder: Path) -> Path:
     return folder
 
 
-def run_of(config, vocabulary, *, total_steps):
+def run_of(config, vocabulary, *, total_steps, rows=None):
     """Returns what a training run with this configuration starts with."""
-    return build_run(config, read_settings(config), vocabulary, total_steps=total_steps)
+    return build_run(config, read_settings(config), vocabulary, total_steps=total_steps, rows=rows)
 
 
 def call_before_step(monkeypatch, number, action):

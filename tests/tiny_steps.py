@@ -9,6 +9,7 @@ import numpy as np
 import optax
 
 from edad_jax.data.masking import MaskingConfig
+from edad_jax.distillation.imitation import ImitationSettings
 from edad_jax.distillation.method import StepSettings
 from edad_jax.distillation.methods import METHODS
 from edad_jax.distillation.nets import Nets
@@ -60,7 +61,7 @@ def tiny_settings(
         optimizers={net: optimizer.build(rate) for net in ("teacher", "student")},
         accumulate_steps=accumulate_steps,
         seed=0,
-        **changes,
+        **{"own": ImitationSettings()} | changes,
     )
 
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 import jax
 from ml_collections import ConfigDict
 
-from edad_jax.data.masking import MaskingConfig
+from edad_jax.data.batches import Rows, make_batch_at
+from edad_jax.data.masking import MaskingConfig, mask_rows
 from edad_jax.data.piece_counts import masking_weights
 from edad_jax.data.prepare import Prepared
 from edad_jax.distillation import student_init
@@ -17,17 +18,18 @@ from edad_jax.distillation.method import StepSettings
 from edad_jax.distillation.nets import Nets, build_student, build_teacher, is_exported
 from edad_jax.distillation.phases import WHOLE
 from edad_jax.distillation.settings import Settings, check_frozen_teacher
-from edad_jax.models import init
+from edad_jax.models import block_copy, init
 from edad_jax.models.exbert import ExBert
 from edad_jax.models.heads import WidthProjection
 from edad_jax.models.names import HEADS
 from edad_jax.models.precision import Precision
 from edad_jax.training import batch_size, state
 from edad_jax.training.parallel import Parallel
-from edad_jax.types import Vocabulary
+from edad_jax.types import MaskedBatch, Vocabulary
 
 LOG = logging.getLogger(__name__)
 _NSP_PARTS = {"pooler", "nsp"}
+_SAMPLE_PIECES = 8_192  # of text that copied blocks are fitted to
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,9 +123,21 @@ def largest_batch(
 
 
 def build_run(
-    config: ConfigDict, settings: Settings, vocabulary: Vocabulary, *, total_steps: int
+    config: ConfigDict,
+    settings: Settings,
+    vocabulary: Vocabulary,
+    *,
+    total_steps: int,
+    rows: Rows | None = None,
 ) -> Run:
     """Returns nets, parameters and settings for config.method.
+
+    Args:
+      config: of the run.
+      settings: what it says.
+      vocabulary: of its rows.
+      total_steps: updates to come.
+      rows: text that copied extension blocks are fitted to; None where only shapes are asked for.
 
     Raises:
       ValueError: a checkpoint that cannot be read or does not fit, or settings that do not go
@@ -132,15 +146,26 @@ def build_run(
     teacher, teacher_params, fresh = build_teacher(
         config.teacher, vocabulary, settings.precision, (config.seed, 0)
     )
+    has_learned = is_exported(config.teacher.checkpoint)
     # Of an adapted teacher's words some are added ones, whatever its tokenizer calls them.
     vocabulary = dataclasses.replace(vocabulary, base_size=teacher.config.base.vocab_size)
     check_frozen_teacher(
         config,
         grows=teacher.config.extension is not None or vocabulary.added_size > 0,
-        has_learned=is_exported(config.teacher.checkpoint),
+        has_learned=has_learned,
     )
+    sample = _sample_text(config, vocabulary, rows)
+    if sample and config.teacher.extension_init == "copy" and not has_learned:
+        teacher_params = block_copy.copy_blocks(teacher, teacher_params, sample)
     return assemble_run(
-        config, settings, vocabulary, teacher, teacher_params, fresh=fresh, total_steps=total_steps
+        config,
+        settings,
+        vocabulary,
+        teacher,
+        teacher_params,
+        fresh=fresh,
+        total_steps=total_steps,
+        sample=sample,
     )
 
 
@@ -153,8 +178,12 @@ def assemble_run(
     *,
     fresh: Sequence[str],
     total_steps: int,
+    sample: MaskedBatch | None = None,
 ) -> Run:
-    """Returns the run of config.method with this teacher; `fresh` parts of it are trained."""
+    """Returns the run of config.method with this teacher; `fresh` parts of it are trained.
+
+    A student whose extension blocks are copies has them fitted to `sample`.
+    """
     method = settings.method
     precision = Precision(teacher.dtype, teacher.matmul_dtype or teacher.dtype)
     settings.execution.check_dropout("teacher", teacher.config.base.attention_probs_dropout_prob)
@@ -177,6 +206,8 @@ def assemble_run(
                 teacher.config,
                 settings.student_init.rules(teacher.config.base.num_hidden_layers),
             )
+        if sample and settings.student_init.extension == "copy":
+            student_params = block_copy.copy_blocks(student, student_params, sample)
     params = {"teacher": teacher_params, "student": student_params}
     trained, frozen = {}, {}
     for net, parts in _frozen_parts(config, method, teacher_params, fresh).items():
@@ -200,6 +231,20 @@ def assemble_run(
             own=settings.own,
         ),
     )
+
+
+def _sample_text(
+    config: ConfigDict, vocabulary: Vocabulary, rows: Rows | None
+) -> MaskedBatch | None:
+    """Returns the first rows of the run, masked, where blocks begin as copies."""
+    if rows is None or "copy" not in (
+        config.teacher.extension_init,
+        config.student.inherit.extension,
+    ):
+        return None
+    count = max(1, _SAMPLE_PIECES // rows.max_length)
+    batch = make_batch_at(rows, batch_size=count, seed=config.seed)(0)
+    return mask_rows(batch, _masking(config, vocabulary))
 
 
 def _frozen_parts(config, method, teacher_params, fresh):

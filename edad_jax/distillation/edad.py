@@ -14,9 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 import jax
 import jax.numpy as jnp
 import optax
+from ml_collections import ConfigDict
 
 from edad_jax.data import masking
 from edad_jax.distillation import losses
+from edad_jax.distillation.imitation import imitate, read_imitation, soft_targets
 from edad_jax.distillation.method import Method, StepSettings
 from edad_jax.distillation.nets import Nets, check_imitation
 from edad_jax.models.exbert import ExBert
@@ -34,7 +36,7 @@ def make_edad_step(nets: Nets, settings: StepSettings) -> Callable:
 
     What `settings.phase` leaves out is not computed, and its terms are not among the metrics.
     """
-    phase = settings.phase
+    phase, imitation = settings.phase, settings.own
     teacher_taps = nets.teacher_taps if phase.imitates else ()
     student_taps = nets.student_taps if phase.imitates else ()
     if not phase.imitates:  # Eq. 6 with alpha = 0
@@ -42,24 +44,30 @@ def make_edad_step(nets: Nets, settings: StepSettings) -> Callable:
 
     def loss_fn(params, batch, counts, alpha, key):
         teacher_key, student_key = jax.random.split(key)
-        teacher_output, teacher_terms, distill_terms = None, {}, {}
+        teacher_output, teacher_logits, teacher_terms, distill_terms = None, None, {}, {}
         teacher = ("teacher", nets.teacher, params["teacher"])
         student = ("student", nets.student, params["student"])
         if phase.teacher_learns:
-            teacher_output, teacher_terms = adapt(
+            teacher_output, teacher_logits, teacher_terms = adapt(
                 *teacher, batch, counts, teacher_key, teacher_taps, settings.with_nsp
             )
         elif phase.imitates:
             teacher_output = encode(*teacher, batch, teacher_key, teacher_taps)
-        student_output, student_terms = adapt(
+        student_output, student_logits, student_terms = adapt(
             *student, batch, counts, student_key, student_taps, settings.with_nsp
         )
         student_loss = (1 - alpha) * total(student_terms)
         if phase.imitates:
             distill_terms = imitate(
-                nets, params["student"], student_output, teacher_output, batch, counts
+                nets, params["student"], student_output, teacher_output, batch, counts, imitation
             )
-            student_loss = alpha * total(distill_terms) + student_loss
+            student_loss = alpha * imitation.loss(distill_terms) + student_loss
+        if imitation.soft_weight and phase.teacher_learns:
+            soft_terms = soft_targets(
+                student_logits, teacher_logits, batch, counts, imitation.temperature
+            )
+            student_loss = imitation.soft_weight * total(soft_terms) + student_loss
+            distill_terms |= soft_terms
         terms = teacher_terms | student_terms | distill_terms
         return total(teacher_terms) + student_loss, terms
 
@@ -98,8 +106,8 @@ def adapt(
     key: jax.Array,
     taps: Sequence[int] = (),
     with_nsp: bool = True,
-) -> tuple[EncoderOutput, dict[str, jax.Array]]:
-    """Returns what a net makes of masked rows, and its L_MLM and L_NSP (BERT, section 3.1)."""
+) -> tuple[EncoderOutput, tuple[jax.Array, ...], dict[str, jax.Array]]:
+    """Returns a net's output, its MLM logits, and its L_MLM and L_NSP (BERT, section 3.1)."""
     with jax.named_scope(net):
         output, mlm_logits, nsp_logits_bc = model.apply(
             {"params": params}, batch, taps=taps, deterministic=False, rngs={"dropout": key}
@@ -107,40 +115,7 @@ def adapt(
         terms = {f"{net}/mlm": losses.mlm_loss(mlm_logits, batch).sum() / counts.masked}
         if with_nsp and nsp_logits_bc is not None:
             terms[f"{net}/nsp"] = losses.nsp_loss(nsp_logits_bc, batch).sum() / counts.examples
-    return output, terms
-
-
-@jax.named_scope("imitation")
-def imitate(
-    nets: Nets,
-    student_params: dict,
-    student: EncoderOutput,
-    teacher: EncoderOutput,
-    batch: MaskedBatch,
-    counts: losses.Counts,
-) -> dict[str, jax.Array]:
-    """Returns the two terms of L_TinyBERT: attention scores; embeddings and hidden states."""
-    targets = jax.lax.stop_gradient(teacher)
-
-    def project(hidden_btd):
-        return nets.projection.apply({"params": student_params["projection"]}, hidden_btd)
-
-    attention = sum(
-        losses.attention_loss(student_heads, teacher_heads, batch.mask_bt).sum()
-        for student_heads, teacher_heads in zip(student.heads, targets.heads, strict=True)
-    )
-    hidden = sum(
-        losses.hidden_loss(project(student_btd), teacher_bte, batch.mask_bt).sum()
-        for student_btd, teacher_bte in zip(
-            (student.embedding_btd, *student.hidden_btd),
-            (targets.embedding_btd, *targets.hidden_btd),
-            strict=True,
-        )
-    )
-    return {
-        "distill/attention": attention / counts.pairs,
-        "distill/hidden": hidden / counts.tokens,
-    }
+    return output, mlm_logits, terms
 
 
 def total(terms: Mapping[str, jax.Array]) -> jax.Array:
@@ -234,15 +209,22 @@ def _sum_over_micro_batches(gradient, batch, count):
     return total
 
 
+def _learned_heads(config: ConfigDict) -> set[str]:
+    if config.alpha != "only_distillation":
+        return {"MLM", "NSP"}
+    return {"MLM"} if read_imitation(config).soft_weight else set()
+
+
 EDAD = Method(
     "edad",
     ("teacher", "student"),
     make_edad_step,
-    options=("alpha", "phases"),
+    options=("alpha", "phases", "imitation"),
+    read=read_imitation,
     alpha=lambda own, config, total_steps: schedules.alpha(
         config.alpha or DEFAULT_ALPHA, total_steps=total_steps
     ),
     check_nets=lambda nets, own: check_imitation(nets),
     projects=lambda same_width: True,
-    learned_heads=lambda config: set() if config.alpha == "only_distillation" else {"MLM", "NSP"},
+    learned_heads=_learned_heads,
 )

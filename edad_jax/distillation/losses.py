@@ -95,7 +95,11 @@ def nsp_loss(logits_bc: jax.Array, batch: MaskedBatch) -> jax.Array:
 
 
 def attention_loss(
-    student: Sequence[AttentionHeads], teacher: Sequence[AttentionHeads], mask_bt: jax.Array
+    student: Sequence[AttentionHeads],
+    teacher: Sequence[AttentionHeads],
+    mask_bt: jax.Array,
+    *,
+    centred: bool = False,
 ) -> jax.Array:
     """Returns loss_b: squared error of raw attention scores. Mean: / pairs (TinyBERT Eq. 7).
 
@@ -104,10 +108,16 @@ def attention_loss(
     other's does not count. Where a net has not computed its scores, the error is found without
     them: `gram_distance`.
 
+    Centred, each query's scores are compared less their mean over the real keys. Softmax does not
+    see that mean, and TinyBERT's distance does; no paper of ours has this form.
+
     Deviations: the reference code zeroes the columns of padded keys, keeps the rows of padded
     queries, and divides by all B * heads * T * T; here padding counts nowhere. It tells padding
     by the value, and so zeroes genuine scores of -100 or less too; here they count.
     """
+    if centred:
+        student = [_centre(heads, mask_bt) for heads in student]
+        teacher = [_centre(heads, mask_bt) for heads in teacher]
     pairs = list(zip(student, teacher, strict=False))
     heads = sum(ours.query_bthk.shape[2] for ours, _ in pairs)
     error_b = 0.0
@@ -121,6 +131,26 @@ def attention_loss(
             pairs_b1ts = mask_bt[:, None, :, None] & mask_bt[:, None, None, :]
             error_b += jnp.where(pairs_b1ts, error_bhts, 0.0).sum(axis=(1, 2, 3))
     return error_b / heads
+
+
+def _centre(heads, mask_bt):
+    """Returns heads with the mean over the real keys taken from keys and from each query's scores.
+
+    The scores of centred keys are centred scores.
+    """
+    count_b = jnp.maximum(mask_bt.sum(axis=1), 1).astype(jnp.float32)
+    real_bs11 = mask_bt[..., None, None]
+    key_bshk = heads.key_bshk.astype(jnp.float32)
+    mean_b1hk = jnp.where(real_bs11, key_bshk, 0).sum(axis=1, keepdims=True)
+    centred_bshk = key_bshk - mean_b1hk / count_b[:, None, None, None]
+    scores_bhts = heads.scores_bhts
+    if scores_bhts is not None:
+        real_b11s = mask_bt[:, None, None, :]
+        mean_bht1 = jnp.where(real_b11s, scores_bhts, 0).sum(axis=-1, keepdims=True)
+        scores_bhts = scores_bhts - mean_bht1 / count_b[:, None, None, None]
+    return heads._replace(
+        key_bshk=centred_bshk.astype(heads.key_bshk.dtype), scores_bhts=scores_bhts
+    )
 
 
 def hidden_loss(

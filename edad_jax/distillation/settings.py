@@ -24,6 +24,7 @@ from edad_jax.training.sections import check_not_given, read_section
 from edad_jax.types import Vocabulary
 
 ADDED_WORDS = ("random", "pieces")
+EXTENSIONS = ("random", "copy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,11 +63,12 @@ def read_settings(config: ConfigDict) -> Settings:
     settings.alpha(config, total_steps=1)
     RowSettings.from_config(config)
     bucket_lengths(config.rows.buckets, config.rows.max_length)
-    if config.teacher.added_word_init not in ADDED_WORDS:
-        raise ValueError(
-            f"config.teacher.added_word_init={config.teacher.added_word_init!r} is not one of "
-            f"{', '.join(ADDED_WORDS)}"
-        )
+    for option, choices in (("added_word_init", ADDED_WORDS), ("extension_init", EXTENSIONS)):
+        if config.teacher[option] not in choices:
+            raise ValueError(
+                f"config.teacher.{option}={config.teacher[option]!r} is not one of "
+                f"{', '.join(choices)}"
+            )
     _check_numbers(config)
     for net in {"teacher", *method.trained_nets}:
         settings.execution.check_dropout(net, config[net].attention_probs_dropout_prob)

@@ -7,6 +7,8 @@
     heads          are copied, where both nets have them; the MLM head of a factorised teacher as
                    the linear map nearest to it (`factorised`)
     feed-forward   where narrower: the units that weigh most, or none (random)
+    extension      where it has the teacher's sizes; or made anew, as narrow copies of the student's
+                   own blocks (`models.block_copy`)
     width          where narrower: the coordinates with most energy (`narrowing`)
 
 With equal sizes all of this is a plain copy. DistilBERT (Sanh et al. 2019, section 3) begins so,
@@ -30,6 +32,7 @@ STUDENT_INITS = ("random", "teacher")
 LAYER_RULES = ("uniform", "distilbert", "listed")
 FEED_FORWARD_RULES = ("largest", "random")
 WIDTH_RULES = ("equal", "energetic")
+EXTENSION_RULES = ("teacher", "copy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +54,7 @@ class InitSettings:
     layers: tuple[int, ...] = ()  # teacher layers from 0, for listed
     feed_forward: str = "largest"
     width: str = "equal"
+    extension: str = "teacher"
 
     def __post_init__(self):
         for option, value, choices in (
@@ -58,6 +62,7 @@ class InitSettings:
             ("inherit.layer_rule", self.layer_rule, LAYER_RULES),
             ("inherit.feed_forward", self.feed_forward, FEED_FORWARD_RULES),
             ("inherit.width", self.width, WIDTH_RULES),
+            ("inherit.extension", self.extension, EXTENSION_RULES),
         ):
             if value not in choices:
                 raise ValueError(

@@ -97,7 +97,7 @@ def make_triple_adaptation_step(nets: Nets, settings: StepSettings) -> Callable:
 
     def loss_fn(params, batch, counts, alpha, key):
         teacher_key, student_key = jax.random.split(key)
-        teacher_output, teacher_terms = adapt(
+        teacher_output, _, teacher_terms = adapt(
             "teacher",
             nets.teacher,
             params["teacher"],

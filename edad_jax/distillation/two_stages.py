@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 import jax
 
-from edad_jax.distillation.edad import adapt, encode, imitate, make_update, total
+from edad_jax.distillation.edad import adapt, encode, make_update, total
+from edad_jax.distillation.imitation import imitate, read_stage_two
 from edad_jax.distillation.method import Method, StepSettings
 from edad_jax.distillation.nets import Nets, check_imitation
 
@@ -20,7 +21,7 @@ def make_adaptation_step(nets: Nets, settings: StepSettings) -> Callable:
     def loss_fn(params, batch, counts, alpha, key):
         del alpha
         teacher_key, _ = jax.random.split(key)  # the key that the fused step gives the teacher
-        _, terms = adapt(
+        _, _, terms = adapt(
             "teacher",
             nets.teacher,
             params["teacher"],
@@ -50,8 +51,10 @@ def make_distillation_step(nets: Nets, settings: StepSettings) -> Callable:
         student_output = encode(
             "student", nets.student, params["student"], batch, student_key, nets.student_taps
         )
-        terms = imitate(nets, params["student"], student_output, teacher_output, batch, counts)
-        return total(terms), terms
+        terms = imitate(
+            nets, params["student"], student_output, teacher_output, batch, counts, settings.own
+        )
+        return settings.own.loss(terms), terms
 
     return make_update(loss_fn, settings, DISTILLATION.trained_nets, masked=False)
 
@@ -61,6 +64,8 @@ DISTILLATION = Method(
     "distillation",
     ("student",),
     make_distillation_step,
+    options=("imitation",),
+    read=read_stage_two,
     check_nets=lambda nets, own: check_imitation(nets),
     projects=lambda same_width: True,
 )

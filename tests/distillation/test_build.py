@@ -8,6 +8,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from edad_jax import machine, types
+from edad_jax.data.prepare import prepare
 from edad_jax.distillation import nets
 from edad_jax.distillation.settings import check_settings
 from edad_jax.models import precision
@@ -366,3 +367,55 @@ def test_a_teacher_from_scratch_has_only_the_sizes_of_its_checkpoint(inputs):
     tensors = load_file(inputs / "teacher" / "model.safetensors")
     position = tensors["bert.embeddings.position_embeddings.weight"]
     assert not np.allclose(params["base"]["embeddings"]["position"]["embedding"], position)
+
+
+def test_extension_blocks_may_begin_as_copies_of_the_blocks_beside_them(finished, tmp_path):
+    prepared = prepare(tiny_config(finished.inputs, prepared=str(finished.workdir)), tmp_path)
+    begun = {}
+    for name, changes in {
+        "random": {},
+        "copy": {"teacher__extension_init": "copy"},
+        "both": {
+            "teacher__extension_init": "copy",
+            "student__init": "teacher",
+            "student__inherit__extension": "copy",
+            "student__hidden_size": 24,
+            "student__intermediate_size": 40,
+        },
+    }.items():
+        config = tiny_config(finished.inputs, **changes)
+        given = {"total_steps": 10, "rows": prepared.train}
+        begun[name] = run_of(config, prepared.vocabulary, **given)
+    random, copy, both = (each.trained["teacher"]["extension"] for each in begun.values())
+    base = begun["copy"].frozen["teacher"]["base"]
+    for layer in ("layers_0", "layers_1"):
+        assert_trees_equal(copy[layer]["output_norm"], base[layer]["output_norm"])
+        assert not np.allclose(copy[layer]["output"]["kernel"], random[layer]["output"]["kernel"])
+        assert_trees_equal(copy[layer], both[layer])
+    assert_trees_equal(copy["gates_0"], random["gates_0"])
+    student = begun["both"].trained["student"]
+    # Its one layer is the teacher's last, and its extension a copy of that.
+    assert_trees_equal(student["base"]["layers_0"], base["layers_1"])
+    assert_trees_equal(
+        student["extension"]["layers_0"]["output_norm"], base["layers_1"]["output_norm"]
+    )
+
+
+def test_where_only_shapes_are_asked_for_nothing_is_copied(inputs):
+    run = build_run(inputs, teacher__extension_init="copy")
+    assert_trees_equal(run.trained["teacher"], build_run(inputs).trained["teacher"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"teacher__extension_init": "svd"}, "extension_init='svd' is not one of random, copy"),
+        (
+            {"student__init": "teacher", "student__inherit__extension": "random"},
+            "inherit.extension='random' is not one of teacher, copy",
+        ),
+    ],
+)
+def test_another_beginning_of_an_extension_is_an_error(inputs, changes, message):
+    with pytest.raises(ValueError, match=message):
+        check_settings(tiny_config(inputs, **changes))

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,8 +54,24 @@ def test_attention_loss_compares_original_heads_where_one_net_has_no_extension()
     assert not np.allclose(both, losses.attention_loss(student, teacher, MASK_BT))
 
 
+def test_centred_scores_differ_only_in_what_softmax_sees():
+    (ours,), (its,) = heads(4), heads(4, seed=1)
+    offset = normal(1, 1, 3, 4, seed=5)  # the same for all keys of a head: of a query one number
+    moved_bshk = ours.key_bshk + np.where(MASK_BT[..., None, None], offset, 100.0)
+    moved = ours._replace(key_bshk=moved_bshk, scores_bhts=raw_scores(ours.query_bthk, moved_bshk))
+    loss = functools.partial(losses.attention_loss, teacher=[its], mask_bt=MASK_BT, centred=True)
+    np.testing.assert_allclose(loss([moved]), loss([ours]), rtol=1e-4)
+    plain = losses.attention_loss([moved], [its], MASK_BT)
+    assert not np.allclose(plain, losses.attention_loss([ours], [its], MASK_BT), rtol=0.1)
+    # By hand, of the row of three pieces.
+    error = (ours.scores_bhts - its.scores_bhts)[1, :, :3, :3]
+    error = error - error.mean(axis=-1, keepdims=True)
+    np.testing.assert_allclose(loss([ours])[1], np.square(error).mean() * 9, rtol=1e-5)
+
+
+@pytest.mark.parametrize("centred", [False, True], ids=["scores", "centred"])
 @pytest.mark.parametrize("fused", [(True, True), (False, True)], ids=["both", "teacher"])
-def test_attention_loss_without_scores_is_that_of_scores(fused):
+def test_attention_loss_without_scores_is_that_of_scores(fused, centred):
     def loss_and_gradient(fused):
         teacher = heads(6, 3, seed=1, fused=fused[1])
 
@@ -62,7 +80,8 @@ def test_attention_loss_without_scores_is_that_of_scores(fused):
                 AttentionHeads(query, key, key, None if fused[0] else raw_scores(query, key))
                 for query, key in vectors
             ]
-            return losses.attention_loss(student, teacher, MASK_BT) @ np.array([1.0, 3.0])
+            loss_b = losses.attention_loss(student, teacher, MASK_BT, centred=centred)
+            return loss_b @ np.array([1.0, 3.0])
 
         return jax.value_and_grad(loss)([each[:2] for each in heads(4, 2)])
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from edad_jax.distillation.imitation import ImitationSettings
 from edad_jax.distillation.methods import METHODS
 from edad_jax.distillation.minilm import MiniLmSettings
 from edad_jax.distillation.nets import Nets
@@ -74,9 +75,8 @@ def lower(
     if "teacher" not in METHODS[method].trained_nets:
         frozen = {"teacher": frozen["teacher"] | trained["teacher"]}
     trained = {net: trained[net] for net in METHODS[method].trained_nets}
-    settings = tiny_settings(
-        nets, accumulate_steps=accumulate_steps, phase=phase, own=OWN.get(method)
-    )
+    own = OWN.get(method, ImitationSettings())
+    settings = tiny_settings(nets, accumulate_steps=accumulate_steps, phase=phase, own=own)
     parallel = Parallel("shard_map", jax.devices()[:devices])
     with compiling_for(backend):
         step = parallel.compile(

@@ -3,6 +3,7 @@
 
 import dataclasses
 import importlib
+import re
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from tests.tiny_run import run_command
 
 ROOT = Path(__file__).parents[2]
 SCALES = ("paper", "small")
+PROBE_FLAGS = set(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', (ROOT / "launch/probe.py").read_text()))
 
 
 def check_cells(cells):
@@ -27,6 +29,10 @@ def check_cells(cells):
         script, name, *changes = cell.words
         assert (ROOT / script).is_file()
         assert all(change.partition("=")[2] for change in changes), cell.words
+        if script == "launch/probe.py":  # has flags of its own
+            given = (word.removeprefix("--").partition("=")[0] for word in cell.words[1:])
+            assert set(given) <= PROBE_FLAGS
+            continue
         name = name.removeprefix("--config=configs/").removesuffix(".py")
         words, values = [script, *changes], flags.FlagValues()
         config = importlib.import_module(f"configs.{name}").get_config()
