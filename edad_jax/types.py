@@ -97,7 +97,7 @@ class Vocabulary:
     cls_id: int
     sep_id: int
     added_pieces: Sequence[tuple[int, ...]] = ()  # the base pieces that each added word is made of
-    token_counts: np.ndarray | None = None  # int64 [size]; where masking asks for them
+    token_counts: np.ndarray | None = None  # int64 [size]; where a run asks for them
     unk_id: int | None = None  # what masking with token_counts leaves alone
 
     @property

@@ -121,10 +121,11 @@ def run_phases(
         for phase in phases
     }
     train_state, frozen = parallel.replicate(train_state), parallel.replicate(frozen)
+    unpack = jax.jit(state.unpack)
     after = []
     for number, phase in enumerate(phases):
         batch = parallel.shard_batch(tiny_rows(rows=rows, seed=0 if same_rows else number))
         train_state, metrics = step_of[phase](train_state, frozen, batch)
         # Copies: the next step may write where these lie.
-        after.append(jax.tree.map(np.array, (state.unpack(train_state), metrics, frozen)))
+        after.append(jax.tree.map(np.array, (unpack(train_state), metrics, frozen)))
     return after

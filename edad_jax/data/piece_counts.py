@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How often each piece occurs in a row set: what DistilBERT's masking weighs pieces by."""
+"""How often each piece occurs in a row set, and what follows from it.
+
+DistilBERT's masking weighs pieces by it, and an MLM head that starts afresh may begin with it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,3 +50,19 @@ def masking_weights(counts: np.ndarray, smoothing: float) -> np.ndarray:
     DistilBERT's published code, after XLM and word2vec; it takes 0.7.
     """
     return (np.maximum(counts, 1) ** -float(smoothing)).astype(np.float32)
+
+
+def log_frequencies(counts: np.ndarray, never: Sequence[int]) -> np.ndarray:
+    """Returns float32 [vocab_size]: the log of each piece's share, times the number of pieces.
+
+    What an MLM head says before it has looked at the text: 0 where a piece is as frequent as the
+    average, so that a bias of zeros says of all that they are. Every piece counts once more than it
+    was seen.
+
+    Args:
+      counts: int64 [vocab_size].
+      never: pieces that are never to be predicted; as rare as can be.
+    """
+    seen = counts + 1.0
+    seen[list(never)] = 1.0
+    return np.log(seen / seen.mean()).astype(np.float32)

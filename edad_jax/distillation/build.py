@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from edad_jax.data.batches import Rows, make_batch_at
 from edad_jax.data.masking import MaskingConfig, mask_rows
-from edad_jax.data.piece_counts import masking_weights
+from edad_jax.data.piece_counts import log_frequencies, masking_weights
 from edad_jax.data.prepare import Prepared
 from edad_jax.distillation import student_init
 from edad_jax.distillation.method import StepSettings
@@ -154,6 +154,8 @@ def build_run(
         grows=teacher.config.extension is not None or vocabulary.added_size > 0,
         has_learned=has_learned,
     )
+    if config.mlm_bias_init == "frequencies" and "mlm" in fresh:
+        teacher_params = _with_frequencies(teacher_params, vocabulary)
     sample = _sample_text(config, vocabulary, rows)
     if sample and config.teacher.extension_init == "copy" and not has_learned:
         teacher_params = block_copy.copy_blocks(teacher, teacher_params, sample)
@@ -188,6 +190,8 @@ def assemble_run(
     precision = Precision(teacher.dtype, teacher.matmul_dtype or teacher.dtype)
     settings.execution.check_dropout("teacher", teacher.config.base.attention_probs_dropout_prob)
     student, student_params = build_student(config.student, vocabulary, precision, (config.seed, 1))
+    if config.mlm_bias_init == "frequencies":
+        student_params = _with_frequencies(student_params, vocabulary)
     width = teacher.config.base.hidden_size
     nets = Nets(
         teacher.clone(execution=settings.execution),
@@ -231,6 +235,19 @@ def assemble_run(
             own=settings.own,
         ),
     )
+
+
+def _with_frequencies(params: dict, vocabulary: Vocabulary) -> dict:
+    """Returns params whose MLM head begins with how often each piece occurs in the text.
+
+    Left at zeros, a bias gets there by a learning rate's width an update, and till then the rest of
+    the head stands in for it.
+    """
+    counts = vocabulary.token_counts
+    if counts is None:  # only shapes are asked for
+        return params
+    bias = log_frequencies(counts, (vocabulary.cls_id, vocabulary.sep_id))
+    return params | {"mlm": params["mlm"] | {"bias": bias}}
 
 
 def _sample_text(

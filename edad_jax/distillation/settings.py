@@ -25,6 +25,7 @@ from edad_jax.types import Vocabulary
 
 ADDED_WORDS = ("random", "pieces")
 EXTENSIONS = ("random", "copy")
+MLM_BIASES = ("zeros", "frequencies")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +70,10 @@ def read_settings(config: ConfigDict) -> Settings:
                 f"config.teacher.{option}={config.teacher[option]!r} is not one of "
                 f"{', '.join(choices)}"
             )
+    if config.mlm_bias_init not in MLM_BIASES:
+        raise ValueError(
+            f"config.mlm_bias_init={config.mlm_bias_init!r} is not one of {', '.join(MLM_BIASES)}"
+        )
     _check_numbers(config)
     for net in {"teacher", *method.trained_nets}:
         settings.execution.check_dropout(net, config[net].attention_probs_dropout_prob)

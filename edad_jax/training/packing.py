@@ -11,8 +11,10 @@ lie side by side, so that the norms of all are a few sums over reshaped parts, w
 """
 
 import dataclasses
+import functools
 import itertools
 import math
+import operator
 from collections.abc import Iterator
 
 import flax
@@ -49,18 +51,18 @@ class Packing:
         return tuple(map(_rows, self.shapes))
 
     def pack(self, tree: dict) -> "Packed":
-        """Returns the tensors of a tree, as float32, in one array."""
+        """Returns the tensors of a tree, as float32, in one array; of numpy arrays by numpy."""
+        leaves = [functools.reduce(operator.getitem, path, tree) for path in self.paths]
+        # Outside of a compiled function, jax would compile small programs for each shape.
+        xp = np if all(isinstance(leaf, np.ndarray) for leaf in leaves) else jnp
 
-        def in_rows(path, shape):
-            leaf = tree
-            for key in path:
-                leaf = leaf[key]
-            flat = jnp.ravel(leaf).astype(jnp.float32)
-            short = _rows(shape) * WIDTH - flat.size
-            return (jnp.pad(flat, (0, short)) if short else flat).reshape(-1, WIDTH)
+        def in_rows(leaf):
+            flat = xp.ravel(leaf).astype(np.float32)
+            short = _rows(leaf.shape) * WIDTH - flat.size
+            return (xp.pad(flat, (0, short)) if short else flat).reshape(-1, WIDTH)
 
-        tensors = [in_rows(*each) for each in zip(self.paths, self.shapes, strict=True)]
-        return Packed(jnp.concatenate(tensors) if tensors else jnp.zeros((0, WIDTH)), self)
+        empty = xp.zeros((0, WIDTH), np.float32)
+        return Packed(jnp.asarray(xp.concatenate([empty, *map(in_rows, leaves)])), self)
 
     def runs(self) -> Iterator[tuple[int, int, int]]:
         """Yields first row, number of tensors and rows of each, where these are the same."""

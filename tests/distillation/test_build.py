@@ -419,3 +419,26 @@ def test_where_only_shapes_are_asked_for_nothing_is_copied(inputs):
 def test_another_beginning_of_an_extension_is_an_error(inputs, changes, message):
     with pytest.raises(ValueError, match=message):
         check_settings(tiny_config(inputs, **changes))
+
+
+def test_a_fresh_mlm_head_may_begin_with_how_often_pieces_occur(inputs):
+    words = vocabulary(inputs)
+    counts = np.arange(words.size, dtype=np.int64)
+    words = dataclasses.replace(words, token_counts=counts)
+    fresh = {"mlm_bias_init": "frequencies", "teacher__random_heads": ("mlm",)}
+    run = run_of(tiny_config(inputs, **fresh), words, total_steps=10)
+    bias = run.trained["student"]["mlm"]["bias"]
+    np.testing.assert_array_equal(bias, run.trained["teacher"]["mlm"]["bias"])
+    seen = np.where(np.isin(counts, (words.cls_id, words.sep_id)), 1, counts + 1)
+    shares = np.exp(bias) / np.exp(bias).sum()
+    np.testing.assert_allclose(shares, seen / seen.sum(), rtol=1e-5)
+
+    # A head that has learned keeps what it knows.
+    learned = run_of(
+        tiny_config(inputs, mlm_bias_init="frequencies"), words, total_steps=10
+    ).trained["teacher"]["mlm"]["bias"]
+    plain = run_of(tiny_config(inputs), words, total_steps=10).trained
+    np.testing.assert_array_equal(learned, plain["teacher"]["mlm"]["bias"])
+    np.testing.assert_array_equal(plain["student"]["mlm"]["bias"], 0.0)
+    with pytest.raises(ValueError, match="mlm_bias_init='ones' is not one of zeros, frequencies"):
+        check_settings(tiny_config(inputs, mlm_bias_init="ones"))
