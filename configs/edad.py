@@ -52,6 +52,7 @@ def get_config() -> ConfigDict:
     config.heldout.fraction = 0.01  # of the documents
     config.heldout.max_rows = 2_048  # read at each evaluation
     config.heldout.every_steps = 2_000
+    config.heldout.examples = 3  # gaps in held-out text that are shown filled at the end
 
     config.masking = ConfigDict()
     config.masking.mlm_probability = 0.15
@@ -145,6 +146,7 @@ def get_config() -> ConfigDict:
     config.optimizer.name = "bert_adam"  # bert_adam | adamw
     config.optimizer.teacher_learning_rate = 1e-4
     config.optimizer.student_learning_rate = 1e-4
+    config.optimizer.teacher_block_ratio = 1.0  # of its rate, for extension blocks and gates
     config.optimizer.schedule = "constant"  # constant | linear | warmup_linear
     config.optimizer.warmup_ratio = 0.1  # of all steps, for warmup_linear
     config.optimizer.b1 = 0.9

@@ -27,7 +27,10 @@ def get_config() -> ConfigDict:
     config.teacher.random_heads = ("mlm", "nsp")
     config.teacher.extension.hidden_size = 132
     config.teacher.extension.intermediate_size = 512
-    config.teacher.gate_bias = 2.0  # begin with 88% of the original: there is little text
+    config.teacher.extension_init = "copy"  # there is little text: begin with what BERT knows
+    config.teacher.added_word_init = "pieces"
+    config.mlm_bias_init = "frequencies"
+    config.teacher.gate_bias = 2.0  # and with 88% of the original
     config.teacher.hidden_dropout_prob = 0.0  # one pass over the text cannot overfit
     config.teacher.attention_probs_dropout_prob = 0.0
 
@@ -48,7 +51,10 @@ def get_config() -> ConfigDict:
     config.heldout.every_steps = 80
     config.masking.max_predictions_per_seq = 10
 
+    config.student.init = "teacher"
+    config.student.inherit.extension = "copy"
     config.student.num_hidden_layers = 3
+    config.student.hidden_size = 384  # as wide as its teacher
     config.student.hidden_dropout_prob = 0.0
     config.student.attention_probs_dropout_prob = 0.0
     config.student.gate_bias = 2.0

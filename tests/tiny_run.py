@@ -80,6 +80,7 @@ def tiny_config(folder: Path, **changes: Any) -> ConfigDict:
     config.heldout.fraction = 0.2
     config.heldout.max_rows = 20  # no multiple of the batch: the last batch has empty rows
     config.heldout.every_steps = MEASURE_EVERY
+    config.heldout.examples = 0
     config.masking.max_predictions_per_seq = 5
     config.teacher.checkpoint = str(folder / "teacher")
     config.teacher.update(_TEACHER)

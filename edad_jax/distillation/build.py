@@ -228,7 +228,13 @@ def assemble_run(
             masking=_masking(config, vocabulary),
             alpha=settings.alpha(config, total_steps),
             learning_rate=rates,
-            optimizers={net: settings.optimizer.build(rate) for net, rate in rates.items()},
+            optimizers={
+                net: settings.optimizer.build(
+                    rate,
+                    block_ratio=config.optimizer.teacher_block_ratio if net == "teacher" else 1.0,
+                )
+                for net, rate in rates.items()
+            },
             accumulate_steps=config.accumulate_steps,
             seed=config.seed,
             with_nsp=config.rows.mode == "pairs",

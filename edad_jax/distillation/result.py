@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from edad_jax.data.prepare import Prepared
 from edad_jax.distillation import evaluate
 from edad_jax.distillation.build import Run
+from edad_jax.distillation.examples import fill_gaps
 from edad_jax.distillation.method import Method
 from edad_jax.export.huggingface import ModelCard, save_model
 from edad_jax.files import write_json
@@ -45,10 +46,8 @@ def leave_result(
     logged = read_metrics(workdir / "metrics.jsonl")
     lines = [line for line in logged if any(_is_heldout(k) for k in line)]
     newest = {name: value for line in logged for name, value in line.items()}
-    speed = evaluate.measure_speed(
-        {net: (model, params[net]) for net, model in run.models.items()},
-        length=config.rows.max_length,
-    )
+    nets = {net: (model, params[net]) for net, model in run.models.items()}
+    speed = evaluate.measure_speed(nets, length=config.rows.max_length)
     summary = {
         "method": config.method,
         "steps": int(train_state.step),
@@ -62,6 +61,7 @@ def leave_result(
             }
             for net in run.models
         },
+        "examples": fill_gaps(nets, prepared, config.heldout.examples),
         "data": prepared.facts,
     }
     for net in run.trained:
@@ -122,6 +122,12 @@ def _untrained(config, method):
     return told
 
 
+def _show_examples(examples):
+    names = {"text": "held-out text", "word": "what stands there"}
+    rows = [{names.get(name, name): value for name, value in each.items()} for each in examples]
+    return markdown_table(rows, list(rows[0]))
+
+
 def _result_text(workdir, summary, picture):
     """Returns the few lines that a run ends with."""
     start, end = summary["heldout"]["start"], summary["heldout"]["end"]
@@ -150,6 +156,8 @@ def _result_text(workdir, summary, picture):
             f"\nstudent against teacher: {size:.2f} of the size, {speed:.1f} times the speed; "
             f"they agree on {end['heldout/agreement']:.1%} of the masked pieces\n"
         )
+    if summary["examples"]:
+        text += f"\n{_show_examples(summary['examples'])}\n"
     left = ", ".join(
         f"{workdir.name}/{net}/" for net in summary["nets"] if (workdir / net).exists()
     )

@@ -166,8 +166,10 @@ def _check_numbers(config):
         ("memory_gb", 0, "0 (all there is) or more"),
         ("log_every_steps", 0, "0 (never) or more"),
         ("heldout.every_steps", 0, "0 (never) or more"),
+        ("heldout.examples", 0, "0 (none) or more"),
         ("checkpoint.every_steps", 0, "0 (never) or more"),
         ("max_steps", 0, "0 (no limit) or more"),
+        ("optimizer.teacher_block_ratio", 0, "0 (they rest) or more"),
     ):
         value = config
         for part in key.split("."):

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -31,6 +32,30 @@ def test_norms_do_not_decay():
     params = {"norm": {"scale": jnp.array([2.0])}}
     updates = update_once("bert_adam", {"norm": {"scale": jnp.array([0.0])}}, params)
     np.testing.assert_array_equal(updates["norm"]["scale"], 0.0)
+
+
+def test_extension_blocks_may_learn_by_a_part_of_the_rate():
+    leaf = {"kernel": jnp.array([2.0])}
+    params = {
+        "extension": {"layers_0": leaf, "gates_0": leaf, "word": {"embedding": jnp.array([2.0])}},
+        "mlm": leaf,
+    }
+    gradients = jax.tree.map(lambda x: 0.3 * jnp.ones_like(x), params)
+    rate = optax.constant_schedule(0.1)
+    whole, part, none = (
+        OptimizerSettings("adamw").build(rate, block_ratio=ratio) for ratio in (1.0, 0.25, 0.0)
+    )
+    all_of_it, some, still = (
+        tx.update(gradients, tx.init(params), params)[0] for tx in (whole, part, none)
+    )
+    for name in ("layers_0", "gates_0"):
+        whole_update = all_of_it["extension"][name]["kernel"]
+        np.testing.assert_allclose(some["extension"][name]["kernel"], 0.25 * whole_update)
+        np.testing.assert_array_equal(still["extension"][name]["kernel"], 0.0)
+    np.testing.assert_array_equal(some["mlm"]["kernel"], all_of_it["mlm"]["kernel"])
+    np.testing.assert_array_equal(
+        some["extension"]["word"]["embedding"], all_of_it["extension"]["word"]["embedding"]
+    )
 
 
 def test_adamw_corrects_the_bias():

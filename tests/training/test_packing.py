@@ -65,9 +65,10 @@ def test_norms_and_factors_are_by_tensor():
 
 @pytest.mark.parametrize("clip_by", CLIPPING)
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_an_update_of_packed_tensors_is_that_of_the_tree(name, clip_by):
+@pytest.mark.parametrize("block_ratio", [1.0, 0.3])
+def test_an_update_of_packed_tensors_is_that_of_the_tree(name, clip_by, block_ratio):
     optimizer = OptimizerSettings(name, clip_by=clip_by, weight_decay=0.1, eps=1e-3).build(
-        optax.constant_schedule(0.1)
+        optax.constant_schedule(0.1), block_ratio=block_ratio
     )
     packing = Packing.of(tree())
 
