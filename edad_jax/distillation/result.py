@@ -147,13 +147,13 @@ def _result_text(workdir, summary, picture):
         if any(name.endswith("nsp_accuracy") for name in end):
             nsp = end.get(f"heldout/{net}_nsp_accuracy")  # a net without pooler has none
             rows[-1]["NSP accuracy"] = None if nsp is None else f"{nsp:.1%}"
-    text = "\n" + markdown_table(rows, list(rows[0]))
+    text = f"\n{markdown_table(rows, list(rows[0]))}\n"
     if len(rows) == 2:
         teacher, student = (summary["nets"][net] for net in ("teacher", "student"))
         size = student["parameters"] / teacher["parameters"]
         speed = student["rows_per_second"] / teacher["rows_per_second"]
         text += (
-            f"\nstudent against teacher: {size:.2f} of the size, {speed:.1f} times the speed; "
+            f"student against teacher: {size:.2f} of the size, {speed:.1f} times the speed; "
             f"they agree on {end['heldout/agreement']:.1%} of the masked pieces\n"
         )
     if summary["examples"]:
