@@ -201,7 +201,8 @@ def split_chunks(
     """Yields (set, documents): chunks of either set as they fill up, then what is left.
 
     Where a chunk ends depends on the documents before it: on all of the corpus's, or on those from
-    the beginning of another chunk, which `spans` names.
+    the beginning of another chunk, which `spans` names. A chunk has two documents or more wherever
+    the set has: random next sentences come from another document of the chunk.
 
     Args:
       documents: number, characters and content of each, in order.
@@ -209,6 +210,7 @@ def split_chunks(
       spans: by set; other documents are passed over. All by default.
     """
     waiting: dict[str, list[T]] = {name: [] for name in SETS}
+    full: dict[str, list[T]] = {name: [] for name in SETS}  # kept until more than one is left over
     sizes = dict.fromkeys(SETS, 0)
     for number, size, document in documents:
         name = SETS[_is_heldout(number, settings.heldout_fraction, settings.seed)]
@@ -216,12 +218,16 @@ def split_chunks(
             continue
         waiting[name].append(document)
         sizes[name] += size
-        if sizes[name] >= settings.chunk_characters:
-            yield name, waiting[name]
-            waiting[name], sizes[name] = [], 0
+        if sizes[name] >= settings.chunk_characters and len(waiting[name]) > 1:
+            if full[name]:
+                yield name, full[name]
+            full[name], waiting[name], sizes[name] = waiting[name], [], 0
     for name in SETS:
-        if waiting[name]:
-            yield name, waiting[name]
+        if full[name] and len(waiting[name]) == 1:
+            full[name], waiting[name] = full[name] + waiting[name], []
+        for chunk in (full[name], waiting[name]):
+            if chunk:
+                yield name, chunk
 
 
 def make_shards(

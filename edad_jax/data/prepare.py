@@ -11,6 +11,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from edad_jax import files
+from edad_jax.data import rows as rows_on_disk
 from edad_jax.data.batches import Rows
 from edad_jax.data.pairs import SETS, make_rows
 from edad_jax.data.parts import count_parts, join_parts, make_part
@@ -287,4 +288,32 @@ def _make_rows(settings, source, folder, make):
         manifest = make(out)
         return {key: manifest[key] for key in ("documents", "reading", *SETS)}
 
-    return run_stage(folder / "rows", _rows_fingerprint(settings, source, folder), build)
+    facts = run_stage(folder / "rows", _rows_fingerprint(settings, source, folder), build)
+    for warning in _next_sentence_warnings(settings, facts):
+        LOG.warning("%s", warning)
+    return facts
+
+
+def _next_sentence_warnings(settings, facts):
+    """Yields what is wrong with the next-sentence labels of rows, and what to do."""
+    if settings.mode != "pairs":
+        return
+    for name in SETS:
+        counts = facts[name]
+        share = rows_on_disk.random_next_share(counts)
+        if share is None or rows_on_disk.is_next_sentence_task(share):
+            continue
+        if share < 0.5:
+            why = "a random B comes from another document, and there is none"
+        else:
+            why = (
+                f"{counts['documents_of_one_sentence']:,} documents are one sentence, and where a "
+                f"row has room for one only (config.rows.max_length={settings.max_length}), "
+                "nothing follows it"
+            )
+        yield (
+            f"{name} rows: {share:.0%} have a random next sentence, expected about half: {why}. "
+            "What a net learns of next sentences from them means nothing. Give text in more and "
+            "longer documents (a blank line ends one; --config.corpus.lines=False), or rows of "
+            "single segments: --config.rows.mode=single"
+        )

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -121,3 +122,16 @@ def npy_bytes(rows: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, rows, allow_pickle=False)
     return buffer.getvalue()  # not a view: Python 3.13 tells of one that outlives its buffer
+
+
+def random_next_share(counts: Mapping[str, int]) -> float | None:
+    """Returns the share of rows whose B is a random one; None where there is no row."""
+    return counts["random_next"] / counts["rows"] if counts["rows"] else None
+
+
+def is_next_sentence_task(random_share: float) -> bool:
+    """Returns whether rows with this share of random Bs ask for more than one answer.
+
+    About 0.5 in BERT; text in short documents comes to some 0.6.
+    """
+    return 0.2 <= random_share <= 0.8

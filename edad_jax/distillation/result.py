@@ -7,6 +7,7 @@ import jax
 from ml_collections import ConfigDict
 
 from edad_jax.data.prepare import Prepared
+from edad_jax.data.rows import is_next_sentence_task, random_next_share
 from edad_jax.distillation import evaluate
 from edad_jax.distillation.build import Run
 from edad_jax.distillation.examples import fill_gaps
@@ -84,7 +85,11 @@ def _is_heldout(name):
 
 def _card(config, method, net, summary):
     end = summary["heldout"]["end"]
-    figures = {name: value for name, value in end.items() if _is_heldout(name) and net in name}
+    figures = {
+        name: value
+        for name, value in end.items()
+        if _is_heldout(name) and net in name and (_has_nsp(summary) or "nsp" not in name)
+    }
     if "heldout/agreement" in end:
         figures["heldout/agreement"] = end["heldout/agreement"]
     untrained = _untrained(config, method) if net == "student" else {}
@@ -122,6 +127,12 @@ def _untrained(config, method):
     return told
 
 
+def _has_nsp(summary):
+    """Returns whether the held-out rows ask for both answers; else an accuracy means nothing."""
+    share = random_next_share(summary["data"]["rows"]["heldout"])
+    return share is not None and is_next_sentence_task(share)
+
+
 def _show_examples(examples):
     names = {"text": "held-out text", "word": "what stands there"}
     rows = [{names.get(name, name): value for name, value in each.items()} for each in examples]
@@ -144,7 +155,7 @@ def _result_text(workdir, summary, picture):
                 f"{end[f'heldout/{net}_mlm_loss']:.2f}",
             }
         )
-        if any(name.endswith("nsp_accuracy") for name in end):
+        if _has_nsp(summary) and any(name.endswith("nsp_accuracy") for name in end):
             nsp = end.get(f"heldout/{net}_nsp_accuracy")  # a net without pooler has none
             rows[-1]["NSP accuracy"] = None if nsp is None else f"{nsp:.1%}"
     text = f"\n{markdown_table(rows, list(rows[0]))}\n"

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Documents to rows: BERT's pairs, exact ids, and the same bytes whatever happens on the way."""
 
+import dataclasses
 import errno
 import os
 
@@ -8,9 +9,10 @@ import numpy as np
 import pytest
 
 from edad_jax.data import segments
+from edad_jax.data.pairs import split_chunks
 from edad_jax.data.text.reading import ReadReport
 from edad_jax.data.tokenizer import load_tokenizer
-from tests.tiny_text import load_rows, make_documents, make_tiny_rows, read_files
+from tests.tiny_text import TINY_ROWS, load_rows, make_documents, make_tiny_rows, read_files
 
 
 def test_rows_are_cls_a_sep_b_sep_padded(tokenizer_dir, tmp_path):
@@ -171,3 +173,35 @@ def test_duplicates_use_a_document_again_otherwise(tokenizer_dir, tmp_path):
     )
     assert 2.7 < thrice / once < 3.3
     assert len(np.unique(load_rows(tmp_path / "3" / "train"))) > 2.5 * once
+
+
+def numbered(documents):
+    return ((number, len(text), text) for number, text in enumerate(documents))
+
+
+@pytest.mark.parametrize("count", [2, 5, 8])
+def test_a_random_next_sentence_is_found_wherever_there_is_another_document(
+    tokenizer_dir, tmp_path, count
+):
+    """Documents of a chunk's size each: none of them is alone, the last one neither."""
+    documents = ["\n".join(make_documents(20, seed=seed)) for seed in range(count)]
+    changes = {"heldout_fraction": 0.0, "chunk_characters": 2_000, "max_length": 128}
+    assert min(map(len, documents)) > changes["chunk_characters"]
+    settings = dataclasses.replace(TINY_ROWS, **changes)
+    chunks = [texts for _, texts in split_chunks(numbered(documents), settings)]
+    assert sum(chunks, []) == documents
+    assert min(map(len, chunks)) >= 2
+    counts = make_tiny_rows(documents, tokenizer_dir, tmp_path, **changes)["train"]
+    assert 0.3 < counts["random_next"] / counts["rows"] < 0.8
+
+
+def test_a_lone_document_at_the_end_joins_those_before_it():
+    settings = dataclasses.replace(TINY_ROWS, heldout_fraction=0.0, chunk_characters=10)
+    texts = ["a" * 6] * 5
+
+    def sizes(texts):
+        return [len(chunk) for _, chunk in split_chunks(numbered(texts), settings)]
+
+    assert sizes(texts) == [2, 3]
+    assert sizes(texts[:4]) == [2, 2]
+    assert sizes(texts[:1]) == [1]

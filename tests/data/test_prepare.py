@@ -2,6 +2,7 @@
 """Text, vocabulary and rows: made once, from what the configuration says, or an error."""
 
 import json
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from edad_jax.data.batches import Rows
-from edad_jax.data.prepare import prepare
+from edad_jax.data.prepare import prepare, prepare_folder
 from edad_jax.data.text.reading import ReadReport
 from edad_jax.data.text.source import describe_source, read_text
 from tests.tiny_run import (
@@ -22,7 +23,7 @@ from tests.tiny_run import (
     write_config_file,
     write_corpus,
 )
-from tests.tiny_text import read_files
+from tests.tiny_text import make_documents, read_files
 
 
 class Finished(NamedTuple):
@@ -206,3 +207,30 @@ def test_the_command_prepares_what_training_reads_and_says_how_to_go_on(finished
     assert f"train with --config.prepared={tmp_path / 'out'}" in done.stdout
     for folder in ("vocabulary", "rows"):
         assert read_files(tmp_path / "out" / folder) == read_files(finished.workdir / folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "\n\n".join(make_documents(200, sentences=1)),
+            "documents are one sentence, and where a",
+        ),
+        ("\n".join(make_documents(30)), "comes from another document, and there is none"),
+    ],
+    ids=["sentences", "one document"],
+)
+def test_rows_whose_next_sentences_mean_nothing_are_told(inputs, tmp_path, caplog, text, message):
+    path = tmp_path / "corpus.txt"
+    path.write_text(text, encoding="utf-8")
+    heldout = 0.3 if "\n\n" in text else 0.0
+    config = tiny_config(inputs, corpus__files=str(path), heldout__fraction=heldout)
+    with caplog.at_level(logging.WARNING):
+        prepare_folder(config, tmp_path / "rows")
+    assert message in caplog.text and "--config.rows.mode=single" in caplog.text
+
+
+def test_rows_of_ordinary_text_are_not_warned_of(inputs, tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        prepare_folder(tiny_config(inputs), tmp_path / "rows")
+    assert "random next sentence" not in caplog.text
