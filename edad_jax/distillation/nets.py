@@ -97,8 +97,16 @@ def build_teacher(
         hidden_dropout_prob=section.hidden_dropout_prob,
         attention_probs_dropout_prob=section.attention_probs_dropout_prob,
     )
+    loaded = {}
     if section.from_scratch:
         base = dataclasses.replace(base, vocab_size=vocabulary.base_size)
+    else:
+        loaded = convert.bert_params(checkpoint, base, fresh=section.random_heads)
+        plain = ExBertConfig(base, None, 0)
+        plain, loaded = pretrained.cut_padding(
+            plain, loaded, vocabulary.base_size, section.checkpoint
+        )
+        base = plain.base
     convert.check_vocabulary(vocabulary.base_size, base)
     extension = extension_config(section.extension)
     config_json.family_of(base, extended=extension is not None)  # it must be written when learned
@@ -106,7 +114,6 @@ def build_teacher(
     params = init.init_params(model, seed, gate_bias=section.gate_bias)
     if section.from_scratch:
         return model, params, tuple(params)  # SciBERT's way: only the sizes are the checkpoint's
-    loaded = convert.bert_params(checkpoint, base, fresh=section.random_heads)
     params = init.load_over(params, loaded)
     if section.added_word_init == "pieces" and vocabulary.added_size:
         params = init.begin_added_words(params, vocabulary.added_pieces)

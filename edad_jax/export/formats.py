@@ -43,10 +43,14 @@ def load(source: str) -> Model:
     """
     architectures = load_checkpoint(source, option="--model=DIR").config.get("architectures") or ()
     ends = tuple(kind.architecture for kind in KINDS.values())
+    task = None
     if any(architecture.endswith(ends) for architecture in architectures):
-        return Model(source, *pretrained.load_task_model(source, option="--model=DIR"))
-    config, params, _ = pretrained.load_encoder(source, with_pooler=True, option="--model=DIR")
-    return Model(source, config, params, None)
+        config, params, task = pretrained.load_task_model(source, option="--model=DIR")
+    else:
+        config, params, _ = pretrained.load_encoder(source, with_pooler=True, option="--model=DIR")
+    folder = pretrained.tokenizer_folder(source, option="--model=DIR")
+    pieces = len(load_tokenizer(folder, option="--model=DIR"))
+    return Model(source, *pretrained.cut_padding(config, params, pieces, source), task)
 
 
 def export(

@@ -5,6 +5,7 @@ The way back from `export.huggingface.save_model`, and the way in for models tha
 """
 
 import dataclasses
+import logging
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from edad_jax.models.convert import (
 from edad_jax.models.hf_files import load_checkpoint, local_folder
 from edad_jax.models.names import HEADS
 from edad_jax.models.task import KINDS, Task, read_task
+
+LOG = logging.getLogger(__name__)
+_MOST_PADDING = 128  # rows
 
 
 def load_model(
@@ -107,6 +111,38 @@ def load_encoder(
     )
     params = encoder_params(checkpoint, config, with_pooler=with_pooler)
     return config, params, with_pooler and "pooler" not in params
+
+
+def cut_padding(
+    config: ExBertConfig, params: Mapping[str, Any], tokenizer_size: int, source: str
+) -> tuple[ExBertConfig, dict[str, Any]]:
+    """Returns sizes and parameters without the rows that only round a word table up.
+
+    Tables are often padded to a multiple of 8, 64 or 128, for tensor cores; no id points there.
+    More than that, or fewer rows than pieces, is another vocabulary, and stays as it is: it is an
+    error of who needs both.
+
+    Args:
+      config: sizes of a model; one with added words stays as it is.
+      params: of the model: "base", and maybe "mlm".
+      tokenizer_size: pieces of its tokenizer.
+      source: what the log calls the model.
+    """
+    surplus = config.vocab_size - tokenizer_size
+    if config.extension_vocab_size or not 0 < surplus <= _MOST_PADDING:
+        return config, dict(params)
+    LOG.info(
+        "%s: of %s rows of the word table the last %d are padding; they are left out.",
+        *(source, f"{config.vocab_size:,}", surplus),
+    )
+    embeddings = params["base"]["embeddings"]
+    table_vd = embeddings["word"]["embedding"][:tokenizer_size]
+    cut = dict(params)
+    cut["base"] = params["base"] | {"embeddings": embeddings | {"word": {"embedding": table_vd}}}
+    if "mlm" in params:
+        cut["mlm"] = params["mlm"] | {"bias": params["mlm"]["bias"][:tokenizer_size]}
+    base = dataclasses.replace(config.base, vocab_size=tokenizer_size)
+    return dataclasses.replace(config, base=base), cut
 
 
 def tokenizer_folder(path_or_hub_id: str, *, option: str = "--config.model=DIR") -> Path:

@@ -47,6 +47,7 @@ def ask_teacher(config: ConfigDict, prepared: Prepared) -> TaskRows:
     directory, labels, max_length = config.teacher, prepared.labels, config.max_length
     tokenizer = load_tokenizer(directory, option="--config.teacher=/a/local/folder")
     sizes, params, task = pretrained.load_task_model(directory)
+    sizes, params = pretrained.cut_padding(sizes, params, len(tokenizer), directory)
     # Others do not name the classes of an answer; the first is always where it starts.
     names = labels if task.kind == "answering" and len(task.labels) == 2 else task.labels
     if task.kind != config.task or set(names) != set(labels):

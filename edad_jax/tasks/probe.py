@@ -63,6 +63,7 @@ def probe(config: ConfigDict, layers: Sequence[int] = (-1,)) -> list[Probe]:
     sizes, params, _ = pretrained.load_encoder(
         config.model, with_pooler=False, option="--model=/a/local/folder"
     )
+    sizes, params = pretrained.cut_padding(sizes, params, len(tokenizer), config.model)
     if sizes.vocab_size != len(tokenizer):
         raise ValueError(
             f"{config.model}: its tokenizer has {len(tokenizer)} pieces and its word table "

@@ -161,6 +161,7 @@ def build_net(
         hidden_dropout_prob=config.hidden_dropout_prob,
         attention_probs_dropout_prob=config.attention_probs_dropout_prob,
     )
+    sizes, loaded = pretrained.cut_padding(sizes, loaded, vocab_size, config.model)
     if sizes.vocab_size != vocab_size:
         raise ValueError(
             f"config.model={config.model}: its tokenizer has {vocab_size} pieces and its word "

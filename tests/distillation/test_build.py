@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 import dataclasses
+import json
+import logging
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +14,9 @@ from edad_jax import machine, types
 from edad_jax.data.prepare import prepare
 from edad_jax.distillation import nets
 from edad_jax.distillation.settings import check_settings
-from edad_jax.models import precision
-from tests.tiny_models import assert_trees_equal
+from edad_jax.models import precision, pretrained
+from edad_jax.models.config import ExBertConfig
+from tests.tiny_models import assert_trees_equal, tiny_bert_config
 from tests.tiny_run import (
     ADDED_WORDS,
     change_teacher,
@@ -442,3 +446,35 @@ def test_a_fresh_mlm_head_may_begin_with_how_often_pieces_occur(inputs):
     np.testing.assert_array_equal(plain["student"]["mlm"]["bias"], 0.0)
     with pytest.raises(ValueError, match="mlm_bias_init='ones' is not one of zeros, frequencies"):
         check_settings(tiny_config(inputs, mlm_bias_init="ones"))
+
+
+def test_a_word_table_that_is_rounded_up_is_cut_to_its_tokenizer(inputs, tmp_path, caplog):
+    shutil.copytree(inputs / "teacher", tmp_path / "teacher")
+    words = vocabulary(inputs)
+    tensors = load_file(tmp_path / "teacher" / "model.safetensors")
+    named = next(name for name in tensors if name.endswith("word_embeddings.weight"))
+    whole = tensors[named]
+    padded = {named: np.concatenate([whole, np.full((3, whole.shape[1]), 9.0, np.float32)])}
+    for name in tensors:
+        if name.endswith(("predictions.bias", "decoder.bias")):
+            padded[name] = np.append(tensors[name], np.zeros(3, np.float32))
+    change_teacher(tmp_path / "teacher", padded)
+    sizes = json.loads((tmp_path / "teacher" / "config.json").read_text())
+    sizes["vocab_size"] += 3
+    (tmp_path / "teacher" / "config.json").write_text(json.dumps(sizes))
+    with caplog.at_level(logging.INFO):
+        run = build_run(inputs, teacher__checkpoint=str(tmp_path / "teacher"))
+    assert "the last 3 are padding; they are left out" in caplog.text
+    assert run.nets.teacher.config.base.vocab_size == words.base_size
+    table = run.frozen["teacher"]["base"]["embeddings"]["word"]["embedding"]
+    np.testing.assert_array_equal(table, whole)
+    assert_trees_equal(run.trained["teacher"]["mlm"], build_run(inputs).trained["teacher"]["mlm"])
+
+
+def test_a_word_table_of_another_vocabulary_is_still_an_error():
+    config = ExBertConfig(tiny_bert_config(vocab_size=61 + 129), None, 0)
+    params = {"base": {"embeddings": {"word": {"embedding": np.zeros((190, 24))}}}}
+    for size in (61, 200):  # 129 rows too many; 10 too few
+        assert pretrained.cut_padding(config, params, size, "x")[0] is config
+    cut, _ = pretrained.cut_padding(config, params, 62, "x")
+    assert cut.vocab_size == 62
