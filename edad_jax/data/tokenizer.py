@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,9 @@ from edad_jax.files import read_json_or_none, replaced_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
+
+LOG = logging.getLogger(__name__)
+_MOST_LOST = 0.01  # share of pieces that may never come out without a word
 
 SPECIAL_TOKENS = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
 _COMPOSING = [normalizers.NFC, normalizers.BertNormalizer]
@@ -80,8 +84,30 @@ def load_tokenizer(
     if isinstance(parts, normalizers.Sequence) and [type(part) for part in parts] == _COMPOSING:
         backend.normalizer = parts[1]
     check_kind(tokenizer, source)
+    _tell_unreachable(tokenizer, source)
     tokenizer.split_special_tokens = True
     return tokenizer
+
+
+def _tell_unreachable(tokenizer, source):
+    """Warns of a vocabulary with capitals whose text is lower-cased before it is looked up.
+
+    So it is read where tokenizer_config.json does not say do_lower_case: words with capitals then
+    come out in scraps, and nothing fails.
+    """
+    if not tokenizer.backend_tokenizer.normalizer.lowercase:
+        return
+    special = set(tokenizer.all_special_tokens)
+    pieces = [piece for piece in tokenizer.get_vocab() if piece not in special]
+    lost = [piece for piece in pieces if piece != piece.lower() and not piece.startswith("[")]
+    if len(lost) > _MOST_LOST * len(pieces):
+        LOG.warning(
+            "%s: %s of %s pieces have capitals (%s), and can never come out, since its tokenizer "
+            "lower-cases text. If the model is a cased one, put "
+            '{"tokenizer_class": "BertTokenizer", "do_lower_case": false} into its '
+            "tokenizer_config.json.",
+            *(source, f"{len(lost):,}", f"{len(pieces):,}", ", ".join(sorted(lost)[:5])),
+        )
 
 
 def _named_class(folder: str) -> str | None:

@@ -166,3 +166,18 @@ def test_a_vocabulary_of_the_domains_own_keeps_only_the_special_pieces_and_their
     assert pieces_of(after)[:kept] == pieces_of(before)[:kept]
     assert after.all_special_ids == before.all_special_ids
     assert pieces_of(after)[kept:] != pieces_of(before)[kept : kept + 12]
+
+
+def test_pieces_that_can_never_come_out_are_counted(tmp_path, caplog):
+    for lower, is_told in ((True, True), (False, False)):
+        caplog.clear()
+        load_tokenizer(write_tokenizer(tmp_path / f"lower-{lower}", lower=lower))
+        # The tiny vocabulary has all 26 capitals, alone and within words.
+        assert ("52 of " in caplog.text and '"do_lower_case": false' in caplog.text) == is_told
+
+
+def test_vocab_txt_without_a_word_of_case_is_read_as_bert_reads_it(tmp_path, caplog):
+    folder = write_tokenizer(tmp_path / "alone")
+    (folder / "tokenizer_config.json").unlink()
+    assert load_tokenizer(folder).tokenize("The") == ["the"]
+    assert "its tokenizer lower-cases text" in caplog.text
