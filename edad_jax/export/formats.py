@@ -92,7 +92,8 @@ def export(
     values.pop("auto_map", None)  # this folder has no torch code
     values["hidden_size"] = model.config.base.hidden_size  # the runtime's word; DistilBERT says dim
     with replaced_folder(out) as beside:
-        huggingface.copy_tokenizer(folder, beside)
+        positions = model.config.base.max_position_embeddings
+        huggingface.copy_tokenizer(folder, beside, positions=positions)
         # Other models' tokenizers may have as many pieces: the runtime compares this.
         values["tokenizer_sha256"] = file_checksum(beside / "tokenizer.json")
         huggingface.write_config(beside / "config.json", values)

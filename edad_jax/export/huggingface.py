@@ -88,7 +88,7 @@ def save_model(
     with replaced_folder(directory) as beside:
         write_config(beside / "config.json", values)
         _write_tensors(beside / "model.safetensors", tensors)
-        copy_tokenizer(tokenizer_dir, beside)
+        copy_tokenizer(tokenizer_dir, beside, positions=config.base.max_position_embeddings)
         (beside / "README.md").write_text(readme(card, config, task), encoding="utf-8")
         if config.extension:
             code = importlib.resources.files("edad_jax.export") / MODELLING_FILE
@@ -142,34 +142,39 @@ def _config_json(config, architecture, pad_token_id):
 
 
 def _check_tokenizer(tokenizer_dir, config):
-    """Returns the id of [PAD], once the tokenizer is seen to fit the model."""
-    if (tokenizer_dir / "tokenizer.json").is_file():
-        vocabulary = Tokenizer.from_file(str(tokenizer_dir / "tokenizer.json")).get_vocab()
-    elif (tokenizer_dir / "vocab.txt").is_file():
-        text = (tokenizer_dir / "vocab.txt").read_text(encoding="utf-8")
-        pieces = text.removesuffix("\n").split("\n")
-        vocabulary = {piece: row for row, piece in enumerate(pieces)}
-    else:
+    """Returns the id of the padding piece, once the tokenizer is seen to fit the model."""
+    path = tokenizer_dir / "tokenizer.json"
+    if not path.is_file() and not (tokenizer_dir / "vocab.txt").is_file():
         raise ValueError(
             f"{tokenizer_dir} has neither tokenizer.json nor vocab.txt; "
             "expected the tokenizer that the model was trained with"
         )
-    check_vocabulary(len(vocabulary), config)
-    return vocabulary.get("[PAD]", 0)
+    if path.is_file() and not _is_wordpiece(path):
+        vocabulary = Tokenizer.from_file(str(path)).get_vocab()
+        check_vocabulary(len(vocabulary), config)
+        return vocabulary.get("[PAD]", 0)
+    tokenizer = load_tokenizer(tokenizer_dir)  # with the words of added_tokens.json
+    check_vocabulary(len(tokenizer), config)
+    return tokenizer.pad_token_id
 
 
-def copy_tokenizer(tokenizer_dir: Path, directory: Path) -> None:
+def _is_wordpiece(path):
+    return isinstance(Tokenizer.from_file(str(path)).model, WordPiece)
+
+
+def copy_tokenizer(tokenizer_dir: Path, directory: Path, *, positions: int) -> None:
     """Copies a tokenizer's files into a model's folder; AutoTokenizer gives the ids of training.
 
     Training reads composed text (NFC), so the tokenizer.json here composes. Of a BertTokenizer
     transformers 5 makes the normaliser anew from tokenizer_config.json, which has no word for
-    that; the class named instead takes tokenizer.json as it is.
+    that; the class named instead takes tokenizer.json as it is. Text that is to be cut is cut at
+    the model's positions: an original tokenizer says how many its own model had, or nothing.
     """
     for name in TOKENIZER_FILES:
         if (tokenizer_dir / name).is_file():
             shutil.copyfile(tokenizer_dir / name, directory / name)
     path = directory / "tokenizer.json"
-    if path.is_file() and not isinstance(Tokenizer.from_file(str(path)).model, WordPiece):
+    if path.is_file() and not _is_wordpiece(path):
         return  # no BERT's: nothing here reads it
     tokenizer = load_tokenizer(tokenizer_dir)
     composing(tokenizer.backend_tokenizer).save(str(path))
@@ -177,6 +182,7 @@ def copy_tokenizer(tokenizer_dir: Path, directory: Path) -> None:
     values = read_json(config, expected="a tokenizer's settings") if config.is_file() else {}
     specials = {name: getattr(tokenizer, name) for name in SPECIAL_TOKENS}
     values = specials | values | {"model_input_names": tokenizer.model_input_names}
+    values["model_max_length"] = min(int(tokenizer.model_max_length), positions)
     write_config(config, values | {"tokenizer_class": "PreTrainedTokenizerFast"})
 
 

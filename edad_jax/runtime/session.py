@@ -18,6 +18,7 @@ import tokenizers
 from edad_jax.runtime import windows
 
 MODEL_FILE = "model.onnx"
+_ROLES = ("cls", "sep", "unk")
 _READ = ("hidden_size", "max_position_embeddings", "tokenizer_sha256", "vocab_size")
 
 
@@ -68,10 +69,7 @@ class ExportedModel:
             )
         self.batch_size, self.max_length, self.overlap = batch_size, max_length, overlap
         self._tokenizer = _read_tokenizer(directory, self.config)
-        ids = {name: self._tokenizer.token_to_id(f"[{name}]") for name in ("CLS", "SEP", "UNK")}
-        self._cls, self._sep, self._unknown = ids["CLS"], ids["SEP"], ids["UNK"]
-        if None in ids.values():
-            raise ValueError(f"{directory}/tokenizer.json lacks one of [CLS], [SEP], [UNK]")
+        self._cls, self._sep, self._unknown = _read_specials(directory, self._tokenizer)
         self.session = _open(directory, threads)
         shapes = {output.name: output.shape for output in self.session.get_outputs()}
         _check_outputs(directory, shapes, self.outputs, self.config)
@@ -146,6 +144,26 @@ def _read_tokenizer(directory, config):
             "it belongs to another model; export this one again"
         )
     return windows.read_all(tokenizer)
+
+
+def _read_specials(directory, tokenizer):
+    """Returns the ids of [CLS], [SEP] and [UNK], whatever the tokenizer calls them."""
+    path = directory / "tokenizer_config.json"
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        named = {role: settings.get(f"{role}_token", f"[{role.upper()}]") for role in _ROLES}
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path}: {error}; export the model again") from error
+    ids = []
+    for role, name in named.items():
+        name = name.get("content") if isinstance(name, dict) else name
+        ids.append(tokenizer.token_to_id(str(name)))
+        if ids[-1] is None:
+            raise ValueError(
+                f"{directory}/tokenizer.json lacks {name}, which is its {role}_token; export the "
+                "model again"
+            )
+    return ids
 
 
 def _open(directory, threads):

@@ -11,12 +11,17 @@ import onnxruntime
 import pytest
 from scipy.special import softmax
 
+from edad_jax.data.tokenizer import load_tokenizer
 from edad_jax.export import check, formats
 from edad_jax.export.attention import Attention, AttentionInParts
 from edad_jax.export.graph import Graph
+from edad_jax.export.huggingface import save_model
 from edad_jax.export.onnx import build_onnx
-from tests.tiny_exports import arrays_of, tiny_model
+from edad_jax.models.task import Task
+from edad_jax.runtime.models import open_model
+from tests.tiny_exports import CARD, LABELS, arrays_of, tiny_model, tuned
 from tests.tiny_models import random_params, tiny_bert_config, tiny_exbert_config
+from tests.tiny_text import write_tokenizer
 
 
 @pytest.mark.parametrize("blocks", [True, False])
@@ -260,3 +265,35 @@ def test_a_difference_at_one_piece_is_found_and_at_padding_not(
         found.append(check.largest_difference(model, "onnx", tmp_path, **options))
     assert found[0] == pytest.approx(3, abs=1e-4)
     assert found[1] < 1e-4
+
+
+def test_special_pieces_may_have_other_names(tmp_path):
+    """RoBERTa's, which some BERTs have: the roles are in tokenizer_config.json."""
+    names = {"pad": "<pad>", "unk": "<unk>", "cls": "<s>", "sep": "</s>", "mask": "<mask>"}
+    usual = write_tokenizer(tmp_path / "usual")
+    other = write_tokenizer(
+        tmp_path / "other", **{f"{role}_token": name for role, name in names.items()}
+    )
+    text = (other / "vocab.txt").read_text(encoding="utf-8")
+    for role, name in names.items():
+        text = text.replace(f"[{role.upper()}]\n", f"{name}\n")
+    (other / "vocab.txt").write_text(text, encoding="utf-8")
+    said = []
+    for tokenizer in (usual, other):
+        model = formats.load(tiny_model(tmp_path / f"{tokenizer.name}-model", tokenizer, "tagging"))
+        folder = formats.export(model, "onnx", tmp_path / f"{tokenizer.name}-onnx")
+        said.append(list(open_model(folder)(["The cat sat here."])))
+        settings = json.loads((folder / "tokenizer_config.json").read_text())
+        assert settings["model_max_length"] == 20  # the tiny model's positions
+    assert said[0] == said[1]
+
+
+def test_words_of_added_tokens_json_count(tmp_path):
+    tokenizer = write_tokenizer(tmp_path / "words")
+    count = len((tokenizer / "vocab.txt").read_text(encoding="utf-8").splitlines())
+    added = {"covid-19": count, "BRCA1": count + 1}
+    (tokenizer / "added_tokens.json").write_text(json.dumps(added), encoding="utf-8")
+    config, params = tuned("tagging", added_words=0, blocks=False, vocab_size=count + 2)
+    task = Task("tagging", LABELS)
+    folder = save_model(tmp_path / "model", params, config, tokenizer, card=CARD, task=task)
+    assert len(load_tokenizer(folder)) == count + 2
