@@ -68,6 +68,9 @@ _IMPLIED = {
 }
 
 
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
+
+
 def bert_config(
     config_json: Mapping[str, Any],
     *,
@@ -84,7 +87,14 @@ def bert_config(
       ValueError: another model family, activation or kind of positions; an ALBERT with several
         groups of layers; a size is missing.
     """
+    # null stands for what is not said: so transformers writes options that nobody has set.
+    config_json = {name: value for name, value in config_json.items() if value is not None}
     family = config_json.get("model_type", "bert")
+    if config_json.get("is_decoder", False):
+        raise ValueError(
+            "config.json says is_decoder=true: pieces see only what is before them. Choose an "
+            "encoder, or set it to false if the model is one"
+        )
     if family not in FAMILIES:
         raise ValueError(
             f"config.json says model_type={family!r}, expected 'bert', 'distilbert' or 'albert': "
@@ -113,12 +123,25 @@ def bert_config(
             f"config.json says {said['hidden_act']}={values['hidden_act']!r}, expected "
             f"{' or '.join(map(repr, ACTIVATIONS))}: choose a checkpoint that has it"
         )
+    for field in fields:
+        if field.name in values and not _is_a(values[field.name], field.type):
+            raise ValueError(
+                f"config.json says {said[field.name]}={values[field.name]!r}, expected "
+                f"{_KINDS[field.type]}"
+            )
     missing = [word for name, word in said.items() if name not in values]
     if missing:
         raise ValueError(
             f"config.json lacks {', '.join(missing)}; expected a {family.upper()}'s config.json"
         )
     return BertConfig(**values)
+
+
+def _is_a(value, kind):
+    """Returns whether a JSON value is of a kind; a whole number is a number, true is none."""
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)
 
 
 def sizes_json(config: BertConfig, *, extended: bool) -> dict[str, Any]:

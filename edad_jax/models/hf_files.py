@@ -13,6 +13,8 @@ from edad_jax.files import read_json
 _SAFETENSORS, _TORCH_FILE = "model.safetensors", "pytorch_model.bin"
 _SIDE_FILES = ["*.json", "vocab.txt"]  # config.json and the tokenizer
 _HUB_TIMEOUT_SECONDS = 10.0
+_LFS = b"version https://git-lfs"  # how a pointer begins
+_WRAPPERS = ("model", "state_dict", "model_state_dict")  # keys of what training programs save
 
 
 class Checkpoint(NamedTuple):
@@ -80,7 +82,7 @@ def _read_tensors(directory):
         index = directory / f"{name}.index.json"
         if index.is_file():
             tensors = {}
-            for shard in sorted(set(read_model_json(index)["weight_map"].values())):
+            for shard in _shards(index):
                 tensors |= read(directory / shard)
             return tensors
     raise ValueError(
@@ -89,7 +91,37 @@ def _read_tensors(directory):
     )
 
 
+def _shards(index):
+    """Returns the files that an index names, all of which lie beside it."""
+    said = read_model_json(index)
+    named = said.get("weight_map") if isinstance(said, dict) else None
+    files = sorted(set(map(str, named.values()))) if isinstance(named, dict) else []
+    if not files:
+        raise ValueError(
+            f"{index} names no file of weights, expected a weight_map of tensors and files; fetch "
+            "the checkpoint again"
+        )
+    for file in files:
+        if Path(file).name != file or not (index.parent / file).is_file():
+            raise ValueError(
+                f"{index} names the file {file!r}, which does not lie beside it; fetch the "
+                "checkpoint again"
+            )
+    return files
+
+
+def _check_fetched(path):
+    """Raises ValueError for what git leaves in a file's place where Git LFS is not installed."""
+    with open(path, "rb") as file:
+        if file.read(len(_LFS)) == _LFS:
+            raise ValueError(
+                f"{path} is a Git LFS pointer and not the file itself: run git lfs pull in its "
+                "folder, or fetch the file from the hub"
+            )
+
+
 def _read_safetensors(path):
+    _check_fetched(path)
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
@@ -106,12 +138,26 @@ def _read_torch_file(path):
             "v.contiguous().clone() for k, v in torch.load('pytorch_model.bin', "
             "weights_only=True).items()}, 'model.safetensors')\""
         ) from error
+    _check_fetched(path)
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds here
         raise ValueError(f"{path} cannot be read as plain tensors: {error}") from error
+    for wrapper in _WRAPPERS:  # a training program's own checkpoint
+        if isinstance(tensors, dict) and isinstance(tensors.get(wrapper), dict):
+            tensors = tensors[wrapper]
+    others = [
+        str(name)
+        for name, tensor in (tensors.items() if isinstance(tensors, dict) else [("all", None)])
+        if not isinstance(tensor, torch.Tensor)
+    ]
+    if others:
+        raise ValueError(
+            f"{path}: got something else than tensors ({', '.join(others[:5])}), expected a "
+            "state_dict; save model.state_dict() alone"
+        )
     return {
-        name: (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+        name: (tensor.float() if tensor.is_floating_point() else tensor).detach().numpy()
         for name, tensor in tensors.items()
     }
 

@@ -75,6 +75,12 @@ def read_task(config_json: Mapping[str, Any], classes: int) -> Task:
             f"config.json says problem_type={problem!r}, expected 'single_label_classification': "
             "pass a model that gives each text or word one of its classes"
         )
+    if kinds[0] == "classification" and classes == 1:
+        raise ValueError(
+            "the model has one output, a score (cross-encoders and regressors have), and no "
+            "classes to choose from: it would say the same of every text. Pass a model with two "
+            "classes or more"
+        )
     default = {number: f"LABEL_{number}" for number in range(classes)}
     named = config_json.get("id2label") or default
     labels = {int(number): label for number, label in named.items()}

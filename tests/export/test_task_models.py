@@ -15,7 +15,7 @@ from edad_jax.export.huggingface import save_model
 from edad_jax.models.exbert import ExBert
 from edad_jax.models.heads import Classifier, Pooler
 from edad_jax.models.pretrained import load_encoder, load_model, load_task_model, tokenizer_folder
-from edad_jax.models.task import Task
+from edad_jax.models.task import Task, read_task
 from tests.golden_exports import INPUTS, write_and_check, write_as_torch_did
 from tests.tiny_exports import CARD, LABELS, edit_json, labels_of, save, tuned, write_words
 from tests.tiny_models import (
@@ -335,3 +335,12 @@ def test_models_that_do_not_fit_their_task_are_not_written(tmp_path, tokenizer_d
     with pytest.raises(ValueError, match="left over(.*\n)*  classifier"):
         save_model(tmp_path / "model", params, config, tokenizer_dir, card=CARD)
     assert not (tmp_path / "model").exists()
+
+
+def test_a_model_with_one_output_is_no_classifier():
+    """A cross-encoder's score, read as a class, is certain of every text."""
+    said = {"architectures": ["BertForSequenceClassification"], "id2label": {"0": "LABEL_0"}}
+    with pytest.raises(ValueError, match="one output, a score .*and no classes to choose from"):
+        read_task(said, classes=1)
+    said["id2label"] = {"0": "no", "1": "yes"}
+    assert read_task(said, classes=2).labels == ("no", "yes")

@@ -352,3 +352,52 @@ def test_parameters_of_another_model_are_not_written():
         convert.to_torch_names(without_extension, config)
     with pytest.raises(ValueError, match="left over(.*\n)*.*projection/kernel"):
         convert.to_torch_names(params | {"projection": {"kernel": np.zeros((2, 2))}}, config)
+
+
+@pytest.mark.parametrize(
+    ("weight_map", "message"),
+    [
+        (None, "names no file of weights"),
+        ([], "names no file of weights"),
+        ({"a": "../model.safetensors"}, r"names the file '../model.safetensors', which does not"),
+        ({"a": "part-2.safetensors"}, "names the file 'part-2.safetensors', which does not lie"),
+    ],
+)
+def test_an_index_that_names_no_files_beside_it_is_an_error(bert_directory, weight_map, message):
+    (bert_directory / "model.safetensors").rename(bert_directory.parent / "model.safetensors")
+    index = {"metadata": {}} | ({} if weight_map is None else {"weight_map": weight_map})
+    (bert_directory / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match=message):
+        hf_files.load_checkpoint(str(bert_directory))
+
+
+def test_a_git_lfs_pointer_is_told_from_a_damaged_file(bert_directory):
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 437\n"
+    (bert_directory / "model.safetensors").write_text(pointer)
+    with pytest.raises(ValueError, match="is a Git LFS pointer .*git lfs pull"):
+        hf_files.load_checkpoint(str(bert_directory))
+
+
+def test_null_in_config_json_is_what_is_not_said():
+    said = json.loads((GOLDEN / "bert" / "config.json").read_text())
+    silent = {name: None for name in ("hidden_act", "layer_norm_eps", "is_decoder")}
+    without = {name: value for name, value in said.items() if name not in silent}
+    assert bert_config(said | silent) == bert_config(without)
+    with pytest.raises(ValueError, match="config.json lacks hidden_size"):
+        bert_config(said | {"hidden_size": None})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("hidden_size", "24", "hidden_size='24', expected a whole number"),
+        ("num_hidden_layers", 2.0, "num_hidden_layers=2.0, expected a whole number"),
+        ("num_hidden_layers", True, "num_hidden_layers=True, expected a whole number"),
+        ("layer_norm_eps", "1e-12", "layer_norm_eps='1e-12', expected a number"),
+        ("is_decoder", True, "is_decoder=true: pieces see only what is before them"),
+    ],
+)
+def test_values_of_config_json_that_cannot_be_are_named(key, value, message):
+    said = json.loads((GOLDEN / "bert" / "config.json").read_text())
+    with pytest.raises(ValueError, match=message):
+        bert_config(said | {key: value})

@@ -181,3 +181,14 @@ def test_the_advised_conversion_works(bert_directory, monkeypatch):
     subprocess.run([sys.executable, "-c", code], cwd=bert_directory, check=True)
     (bert_directory / "pytorch_model.bin").unlink()
     assert_trees_equal(load(bert_directory), expected)
+
+
+def test_a_training_programs_checkpoint_is_unwrapped_and_other_things_are_named(tmp_path):
+    shutil.copyfile(GOLDEN / "bert" / "config.json", tmp_path / "config.json")
+    path = tmp_path / "pytorch_model.bin"
+    torch.save({"model": {"a": torch.nn.Parameter(torch.ones(2))}}, path)
+    np.testing.assert_array_equal(hf_files.load_checkpoint(str(tmp_path)).tensors["a"], [1, 1])
+    for content, named in (({"a": torch.ones(2), "step": 3}, "step"), ([torch.ones(1)], "all")):
+        torch.save(content, path)
+        with pytest.raises(ValueError, match=rf"something else than tensors \({named}\)"):
+            hf_files.load_checkpoint(str(tmp_path))
