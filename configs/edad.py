@@ -46,6 +46,7 @@ def get_config() -> ConfigDict:
     config.rows.buckets = ()  # lengths to cut batches to, so that short rows cost less; ints
     config.rows.short_seq_prob = 0.1
     config.rows.duplicates = 1  # how often a document is cut anew into pairs
+    config.rows.max_unknown_share = 0.2  # of pieces that are [UNK]; more is an error
     config.rows.workers = 0  # processes; 0: one a core
 
     config.heldout = ConfigDict()

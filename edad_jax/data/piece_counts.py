@@ -17,6 +17,7 @@ from edad_jax.data.stages import run_stage
 from edad_jax.files import file_checksum, path_beside
 
 _AT_ONCE = 65_536  # rows
+_SAMPLE = 4_096  # likewise
 _FILE = "token_counts.npy"
 
 
@@ -42,6 +43,13 @@ def token_counts(rows: Rows, folder: Path) -> np.ndarray:
 
     run_stage(folder, {"rows": file_checksum(rows.folder / MANIFEST)}, count)
     return np.load(folder / _FILE, allow_pickle=False)
+
+
+def unknown_share(rows: Rows, unknown_id: int) -> float:
+    """Returns the share of [UNK] among the real pieces of some thousand rows from all over."""
+    found = rows[np.unique(np.linspace(0, len(rows) - 1, _SAMPLE).astype(np.int64))]
+    is_real = np.arange(rows.max_length) < found["length"][:, None]
+    return float(((found["ids"] == unknown_id) & is_real).sum() / max(1, is_real.sum()))
 
 
 def masking_weights(counts: np.ndarray, smoothing: float) -> np.ndarray:

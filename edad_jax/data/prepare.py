@@ -15,7 +15,7 @@ from edad_jax.data import rows as rows_on_disk
 from edad_jax.data.batches import Rows
 from edad_jax.data.pairs import SETS, make_rows
 from edad_jax.data.parts import count_parts, join_parts, make_part
-from edad_jax.data.piece_counts import token_counts
+from edad_jax.data.piece_counts import token_counts, unknown_share
 from edad_jax.data.rows import MANIFEST, RowSettings
 from edad_jax.data.stages import recorded_facts, run_stage
 from edad_jax.data.storage import fetch_prepared, local_folder
@@ -70,6 +70,7 @@ def prepare(config: ConfigDict, workdir: str | Path) -> Prepared:
     train, heldout = Rows(rows_dir / "train"), Rows(rows_dir / "heldout")
     if config.prepared:
         _check_prepared(config, pieces, train, folder)
+    _check_unknown(config, {"train": train, "held-out": heldout}, tokenizer.unk_token_id)
     return Prepared(
         tokenizer_dir=vocabulary_dir,
         vocabulary=Vocabulary(
@@ -184,6 +185,21 @@ def _check_prepared(config, pieces, rows, folder):
             f"the rows in {folder} were made with another vocabulary than that of "
             f"{_base(config)}; prepare them again with this teacher, or give the teacher they "
             "were made for"
+        )
+
+
+def _check_unknown(config, sets, unknown_id):
+    """Says which share of the pieces the tokenizer could not read; too large a one is an error."""
+    shares = {name: unknown_share(rows, unknown_id) for name, rows in sets.items()}
+    told = ", ".join(f"{share:.2%} of the {name}" for name, share in shares.items())
+    LOG.info("Pieces that the tokenizer does not know ([UNK]): %s rows'.", told)
+    if max(shares.values()) > config.rows.max_unknown_share:
+        raise ValueError(
+            f"the tokenizer does not know {told} pieces, expected at most "
+            f"{config.rows.max_unknown_share:.0%}: a model learns nothing from them. Is the text "
+            "in another language or encoding than the model's (--config.corpus.encoding)? Take "
+            "another --config.teacher.checkpoint, or, if it is to be so, a larger "
+            "--config.rows.max_unknown_share"
         )
 
 

@@ -234,3 +234,20 @@ def test_rows_of_ordinary_text_are_not_warned_of(inputs, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         prepare_folder(tiny_config(inputs), tmp_path / "rows")
     assert "random next sentence" not in caplog.text
+
+
+def test_text_that_the_tokenizer_cannot_read_is_an_error(inputs, tmp_path):
+    path = tmp_path / "corpus.txt"
+    known = make_documents(20)
+    path.write_text("\n\n".join([*known, *(["नमस्ते दुनिया. " * 40] * 80)]), encoding="utf-8")
+    config = tiny_config(inputs, corpus__files=str(path), vocabulary__size=0)
+    with pytest.raises(ValueError, match=r"does not know \d+.\d\d% of the train, .*max_unknown"):
+        prepare(config, tmp_path / "run")
+    config.rows.max_unknown_share = 1.0
+    prepare(config, tmp_path / "run")
+
+
+def test_the_share_of_unknown_pieces_is_always_told(finished, caplog):
+    with caplog.at_level(logging.INFO):
+        prepare(tiny_config(finished.inputs), finished.workdir)
+    assert "does not know ([UNK]): 0.00% of the train, 0.00% of the held-out rows'" in caplog.text
