@@ -45,13 +45,13 @@ def read_labelled(data: str, **settings: Any) -> tuple[dict[str, list[LabelledTe
     Args:
       data: a file (.csv, .tsv, .jsonl; compressed or not), a folder with train, validation (valid,
         devel, dev) and test files or with one file, or a `datasets` data set.
-      settings: encoding, seed, shares and dataset_config of `SplitReader`; text_key and label_key
-        name columns, "": the obvious one. Numbers for both, such as "1", mean a csv or tsv without
-        a header; the first is "0".
+      settings: encoding, seed, shares, dataset_config and allow_skipped_test of `SplitReader`;
+        text_key and label_key name columns, "": the obvious one. Numbers for both, such as "1",
+        mean a csv or tsv without a header; the first is "0".
 
     Raises:
-      ValueError: no training data, no such column, a split without texts, only one class, or a
-        data set that cannot be loaded.
+      ValueError: no training data, no such column, a split without texts, only one class, a row of
+        the test split that cannot be used, or a data set that cannot be loaded.
     """
     return _LabelledReader(**settings).read(data)
 
@@ -73,6 +73,7 @@ class _LabelledReader(SplitReader[LabelledText]):
     examples = "texts"
     records = "rows"
     secret = "labels"
+    unlabelled = ("row skipped: no label",)
 
     def find(self, path: Path) -> dict[str, Path]:
         if path.is_file():
@@ -93,21 +94,25 @@ class _LabelledReader(SplitReader[LabelledText]):
             records = table_records(lines, path.name, delimiter, has_header=has_header)
         yield from records.skipped
         if records.rows:
-            text_key, label_key = self._choose_columns(path.name, records.columns)
+            text_key, label_key = self._choose_columns(path.name, records.columns, split)
             for number, row in records.rows:
                 yield self._parse(row.get(text_key), row.get(label_key), f"{path.name}:{number}")
 
     def read_rows(self, rows: Dataset, split: str) -> Iterator[LabelledText | Skipped]:
-        text_key, label_key = self._choose_columns(split, rows.column_names)
-        names = getattr(rows.features[label_key], "names", None)
-        for number, row in enumerate(rows.select_columns([text_key, label_key])):
-            label = row[label_key]
+        text_key, label_key = self._choose_columns(split, rows.column_names, split)
+        names = getattr(rows.features.get(label_key), "names", None)
+        chosen = [key for key in (text_key, label_key) if key in rows.column_names]
+        for number, row in enumerate(rows.select_columns(chosen)):
+            label = row.get(label_key)
             if names and isinstance(label, int):
                 label = names[label] if 0 <= label < len(names) else None
             yield self._parse(row[text_key], label, f"{split}:{number}")
 
-    def _choose_columns(self, where: str, names: Sequence[str]) -> list[str]:
-        """Returns the columns of text and label: those that the keys name, or the obvious ones."""
+    def _choose_columns(self, where: str, names: Sequence[str], split: str) -> list[str]:
+        """Returns the columns of text and label: those that the keys name, or the obvious ones.
+
+        The test split may have no column of labels ("" here), as those of competitions.
+        """
         found = []
         lower = {name.lower(): name for name in reversed(names)}
         for key, obvious, option in (
@@ -115,6 +120,12 @@ class _LabelledReader(SplitReader[LabelledText]):
             (self.label_key, _LABEL_COLUMNS, "label_key"),
         ):
             column = key or next((lower[name] for name in obvious if name in lower), None)
+            if column not in names and split == "test" and option == "label_key":
+                self.notes.append(
+                    f"{where}: got the columns {', '.join(names)}, and no label in "
+                    f"{key or ' or '.join(obvious)}"
+                )
+                return [*found, ""]
             if column not in names:
                 raise ValueError(
                     f"{where}: got the columns {', '.join(names)}, "
