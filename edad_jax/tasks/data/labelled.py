@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from edad_jax.data.text.reading import KEPT_MESSAGES, ReadReport
 from edad_jax.files import open_beside
 from edad_jax.tasks.data import splits as task_splits
+from edad_jax.tasks.data.label_spelling import class_names, spelling
 from edad_jax.tasks.data.reader import SplitReader
 from edad_jax.tasks.data.records import Skipped, json_records, skip, table_records
 
@@ -142,7 +143,7 @@ class _LabelledReader(SplitReader[LabelledText]):
         if isinstance(label, str | int | float):
             # Hangul in parts (NFD) looks like the same in whole syllables, and would be another
             # class.
-            label = unicodedata.normalize("NFC", str(label)).strip()
+            label = unicodedata.normalize("NFC", str(label)).strip() if spelling(str(label)) else ""
         if text is None or (isinstance(text, str) and not text.strip()):
             return skip("row skipped: no text", here)
         if not isinstance(text, str):
@@ -158,6 +159,33 @@ class _LabelledReader(SplitReader[LabelledText]):
             text, label = (each.encode("utf-8", "replace").decode() for each in (text, label))
         return LabelledText(text, label, here)
 
+    def harmonise(self, splits: dict[str, list[LabelledText]]) -> dict[str, list[LabelledText]]:
+        """Returns the splits with one name for each class; counts the labels that had another."""
+        if {each.label for each in splits.get("test", ())} == {"-1"} and not any(
+            each.label == "-1" for each in splits.get("train", ())
+        ):
+            splits = {split: texts for split, texts in splits.items() if split != "test"}
+            self.notes.append("test: split not used, since it has no labels, only -1")
+        names = class_names(each.label for texts in splits.values() for each in texts)
+        others: dict[str, list[str]] = {}  # where each other way to write a label stands
+        named: dict[str, list[LabelledText]] = {split: [] for split in splits}
+        for split, texts in splits.items():
+            for each in texts:
+                if (name := names[each.label]) != each.label:
+                    others.setdefault(each.label, []).append(each.source)
+                named[split].append(each._replace(label=name))
+        # Counted without a message each, for whole splits may be written so.
+        if others:
+            self.report.problems["label written in another way: read as its class"] = sum(
+                map(len, others.values())
+            )
+        for label, places in list(others.items())[:KEPT_MESSAGES]:
+            self.notes.append(
+                f"{places[0]}: label {ascii(label)} is read as {names[label]!r}, here and in "
+                f"{len(places) - 1:,} other places"
+            )
+        return named
+
     def count(self, examples: Sequence[LabelledText], skipped: int) -> str:
         return f"{len(examples):,} texts; {skipped:,} rows skipped"
 
@@ -169,6 +197,12 @@ class _LabelledReader(SplitReader[LabelledText]):
     ) -> tuple[Sequence[Sequence[int]], str]:
         labels = [each.label for each in examples]
         parts = task_splits.split_by_class(labels, list(shares.values()), seed=self.seed)
+        if not all(parts) and len(examples) >= sum(shares.values()) * 2:
+            raise ValueError(
+                f"{data}: got {len(set(labels)):,} labels for {len(examples):,} texts, too many to "
+                f"split by class into {', '.join(shares)}; give the column of the classes "
+                "(--config.label_key=...), or a file for each split"
+            )
         if not all(parts):
             raise ValueError(
                 f"{data}: got {len(examples)} texts, too few to split into {', '.join(shares)}; "
