@@ -142,7 +142,7 @@ def _openings(lines: Sequence[str]) -> Iterator[int]:
     """Yields the places of lines that begin with #, with nothing else before in their sentence."""
     is_open = True
     for number, line in enumerate(lines):
-        is_open = not line or (is_open and line.startswith("#"))
+        is_open = not line or (is_open and line.lstrip(" ").startswith("#"))
         if line and is_open:
             yield number
 
@@ -159,6 +159,7 @@ def _split(line: str) -> list[str]:
 
 def _is_comment(line: str, columns: Sequence[str], width: int, tabbed: bool) -> bool:
     """Returns whether a line before the first token of a sentence is a comment."""
+    line = line.lstrip(" ")
     if not line.startswith("#"):
         return False
     has_tag = any(ANY_TAG.fullmatch(column) for column in columns[1:])

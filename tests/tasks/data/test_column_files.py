@@ -123,6 +123,7 @@ def test_lines_of_conllu_that_repeat_or_stand_for_words_are_no_words(tmp_path):
         ("# newdoc\n# sent_id = {}\n# text = It has type O\n", "{place}\t{word}\t{tag}"),
         ("# text = O {}\n# text = vitamin O\n", "{word} x y z {tag}"),
         ("###MEDLINE:9536{}\n\n", "{word}\t{tag}"),
+        (" # id {} domain=en\n", "{word} {tag}"),
         ("#begin document (bc/{});\n", "{word}\t{tag}"),
         ("## {}\tO\n", "{word}\t{tag}"),
         ("# global.columns = ID\n\n# id={}\n", "{place} {word} {tag}"),
