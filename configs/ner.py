@@ -19,11 +19,15 @@ def get_config() -> ConfigDict:
     config.task = "tagging"  # tagging | classification | answering
     config.model = ""  # folder or hub id
     config.data = ""  # folder, file or data set
-    config.text_key = ""  # column of the words or texts; empty: the obvious one
+    # Column of the words or texts, by its name, or by its number from 0 in files without a header
+    # (all .conll, .txt, .tsv of tagged words); empty: the obvious one.
+    config.text_key = ""
     config.label_key = ""  # column of the tags or labels, likewise
     config.dataset_config = ""
     config.encoding = "utf-8"
     config.split_seed = 0  # of the split, where the data has none
+    # Whether examples of the test split that cannot be used may be left out; else an error.
+    config.allow_skipped_test = False
     config.max_train = 0  # examples to train on, a random choice; 0: all
     config.max_validation = 0  # examples to select by, likewise
     config.max_test = 0  # examples to score once at the end, likewise

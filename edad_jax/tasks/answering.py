@@ -55,6 +55,7 @@ class Answering(Task):
             encoding=config.encoding,
             seed=config.split_seed,
             dataset_config=config.dataset_config,
+            allow_skipped_test=config.allow_skipped_test,
         )
 
     def label_names(self, examples: Sequence[Question]) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ class Classification(Task):
             encoding=config.encoding,
             seed=config.split_seed,
             dataset_config=config.dataset_config,
+            allow_skipped_test=config.allow_skipped_test,
         )
 
     def label_names(self, examples: Sequence[LabelledText]) -> tuple[str, ...]:

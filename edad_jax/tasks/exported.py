@@ -81,7 +81,10 @@ def reading_of_run(model: str | Path) -> dict[str, Any]:
     config = read_model_json(path) if path.is_file() else {}
     if "split_seed" not in config:
         return {}
-    names = {"seed": "split_seed", "encoding": "encoding", "dataset_config": "dataset_config"}
+    names = {"seed": "split_seed"}
+    names |= {name: name for name in ("encoding", "dataset_config", "allow_skipped_test")}
+    if config.get("task") == "tagging":  # for others launch/export.py has options
+        names |= {"word_key": "text_key", "tag_key": "label_key"}
     return {ours: config[theirs] for ours, theirs in names.items() if theirs in config}
 
 

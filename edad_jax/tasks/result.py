@@ -143,7 +143,7 @@ def describe(summary: Mapping) -> str:
     rows = []
     for split in ("validation", "test"):
         for name, seed in summary["seeds"].items():
-            row = {"split": split, "seed": name}
+            row = {"split": split, "seed": name, "examples": _count_examples(summary, split)}
             if seed["failed"]:
                 rows.append(row | {columns[0]: "failed: the loss was not finite"})
             elif split in seed:
@@ -155,7 +155,7 @@ def describe(summary: Mapping) -> str:
         }
         if means and len(summary["seeds"]) > 1:
             rows.append({"split": split, "seed": "mean ± 95%"} | means)
-    text = "\n" + markdown_table(rows, ["split", "seed", *columns]) + "\n"
+    text = "\n" + markdown_table(rows, ["split", "seed", "examples", *columns]) + "\n"
     name, seed = next(item for item in summary["seeds"].items() if not item[1]["failed"])
     split = "test" if "test" in seed else "validation"
     kinds = seed[split].get("types", seed[split].get("classes", {}))
@@ -168,6 +168,13 @@ def describe(summary: Mapping) -> str:
         text += f"\n{split} split, seed {name}:\n\n{markdown_table(types, list(types[0]))}\n"
     minutes = summary["time_cost"]["train/seconds"] / 60
     return text + f"training took {minutes:.1f} minutes for {len(summary['seeds'])} seed(s)\n"
+
+
+def _count_examples(summary: Mapping, split: str) -> str:
+    """Returns of how many examples a score is: "120", or "118 of 120" where some were left out."""
+    count = summary["examples"].get(split, 0)
+    skipped = summary["notes"].get("skipped", {}).get(split, 0)
+    return f"{count:,} of {count + skipped:,}" if skipped else f"{count:,}"
 
 
 def percent(value: float) -> str:

@@ -2,6 +2,7 @@
 """What a fine-tuning run begins with: settings, examples as rows, a net, parameters per seed."""
 
 import logging
+import re
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -139,7 +140,18 @@ def prepare_examples(config: ConfigDict, tokenizer: PreTrainedTokenizerFast) -> 
             f"{len(each):,}",
             "".join(f"; {count:,} {note}" for note, count in each.notes.items()),
         )
-    said = {"reader": notes.splitlines(), "rows": {split: r.notes for split, r in rows.items()}}
+    # What scores are not of: a run that may leave out examples of the test split says how many.
+    skipped = {
+        split: count
+        for split in SPLITS
+        for reason, count in report.problems.items()
+        if re.fullmatch(rf"{split}: \w+ skipped", reason)
+    }
+    said = {
+        "skipped": skipped,
+        "reader": notes.splitlines(),
+        "rows": {split: r.notes for split, r in rows.items()},
+    }
     return Prepared(task, labels, examples, rows, said)
 
 

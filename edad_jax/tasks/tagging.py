@@ -27,10 +27,11 @@ class Tagging(Task):
         return read_tagged(
             config.data,
             encoding=config.encoding,
-            word_key=config.text_key or "tokens",
-            tag_key=config.label_key or "ner_tags",
+            word_key=config.text_key,
+            tag_key=config.label_key,
             seed=config.split_seed,
             dataset_config=config.dataset_config,
+            allow_skipped_test=config.allow_skipped_test,
         )
 
     def label_names(self, examples: Sequence[TaggedSentence]) -> tuple[str, ...]:

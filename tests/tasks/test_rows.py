@@ -51,8 +51,9 @@ def test_a_long_sentence_becomes_several_rows(tokenizer, sentences):
     assert rows.notes["sentences cut into several rows"] == 1
 
 
-def test_a_word_that_the_tokenizer_maps_to_nothing_is_unknown_and_keeps_its_label(tokenizer):
-    _, rows = tagging([("\u200b", "\u200b")], tokenizer)
+@pytest.mark.parametrize("word", ["\u200b", " ", "\u3000", "\u00a0"])
+def test_a_word_that_the_tokenizer_maps_to_nothing_is_unknown_and_keeps_its_label(tokenizer, word):
+    _, rows = tagging([(word, word)], tokenizer)
     assert list(rows.ids[0][1:-1]) == [tokenizer.unk_token_id] * 2
     assert list(rows.labels[0]) == [NO_LABEL, 0, 1, NO_LABEL]
     assert rows.notes["words without pieces: [UNK] instead"] == 2

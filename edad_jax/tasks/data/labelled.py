@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from edad_jax.data.text.reading import KEPT_MESSAGES, ReadReport
 from edad_jax.files import open_beside
 from edad_jax.tasks.data import splits as task_splits
+from edad_jax.tasks.data.label_spelling import class_names, spelling
 from edad_jax.tasks.data.reader import SplitReader
 from edad_jax.tasks.data.records import Skipped, json_records, skip, table_records
 
@@ -45,13 +46,13 @@ def read_labelled(data: str, **settings: Any) -> tuple[dict[str, list[LabelledTe
     Args:
       data: a file (.csv, .tsv, .jsonl; compressed or not), a folder with train, validation (valid,
         devel, dev) and test files or with one file, or a `datasets` data set.
-      settings: encoding, seed, shares and dataset_config of `SplitReader`; text_key and label_key
-        name columns, "": the obvious one. Numbers for both, such as "1", mean a csv or tsv without
-        a header; the first is "0".
+      settings: encoding, seed, shares, dataset_config and allow_skipped_test of `SplitReader`;
+        text_key and label_key name columns, "": the obvious one. Numbers for both, such as "1",
+        mean a csv or tsv without a header; the first is "0".
 
     Raises:
-      ValueError: no training data, no such column, a split without texts, only one class, or a
-        data set that cannot be loaded.
+      ValueError: no training data, no such column, a split without texts, only one class, a row of
+        the test split that cannot be used, or a data set that cannot be loaded.
     """
     return _LabelledReader(**settings).read(data)
 
@@ -73,6 +74,7 @@ class _LabelledReader(SplitReader[LabelledText]):
     examples = "texts"
     records = "rows"
     secret = "labels"
+    unlabelled = ("row skipped: no label",)
 
     def find(self, path: Path) -> dict[str, Path]:
         if path.is_file():
@@ -93,21 +95,25 @@ class _LabelledReader(SplitReader[LabelledText]):
             records = table_records(lines, path.name, delimiter, has_header=has_header)
         yield from records.skipped
         if records.rows:
-            text_key, label_key = self._choose_columns(path.name, records.columns)
+            text_key, label_key = self._choose_columns(path.name, records.columns, split)
             for number, row in records.rows:
                 yield self._parse(row.get(text_key), row.get(label_key), f"{path.name}:{number}")
 
     def read_rows(self, rows: Dataset, split: str) -> Iterator[LabelledText | Skipped]:
-        text_key, label_key = self._choose_columns(split, rows.column_names)
-        names = getattr(rows.features[label_key], "names", None)
-        for number, row in enumerate(rows.select_columns([text_key, label_key])):
-            label = row[label_key]
+        text_key, label_key = self._choose_columns(split, rows.column_names, split)
+        names = getattr(rows.features.get(label_key), "names", None)
+        chosen = [key for key in (text_key, label_key) if key in rows.column_names]
+        for number, row in enumerate(rows.select_columns(chosen)):
+            label = row.get(label_key)
             if names and isinstance(label, int):
                 label = names[label] if 0 <= label < len(names) else None
             yield self._parse(row[text_key], label, f"{split}:{number}")
 
-    def _choose_columns(self, where: str, names: Sequence[str]) -> list[str]:
-        """Returns the columns of text and label: those that the keys name, or the obvious ones."""
+    def _choose_columns(self, where: str, names: Sequence[str], split: str) -> list[str]:
+        """Returns the columns of text and label: those that the keys name, or the obvious ones.
+
+        The test split may have no column of labels ("" here), as those of competitions.
+        """
         found = []
         lower = {name.lower(): name for name in reversed(names)}
         for key, obvious, option in (
@@ -115,6 +121,12 @@ class _LabelledReader(SplitReader[LabelledText]):
             (self.label_key, _LABEL_COLUMNS, "label_key"),
         ):
             column = key or next((lower[name] for name in obvious if name in lower), None)
+            if column not in names and split == "test" and option == "label_key":
+                self.notes.append(
+                    f"{where}: got the columns {', '.join(names)}, and no label in "
+                    f"{key or ' or '.join(obvious)}"
+                )
+                return [*found, ""]
             if column not in names:
                 raise ValueError(
                     f"{where}: got the columns {', '.join(names)}, "
@@ -131,7 +143,7 @@ class _LabelledReader(SplitReader[LabelledText]):
         if isinstance(label, str | int | float):
             # Hangul in parts (NFD) looks like the same in whole syllables, and would be another
             # class.
-            label = unicodedata.normalize("NFC", str(label)).strip()
+            label = unicodedata.normalize("NFC", str(label)).strip() if spelling(str(label)) else ""
         if text is None or (isinstance(text, str) and not text.strip()):
             return skip("row skipped: no text", here)
         if not isinstance(text, str):
@@ -147,6 +159,33 @@ class _LabelledReader(SplitReader[LabelledText]):
             text, label = (each.encode("utf-8", "replace").decode() for each in (text, label))
         return LabelledText(text, label, here)
 
+    def harmonise(self, splits: dict[str, list[LabelledText]]) -> dict[str, list[LabelledText]]:
+        """Returns the splits with one name for each class; counts the labels that had another."""
+        if {each.label for each in splits.get("test", ())} == {"-1"} and not any(
+            each.label == "-1" for each in splits.get("train", ())
+        ):
+            splits = {split: texts for split, texts in splits.items() if split != "test"}
+            self.notes.append("test: split not used, since it has no labels, only -1")
+        names = class_names(each.label for texts in splits.values() for each in texts)
+        others: dict[str, list[str]] = {}  # where each other way to write a label stands
+        named: dict[str, list[LabelledText]] = {split: [] for split in splits}
+        for split, texts in splits.items():
+            for each in texts:
+                if (name := names[each.label]) != each.label:
+                    others.setdefault(each.label, []).append(each.source)
+                named[split].append(each._replace(label=name))
+        # Counted without a message each, for whole splits may be written so.
+        if others:
+            self.report.problems["label written in another way: read as its class"] = sum(
+                map(len, others.values())
+            )
+        for label, places in list(others.items())[:KEPT_MESSAGES]:
+            self.notes.append(
+                f"{places[0]}: label {ascii(label)} is read as {names[label]!r}, here and in "
+                f"{len(places) - 1:,} other places"
+            )
+        return named
+
     def count(self, examples: Sequence[LabelledText], skipped: int) -> str:
         return f"{len(examples):,} texts; {skipped:,} rows skipped"
 
@@ -158,6 +197,12 @@ class _LabelledReader(SplitReader[LabelledText]):
     ) -> tuple[Sequence[Sequence[int]], str]:
         labels = [each.label for each in examples]
         parts = task_splits.split_by_class(labels, list(shares.values()), seed=self.seed)
+        if not all(parts) and len(examples) >= sum(shares.values()) * 2:
+            raise ValueError(
+                f"{data}: got {len(set(labels)):,} labels for {len(examples):,} texts, too many to "
+                f"split by class into {', '.join(shares)}; give the column of the classes "
+                "(--config.label_key=...), or a file for each split"
+            )
         if not all(parts):
             raise ValueError(
                 f"{data}: got {len(examples)} texts, too few to split into {', '.join(shares)}; "

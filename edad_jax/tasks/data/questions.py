@@ -61,11 +61,11 @@ def read_questions(data: str, **settings: Any) -> tuple[dict[str, list[Question]
     Args:
       data: a .json file in SQuAD's form (compressed or not), a folder of such files whose names
         say train and dev, devel, valid or test, or a `datasets` data set.
-      settings: encoding, seed, shares and dataset_config of `SplitReader`.
+      settings: encoding, seed, shares, dataset_config and allow_skipped_test of `SplitReader`.
 
     Raises:
       ValueError: no training data, a file that is not in SQuAD's form, a split without questions,
-        or a data set that cannot be loaded.
+        a question of the test split that cannot be used, or a data set that cannot be loaded.
     """
     return _QuestionReader(**settings).read(data)
 
@@ -73,6 +73,8 @@ def read_questions(data: str, **settings: Any) -> tuple[dict[str, list[Question]
 class _QuestionReader(SplitReader[Question]):
     formats = FORMATS
     examples = records = "questions"
+    secret = "answers"
+    unlabelled = ("question skipped: no answers",)
 
     def find(self, path: Path) -> dict[str, Path]:
         if path.is_file():
@@ -125,7 +127,7 @@ class _QuestionReader(SplitReader[Question]):
 
     def read_rows(self, rows: Dataset, split: str) -> Iterator[Question | Skipped]:
         missing = [name for name in _COLUMNS if name not in rows.column_names]
-        if missing:
+        if missing and not (split == "test" and missing == ["answers"]):
             raise ValueError(
                 f"{split}: got the columns {', '.join(rows.column_names)}, expected SQuAD's: "
                 f"{', '.join(_COLUMNS)}; give another data set"
@@ -145,6 +147,9 @@ class _QuestionReader(SplitReader[Question]):
             return skip("question skipped: no text", here)
         if not answers:
             return skip("question skipped: no answers", here)
+        if _is_true(row.get("is_impossible")):
+            # As in SQuAD 2, where what is plausible may stand among the answers; right is none.
+            return skip("question skipped: is_impossible, and yet it has answers", here)
         context = self._whole_unicode(context, here)
         gold = []
         for text, start in answers:
@@ -196,6 +201,10 @@ class _QuestionReader(SplitReader[Question]):
     def documents(self, examples: Sequence[Question]) -> Iterator[str]:
         return iter({question.context: None for question in examples})
 
+    def scored(self, splits: Mapping[str, Sequence[Question]]) -> str:
+        """Returns which split will be the test split: the development set, if it is alone."""
+        return "test" if "test" in splits else "validation"
+
     def add_missing(
         self, data: str, splits: dict[str, list[Question]]
     ) -> dict[str, list[Question]]:
@@ -203,6 +212,9 @@ class _QuestionReader(SplitReader[Question]):
         if "test" not in splits and "validation" in splits:
             splits = splits | {"test": splits["validation"]}
             del splits["validation"]
+            problems = self.report.problems
+            if skipped := problems.pop("validation: questions skipped", 0):
+                problems["test: questions skipped"] = skipped
             self.notes.append("train and dev are given, no test: dev is the test set, scored once")
         return super().add_missing(data, splits)
 
@@ -272,6 +284,11 @@ def _answers_of(given: Any) -> list[tuple[Any, Any]]:
         return list(itertools.zip_longest(texts, starts[: len(texts)]))
     given = given if isinstance(given, list) else []
     return [(one.get("text"), one.get("answer_start")) for one in given if isinstance(one, dict)]
+
+
+def _is_true(given: Any) -> bool:
+    """Returns whether a mark is set: true, 1, or such a word, as exports of tables have it."""
+    return given is True or str(given).strip().lower() in ("true", "1", "1.0", "yes")
 
 
 def _offset(given: Any) -> int | None:

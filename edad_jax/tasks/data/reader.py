@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
@@ -31,14 +32,18 @@ class SplitReader(abc.ABC, Generic[Example]):
     seed: int = 0  # of the splits that are made
     dataset_config: str = ""  # of data sets that have several configurations
     shares: Sequence[int] = (8, 1, 1)  # sizes of SPLITS, where some are missing; 0: not made
+    allow_skipped_test: bool = False  # whether examples of the test split may be left out
     report: ReadReport = dataclasses.field(default_factory=ReadReport)
     notes: list[str] = dataclasses.field(default_factory=list)
+    reasons: dict[str, Counter] = dataclasses.field(default_factory=dict)  # of skipping, by split
 
     formats: ClassVar[Sequence[str]]  # endings of the files
     examples: ClassVar[str]  # what messages call the examples
     records: ClassVar[str]  # and what they call those that are skipped
-    # What the test split of a data set may keep secret, as in many competitions; "": nothing.
-    secret: ClassVar[str] = ""
+    # What the test split may keep secret, as in many competitions, and the reasons of `Skipped`
+    # that say so.
+    secret: ClassVar[str]
+    unlabelled: ClassVar[Sequence[str]]
 
     @abc.abstractmethod
     def find(self, path: Path) -> dict[str, Path]:
@@ -78,10 +83,12 @@ class SplitReader(abc.ABC, Generic[Example]):
         """Returns the splits in the order of SPLITS, and the report.
 
         Raises:
-          ValueError: no training split, a split without examples, too few to make a split of, a
-            data set that cannot be loaded, or what the kind of data finds.
+          ValueError: no training split, a split without examples, an example of the test split
+            that cannot be used (unless allow_skipped_test), too few to make a split of, a data
+            set that cannot be loaded, or what the kind of data finds.
         """
         splits = self.harmonise(self._read_given(data))
+        self._check_test(data, splits)
         for split, examples in splits.items():
             if not examples:
                 raise ValueError(
@@ -112,12 +119,43 @@ class SplitReader(abc.ABC, Generic[Example]):
             for split, rows in loaded.items():
                 splits[split] = self.keep(self.read_rows(rows, split), split)
             self.notes += [f"{name}: split not used" for name in unused]
-            if self.secret and not splits.get("test", True):
-                del splits["test"]
-                self.notes.append(f"test: split not used, since it has no {self.secret}")
+        if not splits.get("test", True) and self._is_unlabelled("test"):
+            del splits["test"]
+            self.report.problems.pop(f"test: {self.records} skipped")  # none of a split in use
+            where = files["test"].name if files else "test"
+            self.notes.append(f"{where}: split not used, since it has no {self.secret}")
         if "train" not in splits:
             raise task_splits.no_train_error(data, got, self.formats)
         return splits
+
+    def _is_unlabelled(self, split: str) -> bool:
+        """Returns whether what was skipped of a split mostly lacks what is asked for."""
+        reasons = self.reasons.get(split, Counter())
+        return sum(reasons[reason] for reason in self.unlabelled) * 2 > reasons.total()
+
+    def scored(self, splits: Mapping[str, Sequence[Example]]) -> str:
+        """Returns which of the splits that are there will be the test split."""
+        del splits
+        return "test"
+
+    def _check_test(self, data: str, splits: Mapping[str, Sequence[Example]]) -> None:
+        """Raises ValueError where a score would be of a part of the test split only."""
+        split = self.scored(splits)
+        skipped = self.report.problems.get(f"{split}: {self.records} skipped", 0)
+        if not skipped or not splits.get(split):  # that there are none left is said elsewhere
+            return
+        of = f"{skipped:,} of the {skipped + len(splits[split]):,} {self.records} of {split}"
+        if self.allow_skipped_test:
+            self.notes.append(f"{split}: the score will be of a part: {of} skipped, as allowed")
+            return
+        reasons = "; ".join(
+            f"{count:,} x {reason}" for reason, count in self.reasons[split].items()
+        )
+        raise ValueError(
+            f"{data}: got {of}, the split to score, that cannot be used ({reasons}); expected a "
+            "whole split, since a score of what is left is another score; mend them, or give "
+            f"--config.allow_skipped_test=True\n{self.report.summary()}"
+        )
 
     def keep(self, parsed: Iterable[Example | Skipped], split: str) -> list[Example]:
         """Returns the examples; counts what is skipped of a split."""
@@ -125,6 +163,8 @@ class SplitReader(abc.ABC, Generic[Example]):
         for each in parsed:
             if isinstance(each, Skipped):
                 each.tell(self.report, f"{split}: {self.records}")
+                reasons = self.reasons.setdefault(split, Counter())
+                reasons.update(reason for reason, _, _ in each.problems)
             else:
                 examples.append(each)
         return examples

@@ -161,7 +161,7 @@ def read_whole(path: Path, encoding: str, report: ReadReport) -> bytes:
 
 
 def read_text(path: Path, encoding: str, report: ReadReport) -> list[str]:
-    r"""Returns the lines of a file without their ends, which are `\n` or `\r\n`.
+    r"""Returns the lines of a file without their ends: `\n` or `\r\n`, or `\r` in all of it.
 
     A line that is not UTF-8 is read as Windows-1252, and counted: that is what such lines
     mostly are in files put together from several sources.
@@ -175,7 +175,11 @@ def read_text(path: Path, encoding: str, report: ReadReport) -> list[str]:
       ValueError: the file is damaged or cut short, there is no such encoding, or the lines that are
         not UTF-8 are Korean in its old encoding.
     """
-    lines = read_whole(path, encoding, report).split(b"\n")
+    content = read_whole(path, encoding, report)
+    if b"\n" not in content.removesuffix(b"\n") and content.count(b"\r") > 1:
+        report.add_problem("lines end with CR alone: read as lines", path.name)
+        content = content.replace(b"\r", b"\n")
+    lines = content.split(b"\n")
     _check_korean(lines, path)
     return [
         _decode(line.removesuffix(b"\r"), f"{path.name}:{number}", report)

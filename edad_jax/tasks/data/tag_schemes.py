@@ -1,16 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Schemes of tags for entities: IOB2, which we use, and IOB1, IOBES and BILOU, which are read."""
+"""Schemes of tags for entities: IOB2, which we use, and those that are read and turned into it.
+
+These are IOB1, IOBES, BILOU, BMES and BMEWO; and the same letters without a type, where there is
+one type only.
+"""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-TAG = re.compile(r"O|[BIESLU]-\S+")  # of any scheme
-_ENDS = {"E": "IOBES", "S": "IOBES", "L": "BILOU", "U": "BILOU"}
+TAG = re.compile(r"O|[BIESLUMW]-\S+")  # of any scheme
+BARE = re.compile(r"[BIESLUMW]")  # without a type
+ANY_TAG = re.compile(rf"{TAG.pattern}|{BARE.pattern}")
+ONE_TYPE = "Entity"  # of tags that have no type
+_ENDS = {"E": "IOBES", "S": "IOBES", "L": "BILOU", "U": "BILOU", "M": "BMES", "W": "BMEWO"}
+
+
+def are_bare(tags: Iterable[str]) -> bool:
+    """Returns whether there are tags without a type, and none with one."""
+    seen = set(tags)
+    is_typed = any(tag != "O" and TAG.fullmatch(tag) for tag in seen)
+    return not is_typed and any(BARE.fullmatch(tag) for tag in seen)
+
+
+def with_type(tag: str) -> str:
+    """Returns a bare tag with the one type; any other as it is."""
+    return f"{tag}-{ONE_TYPE}" if BARE.fullmatch(tag) else tag
 
 
 def scheme_with_ends(sentences: Sequence[Sequence[str]]) -> str:
     """Returns the name of the scheme that marks where entities end, "" if none does."""
     found = {_ENDS[tag[0]] for tags in sentences for tag in tags if tag[0] in _ENDS}
+    if found & {"BMES", "BMEWO"}:  # these have E and S, or W, too
+        found = (found - {"IOBES"}) - ({"BMES"} if "BMEWO" in found else set())
     return " and ".join(sorted(found))
 
 
@@ -25,13 +46,13 @@ def iob2_tags(tags: Sequence[str]) -> tuple[tuple[str, ...], list[int]]:
         prefix, _, entity_type = tag.partition("-")
         if prefix == "O":
             fixed.append("O")
-        elif prefix in "BSU" or open_type != entity_type:
+        elif prefix in "BSUW" or open_type != entity_type:
             fixed.append(f"B-{entity_type}")
-            if prefix in "IEL":
+            if prefix in "IELM":
                 orphans.append(index)
         else:
             fixed.append(f"I-{entity_type}")
-        open_type = entity_type if prefix in ("B", "I") else None
+        open_type = entity_type if prefix in ("B", "I", "M") else None
     return tuple(fixed), orphans
 
 

@@ -12,25 +12,42 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edad_jax.data.text.reading import ReadReport
 from edad_jax.files import open_beside
 from edad_jax.tasks.data import splits as task_splits
+from edad_jax.tasks.data.column_files import (
+    Layout,
+    Line,
+    choose_layout,
+    less_ranges,
+    split_sentences,
+)
 from edad_jax.tasks.data.reader import SplitReader
 from edad_jax.tasks.data.records import Skipped, skip
-from edad_jax.tasks.data.tag_schemes import TAG, iob2_tags, is_iob1, scheme_with_ends
+from edad_jax.tasks.data.tag_schemes import (
+    ONE_TYPE,
+    TAG,
+    are_bare,
+    iob2_tags,
+    is_iob1,
+    scheme_with_ends,
+    with_type,
+)
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 FORMATS = (".tsv", ".conll", ".txt", ".iob", ".iob2")
 _NO_TAG = "sentence skipped: a token without a tag"
+_LIKE_A_TAG = re.compile("[A-Za-z]+[-_]")  # of a scheme that is not read: no word without a tag
 _NO_TOKEN = "sentence skipped: a tag without a token"
-_BAD_TAG = "sentence skipped: a tag that is neither O nor B-, I-, E-, S-, L- or U- with a type"
+_BAD_TAG = (
+    "sentence skipped: a tag that is neither O nor B-, I-, E-, S-, L-, U-, M- or W- with a type"
+)
 
 
 class TaggedSentence(NamedTuple):
@@ -39,37 +56,44 @@ class TaggedSentence(NamedTuple):
     words: tuple[str, ...]
     tags: tuple[str, ...]  # IOB2
     source: str  # "train.tsv:12": where the sentence begins; of a data set "train:11", the row
+    lines: tuple[int, ...] = ()  # of the words, where they are not one after the other
 
 
 def read_tagged(data: str, **settings: Any) -> tuple[dict[str, list[TaggedSentence]], ReadReport]:
     """Returns {"train", "validation", maybe "test"}, and a report whose documents are sentences.
 
-    IOBES, BILOU and IOB1 become IOB2. Where there is no validation split, a tenth of the training
-    sentences is set aside for it. The report's first messages give the counts of each split.
+    IOBES, BILOU, BMES and IOB1 become IOB2; tags without a type are of one. Where there is no
+    validation split, a tenth of the training sentences is set aside for it. The report's first
+    messages give the counts of each split.
 
     Args:
       data: a folder with train, validation (valid, devel, dev) and test files, each a token and
-        a tag a line (of more columns the first and the last) and a blank line between
+        a tag a line (`column_files` chooses between more columns) and a blank line between
         sentences; or a `datasets` data set: hub id or local folder.
-      settings: encoding, seed and dataset_config of `SplitReader`; word_key and tag_key, the
-        columns of a data set with words and tags (names, or numbers of a ClassLabel).
+      settings: encoding, seed, dataset_config and allow_skipped_test of `SplitReader`; word_key
+        and tag_key: of a data set the names of the columns of words and of tags (names, or numbers
+        of a ClassLabel), of files the columns' numbers, from "0"; "": the obvious ones.
 
     Raises:
       ValueError: no training split, a file without tags, a split without sentences, no entity
-        to learn, or a data set that cannot be loaded or lacks a column.
+        to learn, a column that is not there or that has no words, a sentence of the test split
+        that cannot be read, or a data set that cannot be loaded.
     """
     return _TaggedReader(**settings).read(data)
 
 
 @dataclasses.dataclass(kw_only=True)
 class _TaggedReader(SplitReader[TaggedSentence]):
-    word_key: str = "tokens"
-    tag_key: str = "ner_tags"
+    word_key: str = ""
+    tag_key: str = ""
     shares: Sequence[int] = (9, 1, 0)
+    layouts: dict[int, Layout] = dataclasses.field(default_factory=dict)  # of the files, by width
+    bare: bool | None = None  # whether tags have no type, as the training split says
 
     formats = FORMATS
     examples = records = "sentences"
     secret = "tags"
+    unlabelled = (_NO_TAG,)
 
     def find(self, path: Path) -> dict[str, Path]:
         return task_splits.find_files(path, FORMATS) if path.is_dir() else {}
@@ -79,49 +103,85 @@ class _TaggedReader(SplitReader[TaggedSentence]):
             "" if line.startswith("-DOCSTART-") or line.isspace() else line
             for line in task_splits.read_text(path, self.encoding, self.report)
         ]
-        columns = [_columns(line) for line in lines]
-        widths = Counter(len(each) for each in columns if len(each) > 1)
-        if not widths and any(lines):
-            number = next(number for number, line in enumerate(lines, start=1) if line)
+        sentences, width, comments = split_sentences(lines)
+        if comments:
+            self.notes.append(f"{path.name}: {comments:,} comment lines before sentences not used")
+        if not width and sentences and split != "test":
+            number = sentences[0][0].number
             raise ValueError(
                 f"{path}:{number}: got {lines[number - 1][:80]!r}, and no line with a second "
                 "column; expected a token and its tag a line, with a tab or a blank between"
             )
-        width = widths.most_common(1)[0][0] if widths else 0
-        start = 0
-        for end in range(len(lines) + 1):
-            if end < len(lines) and lines[end]:
-                continue
-            if end > start:
-                here = [f"{path.name}:{number + 1}" for number in range(start, end)]
-                yield _parse_sentence(columns[start:end], here, width)
-            start = end + 1
+        layout = self._choose_layout(path.name, sentences, width)
+        self._learn_bareness(
+            line.columns[layout.tag]
+            for sentence in sentences
+            for line in sentence
+            if len(line.columns) == width
+        )
+        beside = 0
+        for sentence in sentences:
+            kept = less_ranges(sentence, layout)
+            beside += len(sentence) - len(kept)
+            yield _parse_sentence(kept, path.name, layout, self.bare)
+        if beside:
+            self.notes.append(
+                f"{path.name}: {beside:,} lines such as 1-2 or 8.1 not used: their words have "
+                "lines of their own"
+            )
+
+    def _choose_layout(self, name: str, sentences: Sequence[Sequence[Line]], width: int) -> Layout:
+        """Returns the layout of a file: that of the one before it, if it has as many columns."""
+        if not width:
+            return Layout(0, 0, 0, has_tags=False)
+        chosen, notes = choose_layout(
+            sentences, width, name=name, word_key=self.word_key, tag_key=self.tag_key
+        )
+        if width not in self.layouts:
+            self.layouts[width] = chosen
+            self.notes += notes
+        return self.layouts[width]._replace(has_tags=chosen.has_tags)
+
+    def _learn_bareness(self, tags: Iterable[str]) -> None:
+        """Notes whether the tags have no type; the first split, to train on, decides."""
+        if self.bare is None:
+            self.bare = are_bare(tags)
+            if self.bare:
+                self.notes.append(f"the tags have no type: all are of one, {ONE_TYPE}")
 
     def read_rows(self, rows: Dataset, split: str) -> Iterator[TaggedSentence | Skipped]:
-        for key, option in ((self.word_key, "text_key"), (self.tag_key, "label_key")):
+        word_key, tag_key = self.word_key or "tokens", self.tag_key or "ner_tags"
+        for key, option in ((word_key, "text_key"), (tag_key, "label_key")):
             if key not in rows.column_names:
+                if split == "test" and key == tag_key:
+                    yield from (skip(_NO_TAG, f"{split}:{row}") for row in range(len(rows)))
+                    return
                 raise ValueError(
                     f"{split}: got the columns {', '.join(rows.column_names)}, expected {key!r}; "
                     f"give --config.{option}=..."
                 )
-        feature = rows.features[self.tag_key]
+        feature = rows.features[tag_key]
         names = getattr(getattr(feature, "feature", feature), "names", None)
-        for number, row in enumerate(rows.select_columns([self.word_key, self.tag_key])):
-            words, tags, here = row[self.word_key], row[self.tag_key], f"{split}:{number}"
+        given = rows[tag_key] if names is None else [names]
+        self._learn_bareness(
+            tag for tags in given if isinstance(tags, list) for tag in tags if isinstance(tag, str)
+        )
+        for number, row in enumerate(rows.select_columns([word_key, tag_key])):
+            words, tags, here = row[word_key], row[tag_key], f"{split}:{number}"
             if not isinstance(words, list) or not isinstance(tags, list):
                 raise ValueError(
                     f"{here}: got {type(words).__name__} and {type(tags).__name__} in "
-                    f"{self.word_key!r} and {self.tag_key!r}, expected a list of words and one of "
+                    f"{word_key!r} and {tag_key!r}, expected a list of words and one of "
                     "tags; give other columns: --config.text_key=... --config.label_key=..."
                 )
             if tags and isinstance(tags[0], int) and not names:
                 raise ValueError(
-                    f"{here}: got the tag {tags[0]} in {self.tag_key!r}, a number without a name; "
+                    f"{here}: got the tag {tags[0]} in {tag_key!r}, a number without a name; "
                     "expected a ClassLabel or tags such as B-Disease; give a data set that names "
                     "its tags"
                 )
             if words or tags:  # empty rows are no problem
-                yield _parse_row(words, tags, names, here)
+                yield _parse_row(words, tags, names, here, self.bare)
 
     def harmonise(self, splits: dict[str, list[TaggedSentence]]) -> dict[str, list[TaggedSentence]]:
         """Returns the splits in IOB2; counts each tag that continues nothing."""
@@ -186,58 +246,62 @@ class _TaggedReader(SplitReader[TaggedSentence]):
                         )
 
 
-def _columns(line: str) -> list[str]:
-    """Returns the columns of a line; none of a blank one. A word may hold other white space."""
-    if not line:
-        return []
-    if "\t" in line:
-        return [column.strip(" ") for column in line.split("\t")]
-    return re.split(" +", line.strip(" "))
-
-
 def _parse_sentence(
-    lines: Sequence[list[str]], here: Sequence[str], width: int
+    sentence: Sequence[Line], name: str, layout: Layout, bare: bool | None
 ) -> TaggedSentence | Skipped:
-    """Returns the sentence of some lines, given as columns with the place of each."""
-    problems = [
-        (problem[0], place, problem[1])
-        for columns, place in zip(lines, here, strict=True)
-        if (problem := _find_problem(columns, width))
-    ]
+    """Returns the sentence of some lines of a file of that name."""
+    words, tags, problems = [], [], []
+    for line in sentence:
+        columns = line.columns
+        if line.indented and len(columns) == layout.width - 1 and layout.word == 0:
+            columns = [" ", *columns]  # a blank is the word
+        if problem := _find_problem(columns, layout, bare):
+            problems.append((problem[0], f"{name}:{line.number}", problem[1]))
+        else:
+            words.append(columns[layout.word])
+            tags.append(with_type(columns[layout.tag]) if bare else columns[layout.tag])
     if problems:
         return Skipped(problems)
-    words, tags = zip(*((columns[0], columns[-1]) for columns in lines), strict=True)
-    return TaggedSentence(words, tags, here[0])
+    numbers = tuple(line.number for line in sentence)
+    is_even = numbers[-1] - numbers[0] == len(numbers) - 1
+    source = f"{name}:{numbers[0]}"
+    return TaggedSentence(tuple(words), tuple(tags), source, () if is_even else numbers)
 
 
-def _find_problem(columns: list[str], width: int) -> tuple[str, str] | None:
+def _find_problem(columns: list[str], layout: Layout, bare: bool | None) -> tuple[str, str] | None:
     """Returns what is wrong with a line, and a detail; None if it is good."""
-    if not columns[0] or columns[0].isspace():
-        return _NO_TOKEN, ""
-    if len(columns) == 1 or not columns[-1]:
+    is_no_tag = not TAG.fullmatch(columns[-1]) and not _LIKE_A_TAG.match(columns[-1])
+    if len(columns) == 1 or (not layout.has_tags and is_no_tag):
         return _NO_TAG, repr(columns[0][:80])
-    if len(columns) != width:
+    if len(columns) != layout.width:
         return (
             "sentence skipped: a line with another number of columns than most",
-            f"{len(columns)}, not {width}",
+            f"{len(columns)}, not {layout.width}",
         )
-    if "\r" in "".join(columns):
+    word, tag = columns[layout.word], columns[layout.tag]
+    if not word:
+        return _NO_TOKEN, ""
+    if not tag.strip():
+        return _NO_TAG, repr(word[:80])
+    if any("\r" in column for column in columns if not column.isspace()):
         return "sentence skipped: a carriage return within a line", ""
-    if not TAG.fullmatch(columns[-1]):
-        return _BAD_TAG, repr(columns[-1][:80])
+    if not TAG.fullmatch(with_type(tag) if bare else tag):
+        return _BAD_TAG, repr(tag[:80])
     return None
 
 
 def _parse_row(
-    words: list, tags: list, names: Sequence[str] | None, here: str
+    words: list, tags: list, names: Sequence[str] | None, here: str, bare: bool | None
 ) -> TaggedSentence | Skipped:
     """Returns the sentence of a data set's row."""
     if names:
         is_named = [isinstance(tag, int) and 0 <= tag < len(names) for tag in tags]
         tags = [names[t] if n else f"{t}" for t, n in zip(tags, is_named, strict=True)]
+    if bare:
+        tags = [with_type(tag) if isinstance(tag, str) else tag for tag in tags]
     if len(words) != len(tags):
         return skip(_NO_TAG, here, f"{len(words)} words, {len(tags)} tags")
-    if not all(isinstance(word, str) and word.strip() for word in words):
+    if not all(isinstance(word, str) and word for word in words):
         return skip(_NO_TOKEN, here)
     if bad := [tag for tag in tags if not TAG.fullmatch(str(tag))]:
         return skip(_BAD_TAG, here, repr(bad[0]))
@@ -245,10 +309,11 @@ def _parse_row(
 
 
 def _where(sentence: TaggedSentence, index: int) -> str:
-    """Returns the place of a word: in a file each word of a sentence has the next line."""
+    """Returns the place of a word: in a file each word of a sentence mostly has the next line."""
     name, _, number = sentence.source.rpartition(":")
     is_row = name in task_splits.SPLITS  # a file's name has an ending
-    return sentence.source if is_row else f"{name}:{int(number) + index}"
+    line = sentence.lines[index] if sentence.lines else int(number) + index
+    return sentence.source if is_row else f"{name}:{line}"
 
 
 def write_predictions(

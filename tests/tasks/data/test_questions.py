@@ -314,3 +314,40 @@ def test_an_answer_in_the_other_form_of_hangul_is_found(tmp_path):
     (answer,) = question.answers
     assert answer.start == context.index(answer.text) > 0
     assert unicodedata.normalize("NFC", answer.text) == "개가"
+
+
+@pytest.mark.parametrize("mark", [True, "true", 1, "True"])
+def test_a_question_marked_impossible_is_not_scored_as_answerable(tmp_path, mark):
+    """SQuAD 2 marks it, and what is plausible may stand among its answers."""
+    train, report = read_train(tmp_path, entry(0), entry(1, is_impossible=mark))
+    assert [question.id for question in train] == ["q0"]
+    reason = "question skipped: is_impossible, and yet it has answers"
+    assert report.problems == {reason: 1, "train: questions skipped": 1}
+    assert f"train.json:2: {reason}" in report.messages
+
+
+@pytest.mark.parametrize("mark", [False, "false", 0, None, ""])
+def test_a_question_that_is_not_marked_impossible_is_kept(tmp_path, mark):
+    train, report = read_train(tmp_path, entry(0), entry(1, is_impossible=mark))
+    assert len(train) == 2 and not report.problems
+
+
+@pytest.mark.parametrize("name", ["dev", "test"])  # dev alone is the test set
+def test_a_question_dropped_from_the_test_split_is_an_error_unless_allowed(tmp_path, name):
+    write(tmp_path / "train.json", articles(8))
+    bad = article([entry(50), entry(51, is_impossible=True), entry(52, answers=())])
+    write(tmp_path / f"{name}.json", [bad])
+    with pytest.raises(ValueError, match=r"2 of the 3 questions of .*allow_skipped_test=True"):
+        read_questions(str(tmp_path))
+    splits, report = read_questions(str(tmp_path), allow_skipped_test=True)
+    assert [question.id for question in splits["test"]] == ["q50"]
+    assert report.problems["test: questions skipped"] == 2
+
+
+def test_a_test_file_without_answers_is_left_out_with_a_word(tmp_path):
+    write(tmp_path / "train.json", articles(8))
+    write(tmp_path / "dev.json", articles(2, first=10))
+    write(tmp_path / "test.json", [article([entry(50, answers=()), entry(51, answers=())])])
+    splits, report = read_questions(str(tmp_path))
+    assert {question.source.split(":")[0] for question in splits["test"]} == {"dev.json"}
+    assert "test.json: split not used, since it has no answers" in report.messages
