@@ -38,6 +38,7 @@ def get_config() -> ConfigDict:
     config.dtype = (
         "auto"  # bfloat16 on GPU, TPU; on CPU bfloat16_matmul where it is fast, or float32
     )
+    config.max_unknown_share = 0.2  # of a split's pieces that are [UNK]; more is an error
     config.max_length = 128  # pieces; a longer sentence is cut into several rows
     config.epochs = 15
     config.batch_size = 32  # rows per update and seed

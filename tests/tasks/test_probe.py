@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+import logging
 
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
 from configs import ner
+from edad_jax.data.tokenizer import load_tokenizer
 from edad_jax.tasks import scores
 from edad_jax.tasks.probe import Probe, f1_difference, probe
 from edad_jax.tasks.probe_report import describe, probe_all, summarise
+from edad_jax.tasks.setup import prepare_examples
 from tests.tiny_tasks import tiny_sentences, write_exbert, write_tagged, write_tagging
 
 
@@ -100,3 +103,19 @@ def test_a_penalty_whose_optimum_is_not_reached_is_left_out(model, data, monkeyp
     monkeypatch.setattr(LogisticRegression, "fit", fit_a_little)
     assert probe(config_of(model, data))[0].strength == 0.01
     assert "not at its optimum" in caplog.text
+
+
+def test_data_that_the_tokenizer_cannot_read_are_an_error(model, tmp_path, caplog):
+    """Nothing but [UNK]: whoever answers O for all of it may be right."""
+    for split in ("train", "devel", "test"):
+        write_tagged(tmp_path / "words" / f"{split}.tsv", [["नमस्ते", "दुनिया"]] * 8 + [["a", "b"]])
+    config = config_of(model, tmp_path / "words")
+    tokenizer = load_tokenizer(str(model), option="")
+    with pytest.raises(ValueError, match=r"does not know many .*\(train \d+.\d\d%, .*test"):
+        prepare_examples(config, tokenizer)
+    config.max_unknown_share = 1.0
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        notes = prepare_examples(config, tokenizer).notes
+    assert notes["unknown"]["test"] > 0.3
+    assert "does not know ([UNK]): train" in caplog.text
