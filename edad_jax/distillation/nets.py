@@ -120,6 +120,21 @@ def build_teacher(
     return model, params, tuple(section.random_heads)
 
 
+def check_teacher(section: ConfigDict) -> None:
+    """Reads the teacher that config.teacher names, before hours of preparing text.
+
+    Raises:
+      ValueError: no such model, weights that cannot be read or lack a part; says what to do.
+    """
+    if is_exported(section.checkpoint):
+        pretrained.load_model(section.checkpoint)
+        return
+    checkpoint = load_checkpoint(section.checkpoint)
+    base = config_json.bert_config(checkpoint.config)
+    if not section.from_scratch:
+        convert.bert_params(checkpoint, base, fresh=section.random_heads)
+
+
 def build_student(
     section: ConfigDict, vocabulary: Vocabulary, precision: Precision, seed: Sequence[int]
 ) -> tuple[ExBert, dict]:

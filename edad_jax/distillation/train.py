@@ -11,6 +11,7 @@ from edad_jax.data.batches import make_batch_at
 from edad_jax.data.prepare import Prepared, prepare
 from edad_jax.distillation.build import Run, build_run, largest_batch, make_step_at
 from edad_jax.distillation.evaluate import make_heldout
+from edad_jax.distillation.nets import check_teacher
 from edad_jax.distillation.result import leave_result
 from edad_jax.distillation.settings import Settings, check_settings, resolve_config
 from edad_jax.models.init import checksum
@@ -53,6 +54,7 @@ def train(config: ConfigDict, workdir: str) -> dict:
     )
     settings = check_settings(config)
     config = resolve_config(config, settings)
+    check_teacher(config.teacher)
     parallel = Parallel(config.parallel.engine)
     mirror = _open_mirror(config, workdir)
     with process_0_first():

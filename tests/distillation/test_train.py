@@ -376,6 +376,15 @@ def test_a_teacher_that_changed_since_the_run_began_is_an_error(prepared_config,
         train(config, str(tmp_path / "run"))
 
 
+def test_a_teacher_that_cannot_be_read_is_told_before_any_text_is_prepared(finished, tmp_path):
+    teacher = write_teacher(tmp_path / "teacher")
+    (teacher / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+    config = tiny_config(finished.inputs, teacher__checkpoint=str(teacher))
+    with pytest.raises(ValueError, match="is a Git LFS pointer"):
+        train(config, str(tmp_path / "run"))
+    assert not (tmp_path / "run" / "rows").exists()
+
+
 # ---- settings and input that cannot be used: one error, which names the option
 
 
