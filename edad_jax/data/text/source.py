@@ -14,8 +14,9 @@ from ml_collections import ConfigDict
 
 from edad_jax.data.text.corpus import read_dataset, read_documents
 from edad_jax.data.text.docstrings import read_docstrings
+from edad_jax.data.text.encodings import check_encoding
 from edad_jax.data.text.files import list_files
-from edad_jax.data.text.reading import ReadReport
+from edad_jax.data.text.reading import ReadReport, shown
 from edad_jax.files import RemotePath
 
 
@@ -73,7 +74,7 @@ def describe_source(corpus: ConfigDict) -> dict:
     """Returns what tells one corpus from another: names, sizes and times, or versions.
 
     Raises:
-      ValueError: config.corpus names no text, or more than one kind.
+      ValueError: config.corpus names no text, more than one kind, or an unknown encoding.
     """
     given = [kind for kind in ("files", "dataset", "packages") if corpus[kind]]
     if len(given) != 1:
@@ -83,6 +84,7 @@ def describe_source(corpus: ConfigDict) -> dict:
             "config.corpus.packages (docstrings of installed packages)"
         )
     if corpus.files:
+        check_encoding(corpus.encoding)
         return {
             "files": [_describe_file(file) for file in list_files(_patterns(corpus.files))],
             "text_key": corpus.text_key,
@@ -99,7 +101,7 @@ def _describe_file(file: Path | RemotePath) -> list:
     if isinstance(file, RemotePath):
         return [str(file), *file.size_and_version()]
     stat = os.stat(file)
-    return [str(file), stat.st_size, stat.st_mtime_ns]
+    return [shown(file), stat.st_size, stat.st_mtime_ns]
 
 
 def _patterns(names: str) -> list[str]:
