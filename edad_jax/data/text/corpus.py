@@ -14,15 +14,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from edad_jax.data.text.articles import read_articles
 from edad_jax.data.text.encodings import check_encoding, recode_blocks
 from edad_jax.data.text.files import FORMATS, JSON_LINES, OPTION, XML, file_format
 from edad_jax.data.text.hub import is_hub_reachable
-from edad_jax.data.text.jats import read_articles
 from edad_jax.data.text.json_values import finish_value, read_json
 from edad_jax.data.text.plain import read_each_line, read_text
 from edad_jax.data.text.reading import (
     ReadReport,
-    finish_document,
     open_blocks,
     read_blocks,
     shown,
@@ -164,7 +163,7 @@ def _read_stream(
         yield from _read_tar(blocks, where, report, options)
         return
     if kind in XML:
-        yield from _read_xml(blocks, where, report)
+        yield from read_articles(blocks, where, report)
         return
     blocks = recode_blocks(blocks, options.encoding, where, report)
     if kind in JSON_LINES:
@@ -195,15 +194,6 @@ def _read_parquet(file: BinaryIO, where: str, report: ReadReport, text_key: str)
                 yield from finish_value(value, f"{where}:{row}", report)
     except (pyarrow.ArrowException, OSError) as error:
         report.add_problem("file is damaged: kept what could be read", f"{where}:{row}", error)
-
-
-def _read_xml(blocks: Iterable[bytes], where: str, report: ReadReport) -> Iterator[str]:
-    articles = read_articles(blocks)
-    try:
-        for article in articles:
-            yield from finish_document(article, where, report)
-    except ValueError as error:
-        report.add_problem("article skipped: broken XML", where, error)
 
 
 def _read_tar(

@@ -123,7 +123,7 @@ def test_entity_bomb_and_broken_article_are_skipped(tmp_path):
     documents, report = read(tmp_path / "a.tar.gz")
     assert documents == [ARTICLE_TEXT]
     assert report.problems == {"article skipped: broken XML": 2}
-    assert "a.tar.gz:bomb.xml: article skipped" in report.messages[0]
+    assert "a.tar.gz:bomb.xml:1: article skipped" in report.messages[0]
     assert "declares the entity 'x': refused" in report.messages[0]
 
 
