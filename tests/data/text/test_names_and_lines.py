@@ -73,9 +73,9 @@ def test_forty_documents_of_an_old_mac_are_forty(tmp_path):
     assert read(path)[0] == texts
 
 
-def test_million_returns_take_no_time_and_end_lines(tmp_path):
+def test_hundreds_of_thousands_of_returns_take_no_time_and_end_lines(tmp_path):
     path = tmp_path / "a.txt"
-    path.write_bytes(b"One." + b"\r" * 3_000_000 + b"Two.")
+    path.write_bytes(b"One." + b"\r" * 300_000 + b"Two.")
     assert read(path)[0] == ["One.", "Two."]
 
 
