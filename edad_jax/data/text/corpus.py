@@ -8,24 +8,20 @@ line. A document is a string whose lines are paragraphs, or sentences, or groups
 
 from __future__ import annotations
 
+import itertools
 import os
-import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from edad_jax.data.text.archives import read_tar, read_zip
 from edad_jax.data.text.articles import read_articles
 from edad_jax.data.text.encodings import check_encoding, recode_blocks
-from edad_jax.data.text.files import FORMATS, JSON_LINES, OPTION, XML, file_format
+from edad_jax.data.text.files import FORMATS, JSON_LINES, OPTION, UNNAMED, XML, file_format
 from edad_jax.data.text.hub import is_hub_reachable
 from edad_jax.data.text.json_values import finish_value, read_json
-from edad_jax.data.text.plain import read_each_line, read_text
-from edad_jax.data.text.reading import (
-    ReadReport,
-    open_blocks,
-    read_blocks,
-    shown,
-)
+from edad_jax.data.text.plain import guess_format, read_text
+from edad_jax.data.text.reading import BLOCK_BYTES, ReadReport, open_blocks, read_blocks, shown
 from edad_jax.files import RemoteError, RemotePath, as_path
 
 
@@ -40,13 +36,16 @@ def read_documents(
 ) -> Iterator[str]:
     """Yields the documents of files, in order. The ending of a file's name says its format.
 
-    - .txt: a blank line between documents; with `lines`, a document a line.
-    - .jsonl: an object a line, its text under `text_key` (a string or a list of strings).
+    - .txt: a blank line between documents; with `lines`, a document a line. Where it begins with
+      <doc ...>, as WikiExtractor's files do, each <doc> is a document.
+    - .jsonl, .json: an object a line, its text under `text_key` (a string or a list of strings); or
+      one value: an array of such objects or of strings, {"data": [...]}.
     - .parquet: a row a document, its text in the column `text_key`.
-    - .nxml, .xml: articles in JATS, as PubMed Central gives them.
-    - .tar, .tar.gz, .tgz: any of the above but parquet, inside.
+    - .nxml, .xml: articles in JATS, as PubMed Central gives them, or PubMed's own files.
+    - .tar, .tar.gz, .tgz, .zip: any of the above but parquet, inside.
+    - no ending: text, JSON or XML, by what it begins with.
 
-    All but parquet may be compressed: .gz, .xz, .zst.
+    All but parquet and .zip may be compressed: .gz, .bz2, .xz, .zst.
 
     Args:
       files: as `list_files` returns them.
@@ -158,20 +157,33 @@ def _read_stream(
     if kind == ".parquet":
         yield from _read_parquet(file, where, report, options.text_key)
         return
+
+    def read_member(member, member_name, here):
+        return _read_stream(member, member_name, here, report, options)
+
+    if kind == ".zip":
+        yield from read_zip(file, where, report, read_member)
+        return
     blocks = read_blocks(file, compression, where, report)
     if kind == ".tar":
-        yield from _read_tar(blocks, where, report, options)
-        return
+        yield from read_tar(blocks, where, report, read_member)
+    elif kind == UNNAMED:
+        yield from _read_unnamed(blocks, where, report, options)
+    else:
+        yield from _read_blocks(kind, blocks, where, report, options)
+
+
+def _read_blocks(
+    kind: str, blocks: Iterable[bytes], where: str, report: ReadReport, options: _Options
+) -> Iterator[str]:
     if kind in XML:
         yield from read_articles(blocks, where, report)
         return
     blocks = recode_blocks(blocks, options.encoding, where, report)
     if kind in JSON_LINES:
         yield from read_json(blocks, where, report, options.text_key)
-    elif options.lines:
-        yield from read_each_line(blocks, where, report)
     else:
-        yield from read_text(blocks, where, report)
+        yield from read_text(blocks, where, report, lines=options.lines)
 
 
 def _read_parquet(file: BinaryIO, where: str, report: ReadReport, text_key: str) -> Iterator[str]:
@@ -196,20 +208,18 @@ def _read_parquet(file: BinaryIO, where: str, report: ReadReport, text_key: str)
         report.add_problem("file is damaged: kept what could be read", f"{where}:{row}", error)
 
 
-def _read_tar(
+def _read_unnamed(
     blocks: Iterable[bytes], where: str, report: ReadReport, options: _Options
 ) -> Iterator[str]:
-    try:
-        with tarfile.open(fileobj=open_blocks(blocks), mode="r|", encoding="utf-8") as archive:
-            for member in archive:
-                kind, _ = file_format(member.name)
-                if not member.isfile() or kind in ("", ".parquet", ".tar"):
-                    continue
-                file = archive.extractfile(member)
-                here = shown(f"{where}:{member.name}")
-                yield from _read_stream(file, member.name, here, report, options)
-    except (tarfile.TarError, EOFError) as error:
-        report.add_problem("archive is damaged or cut short: kept what could be read", where, error)
+    """Yields the documents of a file without an ending: its first letters say what it is."""
+    stream = open_blocks(blocks)
+    begin = stream.read(BLOCK_BYTES)
+    kind = guess_format(begin)
+    if not kind:
+        report.add_problem("file skipped: no ending, and not text", where)
+        return
+    rest = itertools.chain([begin], iter(lambda: stream.read(BLOCK_BYTES), b""))
+    yield from _read_blocks(kind, rest, where, report, options)
 
 
 def read_dataset(
@@ -255,7 +265,7 @@ def read_dataset(
             f"another one, or files: {OPTION}"
         ) from error
     before = report.documents
-    for number, record in enumerate(data):
+    for number, record in enumerate(_named_errors(data, path_or_id)):
         if text_key not in record:
             raise ValueError(
                 f"{path_or_id}: got the columns {', '.join(record)}, expected {text_key!r}; give "
@@ -267,3 +277,23 @@ def read_dataset(
             f"got 0 documents from the data set {path_or_id} ({split}), expected text; give "
             f"another one, or files: {OPTION}\n{report.summary()}"
         )
+
+
+def _named_errors(data: Iterable[dict], path_or_id: str) -> Iterator[dict]:
+    """Yields the records; what ends them early is one line: a reader in it cannot go on."""
+    number = 0
+    records = iter(data)
+    while True:
+        try:
+            record = next(records)
+        except StopIteration:
+            return
+        except Exception as error:
+            told = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+            raise ValueError(
+                f"the data set {path_or_id} cannot be read after {number:,} records ({told}); mend "
+                "it, or read its files, where a bad line costs only itself: "
+                "--config.corpus.files=FOLDER_OR_FILES"
+            ) from error
+        yield record
+        number += 1

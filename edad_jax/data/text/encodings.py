@@ -18,6 +18,7 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+BYTE_ORDER_MARKS = tuple(mark for mark, _ in _MARKS)
 _WIDE = {"utf-16": ("utf-16-le", "utf-16-be"), "utf-32": ("utf-32-le", "utf-32-be")}
 _LOOKED_AT = 4096  # bytes at the beginning that tell the encoding
 _FEWEST_NULS = 4
@@ -70,7 +71,7 @@ def recode_blocks(
         encoding = known = marked
         first = first[len(mark) :] if known == "utf-8" else first
     elif known in ("utf-8", *_WIDE):
-        found = _find_wide(first[:_LOOKED_AT], known)
+        found = find_wide(first[:_LOOKED_AT], known)
         if known in _WIDE and first and not found:
             report.add_problem(
                 f"file skipped: no byte order mark, and not to be known as {known} "
@@ -97,7 +98,7 @@ def recode_blocks(
     yield tail.encode("utf-8", "replace")
 
 
-def _find_wide(first: bytes, known: str) -> str:
+def find_wide(first: bytes, known: str = "utf-8") -> str:
     """Returns which UTF-16 or UTF-32 bytes without a mark are in; '' if they are in neither.
 
     Args:

@@ -62,6 +62,11 @@ class ReadReport:
         found = self.left_out.setdefault(shown(why), [0, shown(name)])
         found[0] += 1
 
+    def add_left_out(self, left_out: dict[str, list]) -> None:
+        """Adds what another reader left out."""
+        for why, (count, first) in left_out.items():
+            self.left_out.setdefault(why, [0, first])[0] += count
+
     def add_problem(self, reason: str, where: str, detail: object = "") -> None:
         """Counts a problem; keeps 'where: reason (detail)' if it is among the first."""
         self.problems[reason] = self.problems.get(reason, 0) + 1
@@ -80,8 +85,7 @@ class ReadReport:
         for reason, count in counts["problems"].items():
             self.problems[reason] = self.problems.get(reason, 0) + count
         self.messages = [*self.messages, *counts["messages"]][:KEPT_MESSAGES]
-        for why, (count, first) in counts.get("left_out", {}).items():
-            self.left_out.setdefault(why, [0, first])[0] += count
+        self.add_left_out(counts.get("left_out", {}))
 
     def summary(self) -> str:
         """Returns the counts and the first messages as text, a line each."""
@@ -134,7 +138,7 @@ def _decompress(
     file: BinaryIO, make_decoder: Callable, name: str, report: ReadReport
 ) -> Iterator[bytes]:
     """Yields what a chain of compressed members holds, one after another."""
-    decoder, members = None, 0
+    decoder, members, most = None, 0, ()
     while block := file.read(BLOCK_BYTES):
         while block:
             if decoder is None:
@@ -143,8 +147,12 @@ def _decompress(
                 if not block:
                     break
                 decoder = make_decoder()
+                # Of these a block may unpack to gigabytes; zlib's to a thousand times its size.
+                most = (MAX_LINE_BYTES,) if hasattr(decoder, "needs_input") else ()
             try:
-                yield decoder.decompress(block)
+                yield decoder.decompress(block, *most)
+                while most and not decoder.needs_input and not decoder.eof:
+                    yield decoder.decompress(b"", *most)
             except (zlib.error, lzma.LZMAError, OSError):
                 if not members:
                     raise

@@ -32,13 +32,16 @@ def cut_text(corpus: ConfigDict, parts: int) -> list[Callable[[ReadReport], Iter
     """Returns the text in pieces: some four for each part, of whole files; any other text whole."""
     if not corpus.files:
         return [functools.partial(read_text, corpus)]
-    listed = list_files(_patterns(corpus.files))
+    left_out = ReadReport()
+    listed = list_files(_patterns(corpus.files), left_out)
     ends = np.cumsum([_describe_file(file)[1] for file in listed], dtype=np.float64)
     places = np.minimum(ends / max(1.0, ends[-1]) * 4 * parts, 4 * parts - 1).astype(int).tolist()
     grouped = itertools.groupby(zip(places, listed, strict=True), key=lambda each: each[0])
     groups = [[file for _, file in group] for _, group in grouped]
 
     def read(group, report):
+        if group is groups[0]:
+            report.add_left_out(left_out.left_out)
         texts = _read_files(corpus, group, report, may_be_empty=True)
         return (unicodedata.normalize("NFC", text) for text in texts)
 
@@ -58,7 +61,7 @@ def _read_files(corpus, listed, report, **options):
 
 def _read_source(corpus, report):
     if corpus.files:
-        return _read_files(corpus, list_files(_patterns(corpus.files)), report)
+        return _read_files(corpus, list_files(_patterns(corpus.files), report), report)
     if corpus.dataset:
         return read_dataset(
             corpus.dataset,

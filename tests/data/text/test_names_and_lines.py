@@ -7,10 +7,12 @@ import os
 import tarfile
 
 import pytest
+from ml_collections import ConfigDict
 
 from edad_jax.data.text.corpus import read_documents
 from edad_jax.data.text.files import list_files
 from edad_jax.data.text.reading import ReadReport, shown
+from edad_jax.data.text.source import describe_source
 
 TEXT = "First words. Second ones.\nThird line.\n\nOther doc begins. It ends.\n"
 DOCUMENTS = ["First words. Second ones.\nThird line.", "Other doc begins. It ends."]
@@ -33,6 +35,10 @@ def test_file_whose_name_is_not_utf8_is_read_and_named_in_any_message(tmp_path):
     assert "caf\\xe9.txt:6: invalid UTF-8 replaced" in report.messages[0]
     report.summary().encode()
     json.dumps(report.as_dict(), ensure_ascii=False).encode()
+    corpus = ConfigDict(dict(files=str(tmp_path), dataset="", packages=(), text_key="text"))
+    corpus.update(encoding="utf-8", lines=False)
+    described = json.dumps(describe_source(corpus), ensure_ascii=False)
+    assert "caf\\\\xe9.txt" in described and described.encode()
 
 
 def test_surrogates_are_shown_and_ordinary_names_stay():
