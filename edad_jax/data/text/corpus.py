@@ -8,28 +8,20 @@ line. A document is a string whose lines are paragraphs, or sentences, or groups
 
 from __future__ import annotations
 
-import json
+import itertools
 import os
-import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from edad_jax.data.text.files import FORMATS, JSON_LINES, OPTION, XML, file_format
+from edad_jax.data.text.archives import read_tar, read_zip
+from edad_jax.data.text.articles import read_articles
+from edad_jax.data.text.encodings import check_encoding, recode_blocks
+from edad_jax.data.text.files import FORMATS, JSON_LINES, OPTION, UNNAMED, XML, file_format
 from edad_jax.data.text.hub import is_hub_reachable
-from edad_jax.data.text.jats import read_articles
-from edad_jax.data.text.reading import (
-    MAX_DOCUMENT_CHARACTERS,
-    MAX_LINE_BYTES,
-    MAX_RECORD_BYTES,
-    ReadReport,
-    decode_line,
-    finish_document,
-    open_blocks,
-    read_blocks,
-    read_lines,
-    recode_blocks,
-)
+from edad_jax.data.text.json_values import finish_value, read_json
+from edad_jax.data.text.plain import guess_format, read_text
+from edad_jax.data.text.reading import BLOCK_BYTES, ReadReport, open_blocks, read_blocks, shown
 from edad_jax.files import RemoteError, RemotePath, as_path
 
 
@@ -44,13 +36,16 @@ def read_documents(
 ) -> Iterator[str]:
     """Yields the documents of files, in order. The ending of a file's name says its format.
 
-    - .txt: a blank line between documents; with `lines`, a document a line.
-    - .jsonl: an object a line, its text under `text_key` (a string or a list of strings).
+    - .txt: a blank line between documents; with `lines`, a document a line. Where it begins with
+      <doc ...>, as WikiExtractor's files do, each <doc> is a document.
+    - .jsonl, .json: an object a line, its text under `text_key` (a string or a list of strings); or
+      one value: an array of such objects or of strings, {"data": [...]}.
     - .parquet: a row a document, its text in the column `text_key`.
-    - .nxml, .xml: articles in JATS, as PubMed Central gives them.
-    - .tar, .tar.gz, .tgz: any of the above but parquet, inside.
+    - .nxml, .xml: articles in JATS, as PubMed Central gives them, or PubMed's own files.
+    - .tar, .tar.gz, .tgz, .zip: any of the above but parquet, inside.
+    - no ending: text, JSON or XML, by what it begins with.
 
-    All but parquet may be compressed: .gz, .xz, .zst.
+    All but parquet and .zip may be compressed: .gz, .bz2, .xz, .zst.
 
     Args:
       files: as `list_files` returns them.
@@ -61,10 +56,11 @@ def read_documents(
       may_be_empty: whether to say nothing where there is no document.
 
     Raises:
-      ValueError: at the end, if there was no document at all.
+      ValueError: at once, if there is no such encoding; at the end, if there was no document.
       RemoteError: object storage stopped answering, even in the middle of a file: unlike a
         damaged file, which is the same for whoever reads it, that must not decide the text.
     """
+    check_encoding(encoding)
     files = [as_path(file) for file in files]
     options = _Options(text_key, encoding, lines)
     for path in files:
@@ -123,7 +119,7 @@ class _Watched:
 def _read_file(path: Path | RemotePath, report: ReadReport, options: _Options) -> Iterator[str]:
     kind, _ = file_format(path.name)
     if not kind:
-        report.add_problem(f"file skipped: not one of {', '.join(FORMATS)}", str(path))
+        report.add_problem(f"file skipped: not one of {', '.join(FORMATS)}", shown(path))
         return
     start = report.file_bytes
     before = report.documents
@@ -132,9 +128,9 @@ def _read_file(path: Path | RemotePath, report: ReadReport, options: _Options) -
         with _Watched(path) if is_remote else open(path, "rb") as file:
             size = _file_size(path)
             if not size:
-                report.add_problem("empty file", str(path))
+                report.add_problem("empty file", shown(path))
                 return
-            for document in _read_stream(file, path.name, str(path), report, options):
+            for document in _read_stream(file, path.name, shown(path), report, options):
                 report.file_bytes = start + file.tell()
                 yield document
             if is_remote and file.error:
@@ -146,11 +142,11 @@ def _read_file(path: Path | RemotePath, report: ReadReport, options: _Options) -
         raise
     except OSError as error:
         # Gone or closed to us since it was listed, or unreadable in its middle.
-        report.add_problem("file cannot be read", str(path), error.strerror or error)
+        report.add_problem("file cannot be read", shown(path), error.strerror or error)
         return
     report.file_bytes = start + size
     if report.documents == before and path.suffix != ".parquet":
-        report.add_problem("no document in the file", str(path))
+        report.add_problem("no document in the file", shown(path))
 
 
 def _read_stream(
@@ -161,74 +157,33 @@ def _read_stream(
     if kind == ".parquet":
         yield from _read_parquet(file, where, report, options.text_key)
         return
+
+    def read_member(member, member_name, here):
+        return _read_stream(member, member_name, here, report, options)
+
+    if kind == ".zip":
+        yield from read_zip(file, where, report, read_member)
+        return
     blocks = read_blocks(file, compression, where, report)
     if kind == ".tar":
-        yield from _read_tar(blocks, where, report, options)
-        return
+        yield from read_tar(blocks, where, report, read_member)
+    elif kind == UNNAMED:
+        yield from _read_unnamed(blocks, where, report, options)
+    else:
+        yield from _read_blocks(kind, blocks, where, report, options)
+
+
+def _read_blocks(
+    kind: str, blocks: Iterable[bytes], where: str, report: ReadReport, options: _Options
+) -> Iterator[str]:
     if kind in XML:
-        yield from _read_xml(blocks, where, report)
+        yield from read_articles(blocks, where, report)
         return
     blocks = recode_blocks(blocks, options.encoding, where, report)
     if kind in JSON_LINES:
-        yield from _read_json_lines(blocks, where, report, options.text_key)
-    elif options.lines:
-        yield from _read_each_line(blocks, where, report)
+        yield from read_json(blocks, where, report, options.text_key)
     else:
-        yield from _read_text(blocks, where, report)
-
-
-def _read_text(blocks: Iterable[bytes], where: str, report: ReadReport) -> Iterator[str]:
-    lines: list[str] = []
-    size = first = 0
-    for number, raw in read_lines(blocks, where, report, max_bytes=MAX_LINE_BYTES, cut=True):
-        line = decode_line(raw, where, number, report) if raw else ""
-        is_blank = not raw or raw.isspace()
-        if (is_blank or size + len(line) > MAX_DOCUMENT_CHARACTERS) and lines:
-            if not is_blank:
-                report.add_problem(
-                    f"document longer than {MAX_DOCUMENT_CHARACTERS:,} characters cut "
-                    "(is there a blank line between documents? If each line is one: "
-                    "--config.corpus.lines=True)",
-                    f"{where}:{first}",
-                )
-            yield from finish_document("\n".join(lines), f"{where}:{first}", report)
-            lines, size = [], 0
-        if line and not line.isspace():
-            first = first if lines else number
-            lines.append(line)
-            size += len(line) + 1
-    if lines:
-        yield from finish_document("\n".join(lines), f"{where}:{first}", report)
-
-
-def _read_each_line(blocks: Iterable[bytes], where: str, report: ReadReport) -> Iterator[str]:
-    for number, raw in read_lines(blocks, where, report, max_bytes=MAX_LINE_BYTES, cut=True):
-        line = decode_line(raw, where, number, report)
-        if line and not line.isspace():
-            yield from finish_document(line, f"{where}:{number}", report)
-
-
-def _read_json_lines(
-    blocks: Iterable[bytes], where: str, report: ReadReport, text_key: str
-) -> Iterator[str]:
-    for number, raw in read_lines(blocks, where, report, max_bytes=MAX_RECORD_BYTES, cut=False):
-        if not raw or raw.isspace():
-            continue
-        here = f"{where}:{number}"
-        line = decode_line(raw, where, number, report)
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            if line:
-                report.add_problem("line skipped: not JSON", here, error)
-            continue
-        if not isinstance(record, dict) or text_key not in record:
-            found = ", ".join(list(record)[:8]) if isinstance(record, dict) else type(record)
-            report.add_problem(
-                f"line skipped: no {text_key!r} (--config.corpus.text_key=...)", here, found
-            )
-            continue
-        yield from _finish_value(record[text_key], here, report)
+        yield from read_text(blocks, where, report, lines=options.lines)
 
 
 def _read_parquet(file: BinaryIO, where: str, report: ReadReport, text_key: str) -> Iterator[str]:
@@ -248,52 +203,23 @@ def _read_parquet(file: BinaryIO, where: str, report: ReadReport, text_key: str)
         for batch in table.iter_batches(batch_size=256, columns=[text_key]):
             for value in batch.column(0).to_pylist():
                 row += 1
-                yield from _finish_value(value, f"{where}:{row}", report)
+                yield from finish_value(value, f"{where}:{row}", report)
     except (pyarrow.ArrowException, OSError) as error:
         report.add_problem("file is damaged: kept what could be read", f"{where}:{row}", error)
 
 
-def _finish_value(value: object, here: str, report: ReadReport) -> Iterator[str]:
-    """Yields the document that a field of a record holds."""
-    if isinstance(value, list) and all(isinstance(part, str) for part in value):
-        value = "\n".join(value)
-    if not isinstance(value, str):
-        report.add_problem("record skipped: its text is not a string", here, type(value).__name__)
-        return
-    if "\0" in value:
-        value = value.replace("\0", "")
-        report.add_problem("NUL bytes removed", here)
-    try:
-        value.encode()
-    except UnicodeEncodeError:  # half a surrogate pair, which JSON can spell
-        value = value.encode("utf-8", "replace").decode()
-        report.add_problem("invalid Unicode replaced", here)
-    yield from finish_document(value.replace("\r\n", "\n"), here, report)
-
-
-def _read_xml(blocks: Iterable[bytes], where: str, report: ReadReport) -> Iterator[str]:
-    articles = read_articles(blocks)
-    try:
-        for article in articles:
-            yield from finish_document(article, where, report)
-    except ValueError as error:
-        report.add_problem("article skipped: broken XML", where, error)
-
-
-def _read_tar(
+def _read_unnamed(
     blocks: Iterable[bytes], where: str, report: ReadReport, options: _Options
 ) -> Iterator[str]:
-    try:
-        with tarfile.open(fileobj=open_blocks(blocks), mode="r|") as archive:
-            for member in archive:
-                kind, _ = file_format(member.name)
-                if not member.isfile() or kind in ("", ".parquet", ".tar"):
-                    continue
-                file = archive.extractfile(member)
-                here = f"{where}:{member.name}"
-                yield from _read_stream(file, member.name, here, report, options)
-    except (tarfile.TarError, EOFError) as error:
-        report.add_problem("archive is damaged or cut short: kept what could be read", where, error)
+    """Yields the documents of a file without an ending: its first letters say what it is."""
+    stream = open_blocks(blocks)
+    begin = stream.read(BLOCK_BYTES)
+    kind = guess_format(begin)
+    if not kind:
+        report.add_problem("file skipped: no ending, and not text", where)
+        return
+    rest = itertools.chain([begin], iter(lambda: stream.read(BLOCK_BYTES), b""))
+    yield from _read_blocks(kind, rest, where, report, options)
 
 
 def read_dataset(
@@ -339,15 +265,35 @@ def read_dataset(
             f"another one, or files: {OPTION}"
         ) from error
     before = report.documents
-    for number, record in enumerate(data):
+    for number, record in enumerate(_named_errors(data, path_or_id)):
         if text_key not in record:
             raise ValueError(
                 f"{path_or_id}: got the columns {', '.join(record)}, expected {text_key!r}; give "
                 "--config.corpus.text_key=..."
             )
-        yield from _finish_value(record[text_key], f"{path_or_id}:{number}", report)
+        yield from finish_value(record[text_key], f"{path_or_id}:{number}", report)
     if report.documents == before:
         raise ValueError(
             f"got 0 documents from the data set {path_or_id} ({split}), expected text; give "
             f"another one, or files: {OPTION}\n{report.summary()}"
         )
+
+
+def _named_errors(data: Iterable[dict], path_or_id: str) -> Iterator[dict]:
+    """Yields the records; what ends them early is one line: a reader in it cannot go on."""
+    number = 0
+    records = iter(data)
+    while True:
+        try:
+            record = next(records)
+        except StopIteration:
+            return
+        except Exception as error:
+            told = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+            raise ValueError(
+                f"the data set {path_or_id} cannot be read after {number:,} records ({told}); mend "
+                "it, or read its files, where a bad line costs only itself: "
+                "--config.corpus.files=FOLDER_OR_FILES"
+            ) from error
+        yield record
+        number += 1

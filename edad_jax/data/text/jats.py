@@ -7,10 +7,9 @@ tables, formulas and footnotes are left out.
 
 from __future__ import annotations
 
-import html
 import re
-from collections.abc import Iterable, Iterator
-from xml.parsers import expat
+
+from edad_jax.data.text.citations import CITED, SUP, SUP_END, remove_citations
 
 _KEPT = frozenset({"title-group", "abstract", "body"})
 _SKIPPED = frozenset(
@@ -22,91 +21,70 @@ _BLOCKS = frozenset(
     "p title article-title subtitle sec list-item caption disp-quote verse-line def term "
     "abstract body boxed-text".split()
 )
-# What is left of "[12, 13]" once its references are gone.
+# What is left of "(x)" once its formula is gone.
 _EMPTY_BRACKETS = re.compile(r"\s?(\[[\s,;–-]*\]|\([\s,;–-]*\))")
+_DOCUMENTS = frozenset({"article", "sub-article", "response"})
 
 
-def read_articles(blocks: Iterable[bytes]) -> Iterator[str]:
-    """Yields the text of each article in an XML file, given in blocks of bytes.
-
-    Raises:
-      ValueError: the file is not well-formed XML, or declares entities of its own, which is how
-        a small file can unfold to gigabytes; articles before the damage have been given.
-    """
-    reader = _Reader()
-    parser = expat.ParserCreate(namespace_separator=None)
-    parser.buffer_text = True
-    parser.StartElementHandler = reader.start
-    parser.EndElementHandler = reader.end
-    parser.CharacterDataHandler = reader.text
-    parser.SkippedEntityHandler = reader.skipped_entity
-    parser.EntityDeclHandler = _refuse_entities
-    try:
-        for block in blocks:
-            parser.Parse(block, False)
-            yield from reader.take()
-        parser.Parse(b"", True)
-    except expat.ExpatError as error:
-        yield from reader.take()
-        raise ValueError(f"not well-formed XML: {error}") from error
-    yield from reader.take()
-
-
-def _refuse_entities(name: str, *_: object) -> None:
-    raise ValueError(f"declares the entity {name!r}: refused")
-
-
-class _Reader:
-    """Collects the lines of the article that is being read."""
+class JatsReader:
+    """Collects the documents of one article: itself, then each of its sub-articles."""
 
     def __init__(self) -> None:
-        self._articles: list[str] = []
+        self._documents: list[str] = []
         self._lines: list[str] = []
         self._parts: list[str] = []
         self._kept = 0  # how many enclosing elements are to be kept
         self._skipped = 0  # depth below an element that is to be skipped
 
-    def take(self) -> list[str]:
-        """Returns the articles that are complete, once."""
-        articles, self._articles = self._articles, []
-        return articles
-
     def start(self, name: str, attributes: dict[str, str]) -> None:
-        name = name.rpartition(":")[2]
         if self._skipped:
             self._skipped += 1
-        elif name in _SKIPPED or (name == "xref" and attributes.get("ref-type") == "bibr"):
+        elif name == "xref" and attributes.get("ref-type") == "bibr":
+            self.text(CITED)
+            self._skipped = 1
+        elif name in _SKIPPED:
             self._skipped = 1
         else:
             self._kept += name in _KEPT
             if name in _BLOCKS:
                 self._end_line()
+            elif name in _DOCUMENTS:
+                self._end_document()
+            elif name == "break":
+                self.text(" ")
+            elif name == "sup":
+                self.text(SUP)
 
     def end(self, name: str) -> None:
-        name = name.rpartition(":")[2]
         if self._skipped:
             self._skipped -= 1
             return
+        if name == "sup":
+            self.text(SUP_END)
         if name in _BLOCKS:
             self._end_line()
         self._kept -= name in _KEPT
-        if name in ("article", "sub-article", "response"):
-            self._end_line()
-            if self._lines:
-                self._articles.append("\n".join(self._lines))
-            self._lines = []
+        if name in _DOCUMENTS:
+            self._end_document()
 
     def text(self, text: str) -> None:
         if self._kept and not self._skipped:
             self._parts.append(text)
 
-    def skipped_entity(self, name: str, is_parameter: bool) -> None:
-        if not is_parameter:
-            self.text(html.unescape(f"&{name};"))
+    def finish(self) -> list[str]:
+        """Returns the documents; an article without title, abstract and body has none."""
+        self._end_document()
+        return self._documents
+
+    def _end_document(self) -> None:
+        self._end_line()
+        if self._lines:
+            self._documents.append("\n".join(self._lines))
+        self._lines = []
 
     def _end_line(self) -> None:
         if self._parts:
-            line = " ".join("".join(self._parts).split())
+            line = remove_citations(" ".join("".join(self._parts).split()))
             self._parts = []
             if line := _EMPTY_BRACKETS.sub("", line).strip():
                 self._lines.append(line)

@@ -7,21 +7,42 @@ problem is counted by its reason in a `ReadReport`, and the first ones are kept 
 
 from __future__ import annotations
 
-import codecs
+import bz2
 import io
-import itertools
 import lzma
+import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-COMPRESSIONS = (".gz", ".xz", ".zst")
+COMPRESSIONS = (".gz", ".xz", ".bz2", ".zst")
 BLOCK_BYTES = 1 << 16  # read at once; a block of .xz may unpack to thousands of times its size
 MAX_LINE_BYTES = 1 << 20  # a longer line of plain text is cut at white space
 MAX_RECORD_BYTES = 1 << 28  # a longer line of jsonl is skipped: half a record has no meaning
 MAX_DOCUMENT_CHARACTERS = 1 << 22  # a longer document is cut into several
 KEPT_MESSAGES = 20
+_LONE_RETURNS = re.compile(rb"\r++\n?")
+_INVISIBLE = "\u200b\u2060\ufeff"  # zero width: no space to Python, and nothing to the reader
+
+
+def shown(text: object) -> str:
+    r"""Returns a text that any terminal and any UTF-8 file can take.
+
+    What is not UTF-8 in the name of a file becomes `\xe9`, and half a surrogate pair `\ud800`.
+    """
+    text = str(text)
+    if text.isascii():
+        return text
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace").decode()
+
+
+def is_blank(line: str) -> bool:
+    """Returns whether a line shows nothing: white space of any script, or zero-width letters."""
+    return all(letter.isspace() or letter in _INVISIBLE for letter in line)
 
 
 @dataclass
@@ -34,12 +55,23 @@ class ReadReport:
     total_file_bytes: int = 0  # bytes of all the files; 0 where this is not known
     problems: dict[str, int] = field(default_factory=dict)
     messages: list[str] = field(default_factory=list)
+    left_out: dict[str, list] = field(default_factory=dict)  # why -> [how many files, the first]
+
+    def leave_out(self, why: str, name: object) -> None:
+        """Counts a file that is not meant to be read: by its ending, or another word for it."""
+        found = self.left_out.setdefault(shown(why), [0, shown(name)])
+        found[0] += 1
+
+    def add_left_out(self, left_out: dict[str, list]) -> None:
+        """Adds what another reader left out."""
+        for why, (count, first) in left_out.items():
+            self.left_out.setdefault(why, [0, first])[0] += count
 
     def add_problem(self, reason: str, where: str, detail: object = "") -> None:
         """Counts a problem; keeps 'where: reason (detail)' if it is among the first."""
         self.problems[reason] = self.problems.get(reason, 0) + 1
         if len(self.messages) < KEPT_MESSAGES:
-            self.messages.append(f"{where}: {reason}" + (f" ({detail})" if detail else ""))
+            self.messages.append(shown(f"{where}: {reason}" + (f" ({detail})" if detail else "")))
 
     def add_document(self, text: str) -> None:
         """Counts a document that was given."""
@@ -53,6 +85,7 @@ class ReadReport:
         for reason, count in counts["problems"].items():
             self.problems[reason] = self.problems.get(reason, 0) + count
         self.messages = [*self.messages, *counts["messages"]][:KEPT_MESSAGES]
+        self.add_left_out(counts.get("left_out", {}))
 
     def summary(self) -> str:
         """Returns the counts and the first messages as text, a line each."""
@@ -62,6 +95,8 @@ class ReadReport:
         lines.extend(f"    {message}" for message in self.messages)
         if sum(self.problems.values()) > len(self.messages):
             lines.append("    ...")
+        for why, (count, first) in sorted(self.left_out.items()):
+            lines.append(f"  {count:,} x left out: {why} (the first: {first})")
         return "\n".join(lines)
 
     def as_dict(self) -> dict:
@@ -71,7 +106,7 @@ class ReadReport:
             "text_bytes": self.text_bytes,
             "problems": dict(sorted(self.problems.items())),
             "messages": list(self.messages),
-        }
+        } | ({"left_out": dict(sorted(self.left_out.items()))} if self.left_out else {})
 
 
 def read_blocks(file: BinaryIO, compression: str, name: str, report: ReadReport) -> Iterator[bytes]:
@@ -88,6 +123,8 @@ def read_blocks(file: BinaryIO, compression: str, name: str, report: ReadReport)
             yield from _decompress(file, lambda: zlib.decompressobj(wbits=31), name, report)
         elif compression == ".xz":
             yield from _decompress(file, lzma.LZMADecompressor, name, report)
+        elif compression == ".bz2":
+            yield from _decompress(file, bz2.BZ2Decompressor, name, report)
         elif compression == ".zst":
             yield from _decompress_zstd(file)
         else:
@@ -101,18 +138,22 @@ def _decompress(
     file: BinaryIO, make_decoder: Callable, name: str, report: ReadReport
 ) -> Iterator[bytes]:
     """Yields what a chain of compressed members holds, one after another."""
-    decoder, members = None, 0
+    decoder, members, most = None, 0, ()
     while block := file.read(BLOCK_BYTES):
         while block:
             if decoder is None:
                 if members:
-                    block = block.lstrip(b"\0")  # both formats allow padding between members
+                    block = block.lstrip(b"\0")  # gzip and xz allow padding between members
                 if not block:
                     break
                 decoder = make_decoder()
+                # Of these a block may unpack to gigabytes; zlib's to a thousand times its size.
+                most = (MAX_LINE_BYTES,) if hasattr(decoder, "needs_input") else ()
             try:
-                yield decoder.decompress(block)
-            except (zlib.error, lzma.LZMAError):
+                yield decoder.decompress(block, *most)
+                while most and not decoder.needs_input and not decoder.eof:
+                    yield decoder.decompress(b"", *most)
+            except (zlib.error, lzma.LZMAError, OSError):
                 if not members:
                     raise
                 report.add_problem("bytes after the end of the compressed data", name)
@@ -121,7 +162,7 @@ def _decompress(
             if decoder.eof:
                 block, decoder, members = decoder.unused_data, None, members + 1
     if decoder is not None:
-        if not isinstance(decoder, lzma.LZMADecompressor):
+        if hasattr(decoder, "flush"):
             yield decoder.flush()
         raise OSError("the compressed data ends before its end mark")
 
@@ -146,32 +187,6 @@ class _KeptOpen:
 
     def close(self) -> None:
         pass
-
-
-def recode_blocks(
-    blocks: Iterable[bytes], encoding: str, name: str, report: ReadReport
-) -> Iterator[bytes]:
-    """Yields the blocks as UTF-8; a byte order mark decides over `encoding`, and is dropped."""
-    blocks = iter(blocks)
-    first = next(blocks, b"")
-    if first.startswith(codecs.BOM_UTF8):
-        first, encoding = first[len(codecs.BOM_UTF8) :], "utf-8"
-    elif first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        encoding = "utf-16"
-    if codecs.lookup(encoding).name == "utf-8":
-        yield first
-        yield from blocks
-        return
-    decoder = codecs.getincrementaldecoder(encoding)("replace")
-    replaced = 0
-    for block in itertools.chain([first], blocks):
-        text = decoder.decode(block)
-        replaced += text.count("\ufffd")
-        yield text.encode("utf-8", "replace")
-    tail = decoder.decode(b"", final=True)
-    if replaced + len(tail):
-        report.add_problem(f"invalid {encoding} replaced", name, f"{replaced + len(tail)} times")
-    yield tail.encode("utf-8", "replace")
 
 
 def open_blocks(blocks: Iterable[bytes]) -> io.BufferedReader:
@@ -204,12 +219,12 @@ def read_lines(
     max_bytes: int,
     cut: bool,
 ) -> Iterator[tuple[int, bytes]]:
-    r"""Yields (number, line) without the line's end; `\n` and `\r\n` end a line.
+    r"""Yields (number, line) without the line's end; `\n`, `\r\n` and `\r` end a line.
 
     Memory is bounded by `max_bytes`: a longer line is cut into several at white space
     (`cut=True`), or skipped whole; both are counted, once a line.
     """
-    stream = open_blocks(blocks)
+    stream = open_blocks(_unify_line_ends(blocks))
     number = 0
     while line := stream.readline(max_bytes + 1):
         number += 1
@@ -221,9 +236,34 @@ def read_lines(
                 if cut:
                     yield number, line[:stop]
                 line = line[stop:] + stream.readline(max_bytes + 1 - len(line) + stop)
-            if not cut or not line.rstrip(b"\r\n"):
+            if not cut or not line.rstrip(b"\n"):
                 continue
-        yield number, line.removesuffix(b"\n").removesuffix(b"\r")
+        yield number, line.removesuffix(b"\n")
+
+
+def _unify_line_ends(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    r"""Yields the blocks with `\n` for every line end.
+
+    Old Macs end lines with `\r`. Several of them before a `\n` are one end: that is what is left
+    of a file that was converted twice.
+    """
+    held = b""  # returns at a block's end: whether a `\n` follows is not known yet
+    for block in blocks:
+        if held:
+            block, held = held + block, b""
+        if b"\r" in block:
+            body = block.rstrip(b"\r")
+            if len(block) - len(body) <= BLOCK_BYTES:  # more are no line ends that were converted
+                block, held = body, block[len(body) :]
+            block = block.replace(b"\r\n", b"\n")
+            if b"\r" in block:
+                block = _LONE_RETURNS.sub(_line_ends, block)
+        yield block
+    yield b"\n" * len(held)
+
+
+def _line_ends(match: re.Match) -> bytes:
+    return b"\n" if match[0].endswith(b"\n") else b"\n" * len(match[0])
 
 
 def _cut_position(line: bytes, max_bytes: int) -> int:

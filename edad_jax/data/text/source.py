@@ -14,8 +14,9 @@ from ml_collections import ConfigDict
 
 from edad_jax.data.text.corpus import read_dataset, read_documents
 from edad_jax.data.text.docstrings import read_docstrings
+from edad_jax.data.text.encodings import check_encoding
 from edad_jax.data.text.files import list_files
-from edad_jax.data.text.reading import ReadReport
+from edad_jax.data.text.reading import ReadReport, shown
 from edad_jax.files import RemotePath
 
 
@@ -31,13 +32,16 @@ def cut_text(corpus: ConfigDict, parts: int) -> list[Callable[[ReadReport], Iter
     """Returns the text in pieces: some four for each part, of whole files; any other text whole."""
     if not corpus.files:
         return [functools.partial(read_text, corpus)]
-    listed = list_files(_patterns(corpus.files))
+    left_out = ReadReport()
+    listed = list_files(_patterns(corpus.files), left_out)
     ends = np.cumsum([_describe_file(file)[1] for file in listed], dtype=np.float64)
     places = np.minimum(ends / max(1.0, ends[-1]) * 4 * parts, 4 * parts - 1).astype(int).tolist()
     grouped = itertools.groupby(zip(places, listed, strict=True), key=lambda each: each[0])
     groups = [[file for _, file in group] for _, group in grouped]
 
     def read(group, report):
+        if group is groups[0]:
+            report.add_left_out(left_out.left_out)
         texts = _read_files(corpus, group, report, may_be_empty=True)
         return (unicodedata.normalize("NFC", text) for text in texts)
 
@@ -57,7 +61,7 @@ def _read_files(corpus, listed, report, **options):
 
 def _read_source(corpus, report):
     if corpus.files:
-        return _read_files(corpus, list_files(_patterns(corpus.files)), report)
+        return _read_files(corpus, list_files(_patterns(corpus.files), report), report)
     if corpus.dataset:
         return read_dataset(
             corpus.dataset,
@@ -73,7 +77,7 @@ def describe_source(corpus: ConfigDict) -> dict:
     """Returns what tells one corpus from another: names, sizes and times, or versions.
 
     Raises:
-      ValueError: config.corpus names no text, or more than one kind.
+      ValueError: config.corpus names no text, more than one kind, or an unknown encoding.
     """
     given = [kind for kind in ("files", "dataset", "packages") if corpus[kind]]
     if len(given) != 1:
@@ -83,6 +87,7 @@ def describe_source(corpus: ConfigDict) -> dict:
             "config.corpus.packages (docstrings of installed packages)"
         )
     if corpus.files:
+        check_encoding(corpus.encoding)
         return {
             "files": [_describe_file(file) for file in list_files(_patterns(corpus.files))],
             "text_key": corpus.text_key,
@@ -99,7 +104,7 @@ def _describe_file(file: Path | RemotePath) -> list:
     if isinstance(file, RemotePath):
         return [str(file), *file.size_and_version()]
     stat = os.stat(file)
-    return [str(file), stat.st_size, stat.st_mtime_ns]
+    return [shown(file), stat.st_size, stat.st_mtime_ns]
 
 
 def _patterns(names: str) -> list[str]:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edad_jax.data.text.encodings import recode_blocks
 from edad_jax.data.text.hub import is_hub_reachable
-from edad_jax.data.text.reading import COMPRESSIONS, ReadReport, read_blocks, recode_blocks
+from edad_jax.data.text.reading import COMPRESSIONS, ReadReport, read_blocks
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -149,7 +150,8 @@ def read_whole(path: Path, encoding: str, report: ReadReport) -> bytes:
     with open(path, "rb") as file:
         blocks = read_blocks(file, path.suffix.lower(), str(path), damage)
         try:
-            content = b"".join(recode_blocks(blocks, encoding, path.name, report))
+            recoded = recode_blocks(blocks, encoding, path.name, report, option="--config.encoding")
+            content = b"".join(recoded)
         except LookupError as error:
             raise ValueError(
                 f"got --config.encoding={encoding}, expected a name that Python knows, such as "

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from edad_jax.data.text import corpus, reading
+from edad_jax.data.text import corpus, json_values, plain, reading
 from edad_jax.data.text.corpus import read_dataset, read_documents
 from edad_jax.data.text.files import list_files
 from edad_jax.data.text.reading import ReadReport
@@ -123,7 +123,7 @@ def test_entity_bomb_and_broken_article_are_skipped(tmp_path):
     documents, report = read(tmp_path / "a.tar.gz")
     assert documents == [ARTICLE_TEXT]
     assert report.problems == {"article skipped: broken XML": 2}
-    assert "a.tar.gz:bomb.xml: article skipped" in report.messages[0]
+    assert "a.tar.gz:bomb.xml:1: article skipped" in report.messages[0]
     assert "declares the entity 'x': refused" in report.messages[0]
 
 
@@ -167,7 +167,7 @@ def test_long_line_without_white_space_keeps_every_letter(tmp_path):
 
 
 def test_too_long_json_line_is_skipped_and_the_next_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(corpus, "MAX_RECORD_BYTES", 200_000)
+    monkeypatch.setattr(json_values, "MAX_RECORD_BYTES", 200_000)
     path = tmp_path / "a.jsonl"
     lines = [json.dumps({"text": text}) for text in ("One.", "x" * 3_000_000, "Two.")]
     path.write_text("\n".join(lines))
@@ -275,7 +275,7 @@ def test_empty_file_is_reported_and_empty_corpus_is_an_error(tmp_path):
 
 
 def test_text_without_blank_lines_is_cut_into_documents(tmp_path, monkeypatch):
-    monkeypatch.setattr(corpus, "MAX_DOCUMENT_CHARACTERS", 1000)
+    monkeypatch.setattr(plain, "MAX_DOCUMENT_CHARACTERS", 1000)
     path = tmp_path / "a.txt"
     path.write_text("A line of text.\n" * 200)
     documents, report = read(path)

@@ -23,9 +23,14 @@ BRAIN = "뇌".encode()  # three bytes
         (b"1" * 50, True, [(1, b"1" * 8)] * 6 + [(1, b"11")], CUT),
         (b"one\n" + b"1" * 50, False, [(1, b"one")], SKIPPED),
         (b"one\n123456789", False, [(1, b"one")], SKIPPED),
-        (b"12345678\r\ntwo", True, [(1, b"12345678"), (2, b"two")], CUT),
+        (b"12345678\r\ntwo", True, [(1, b"12345678"), (2, b"two")], {}),
+        (b"a\r\rb\rc", True, [(1, b"a"), (2, b""), (3, b"b"), (4, b"c")], {}),
+        (b"a\r\r\nb\nc\r", True, [(1, b"a"), (2, b"b"), (3, b"c")], {}),
     ],
-    ids="empty ends limit cut skipped letters long-cut long-skipped last-skipped crlf".split(),
+    ids=(
+        "empty ends limit cut skipped letters long-cut long-skipped last-skipped crlf "
+        "old-mac twice-converted"
+    ).split(),
 )
 def test_lines_do_not_depend_on_where_blocks_end(content, cut, expected, problems, block_bytes):
     blocks = [content[i : i + block_bytes] for i in range(0, len(content), block_bytes)]
