@@ -134,10 +134,13 @@ def finish_rows(
             "fraction, or, where each line of the text is a document, --config.corpus.lines=True"
         )
     if not manifest["train"]["rows"]:
-        raise ValueError(
-            f"got no rows from {documents:,} documents: they are too short for pairs of "
-            "sentences; give longer documents"
-        )
+        why = "they are too short for pairs of sentences; give longer documents"
+        if manifest["heldout"]["rows"]:
+            why = (
+                f"with config.heldout.fraction={fraction} all of them are held out; give more "
+                "documents (a blank line ends one) or a smaller fraction"
+            )
+        raise ValueError(f"got no rows to train on from {documents:,} documents: {why}")
     files.write_json(out / rows_on_disk.MANIFEST, manifest)
     return manifest
 

@@ -136,7 +136,7 @@ def test_folder_that_may_not_be_written_is_a_clear_error(tokenizer_dir, tmp_path
 def test_no_documents_no_rows_and_no_held_out_rows_are_errors(tokenizer_dir, tmp_path):
     with pytest.raises(ValueError, match="got 0 documents, expected text"):
         make_tiny_rows([], tokenizer_dir, tmp_path / "a")
-    with pytest.raises(ValueError, match="no rows from 1 documents"):
+    with pytest.raises(ValueError, match="no rows to train on from 1 documents"):
         make_tiny_rows(["One sentence."], tokenizer_dir, tmp_path / "b", heldout_fraction=0.0)
     with pytest.raises(ValueError, match="no held-out rows from 10 documents"):
         make_tiny_rows(make_documents(10), tokenizer_dir, tmp_path / "c", heldout_fraction=1e-6)
@@ -205,3 +205,10 @@ def test_a_lone_document_at_the_end_joins_those_before_it():
     assert sizes(texts) == [2, 3]
     assert sizes(texts[:4]) == [2, 2]
     assert sizes(texts[:1]) == [1]
+
+
+def test_a_document_that_is_held_out_is_not_too_short(tokenizer_dir, tmp_path):
+    with pytest.raises(
+        ValueError, match=r"from 1 documents: .*fraction=0.99\d* all of them are held"
+    ):
+        make_tiny_rows(make_documents(1), tokenizer_dir, tmp_path, heldout_fraction=0.999)
