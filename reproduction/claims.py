@@ -30,6 +30,7 @@ from reproduction.table import Plan, Report, TableRun
 
 NAME, TITLE = "table-claims", "What the project claims, and what was measured"
 SCALES = {"small": "table_small", "paper": "edad"}
+DATASETS = {"BC5CDR", "BioNLP09", "NCBI-disease"}
 # Of every run. The small configuration's 1e-3 is for blocks that begin at random.
 RECIPE = {
     "small": ("mlm_bias_init=frequencies", "optimizer.teacher_learning_rate=3e-4"),
@@ -211,7 +212,7 @@ def report(run: TableRun, plan: ClaimsPlan) -> Report:
             of_seeds = zip(*found.values(), strict=True)
             found["average"] = [statistics.fmean(of_seed) for of_seed in of_seeds]
         costs = {way: _cost(run.folder, plan.trainings[way]) for way in values}
-        rows.append(_row(claim, values, costs))
+        rows.append(_row(claim, values, costs, run))
     teacher = Path(run.teacher).name
     points = [
         {"name": row["name"], "score": row["difference"], "half": row["high"] - row["difference"]}
@@ -231,10 +232,13 @@ def _told(row: Mapping[str, Any], run: TableRun) -> dict[str, Any]:
     command = f"python launch/reproduce.py --table claims --scale {run.scale} --pairs {run.pairs}"
     command += f" --teacher TEACHER --corpus CORPUS --ner NER --datasets {','.join(run.datasets)}"
     told = {name: row[name] for name in ("difference", "low", "high", "pairs", "cost", "reached")}
-    return {"claim": row["name"], **told, "command": command, "goal": True}
+    by = {"measure": "probe", "data": list(run.datasets)}
+    return {"claim": row["name"], **by, **told, "command": command, "goal": True}
 
 
-def _row(claim: Claim, values: Mapping, costs: Mapping[str, float | None]) -> dict[str, Any]:
+def _row(
+    claim: Claim, values: Mapping, costs: Mapping[str, float | None], run: TableRun
+) -> dict[str, Any]:
     differences = {
         data: [100 * (a - b) for a, b in zip(first, values[claim.than][data], strict=True)]
         for data, first in values[claim.way].items()
@@ -243,6 +247,7 @@ def _row(claim: Claim, values: Mapping, costs: Mapping[str, float | None]) -> di
     mean, half = by_data["average"]["mean"], by_data["average"]["half"]
     low = mean - (half or 0.0)
     ours, theirs = costs[claim.way], costs[claim.than]
+    is_whole = set(run.datasets) >= DATASETS  # the goals are of all of them
     return {
         "name": claim.name,
         "claim": f"{claim.way} against {claim.than}",
@@ -251,8 +256,8 @@ def _row(claim: Claim, values: Mapping, costs: Mapping[str, float | None]) -> di
         "high": mean + (half or 0.0),
         "pairs": by_data["average"]["count"],
         "cost": ours / theirs if ours and theirs else None,
-        "goal": f"mean above 0, lower end at least {claim.least}",
-        "reached": half is not None and mean > 0 and low >= claim.least,
+        "goal": f"on all three sets a mean above 0, lower end at least {claim.least}",
+        "reached": is_whole and half is not None and mean > 0 and low >= claim.least,
         "by_data": by_data,
         "f1": {
             way: {data: 100 * statistics.fmean(each) for data, each in found.items()}

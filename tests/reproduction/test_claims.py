@@ -59,7 +59,7 @@ def finish_all(run, scores):
 
 
 def test_a_claim_is_a_difference_over_pairs_with_its_interval(make_run):
-    run = make_run("claims", pairs=3, datasets=("BC5CDR", "NCBI-disease"))
+    run = make_run("claims", pairs=3)
     scores = dict.fromkeys(WAYS, 0.5) | {"one pass": 0.52, "start": 0.4}
     finish_all(run, scores)
     text = reproduce(run).read_text()
@@ -71,6 +71,7 @@ def test_a_claim_is_a_difference_over_pairs_with_its_interval(make_run):
     assert stages["pairs"] == 3 and stages["reached"] is True
     assert stages["cost"] == pytest.approx(100 / 121)
     assert "--pairs 3" in stages["command"] and str(run.folder) not in stages["command"]
+    assert stages["data"] == ["BC5CDR", "BioNLP09", "NCBI-disease"]
     # The start has one probe, and its pairs the spread of the other side.
     assert claims["adaptation does not hurt the teacher"]["cost"] is None
     assert claims["a copied extension beats a random one"]["reached"] is False  # both alike
@@ -83,3 +84,11 @@ def test_some_of_the_claims_may_be_asked_for(make_run):
     assert len(plan.cells) == 1 + 2 + 3 + 2 * 3  # rows, trainings, probes of the start and of each
     with pytest.raises(ValueError, match="got --rows=nothing, expected the starts of some of"):
         plan_of(make_run("claims", rows=("nothing",)))
+
+
+def test_a_goal_is_not_reached_on_a_part_of_the_data(make_run):
+    run = make_run("claims", pairs=2, datasets=("NCBI-disease",), rows=("one pass beats two",))
+    finish_all(run, dict.fromkeys(WAYS, 0.5) | {"one pass": 0.52})
+    reproduce(run)
+    (claim,) = json.loads((run.out / "claims.json").read_text())
+    assert claim["difference"] == pytest.approx(2.0) and claim["reached"] is False
