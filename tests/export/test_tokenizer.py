@@ -60,11 +60,11 @@ def test_a_tokenizer_is_the_same_before_and_after_its_export(tmp_path):
         assert first == second
 
 
-def test_settings_of_the_tokenizer_are_kept_and_special_words_named(tmp_path):
+def test_settings_of_the_tokenizer_are_kept_but_for_a_length_beyond_the_models(tmp_path):
     source = write_tokenizer(tmp_path / "tokenizer", model_max_length=512, mask_token="[MASK]")
     save(tmp_path / "model", source)
     config = json.loads((tmp_path / "model" / "tokenizer_config.json").read_text())
-    assert (config["model_max_length"], config["do_lower_case"]) == (512, True)
+    assert (config["model_max_length"], config["do_lower_case"]) == (20, True)
     assert (config["cls_token"], config["mask_token"]) == ("[CLS]", "[MASK]")
 
 
