@@ -62,7 +62,7 @@ def _time_save(loop, checkpoints, number, usual):
         ended.append(time.perf_counter())
 
     start = time.perf_counter()
-    checkpoints.save(number, loop.state)
+    checkpoints.save(number, loop.to_save())
     held_up = time.perf_counter() - start
     watcher = threading.Thread(target=watch)
     watcher.start()

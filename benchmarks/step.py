@@ -45,7 +45,7 @@ class Loop:
     """A compiled step with its state and a batch, to be run again and again.
 
     Attributes:
-      state: what a checkpoint would hold.
+      state: what an update takes and gives; `to_save` has it as a checkpoint does.
       facts: what is known without running it: FLOPs, memory, seconds of tracing and compiling.
       run: what the step closes over, with shapes in place of parameters.
       compiled: the step.
@@ -65,6 +65,7 @@ class Loop:
             replicated_arguments=2,
             donate=True,
         )
+        self._parallel, self._unpack = parallel, jax.jit(state.unpack)
         self.state = parallel.replicate(state.begin(run.trained, run.settings.optimizers))
         self._frozen = parallel.replicate(run.frozen_as_read)
         self._batch = parallel.shard_batch(random_rows(rows, length, words=case.words))
@@ -82,6 +83,10 @@ class Loop:
             "xla_gflop": _gflop(lowered),
             "model_gflop": model_gflop(case, run),
         }
+
+    def to_save(self) -> state.TrainState:
+        """Returns the state as the training loop hands it to a checkpoint."""
+        return self._unpack(self._parallel.to_save(self.state))
 
     def update(self) -> float:
         """Returns the seconds of one update, with the devices idle before and after it."""
