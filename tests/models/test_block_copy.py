@@ -47,7 +47,7 @@ def test_a_copy_as_large_as_the_original_answers_as_it_does():
     params = copy_blocks(model, random_params(model.config), text(1))
     batch = tiny_batch(68)
     original, copy = (last_hidden(model, params, batch, share) for share in (1 - 1e-6, 1e-6))
-    np.testing.assert_allclose(copy, original, atol=2e-2)
+    np.testing.assert_allclose(copy, original, atol=1e-3)
 
 
 def test_a_narrow_copy_of_blocks_that_use_no_more_is_exact():
@@ -67,7 +67,7 @@ def test_a_narrow_copy_of_blocks_that_use_no_more_is_exact():
     params = copy_blocks(model, params, text(1))
     batch = tiny_batch(68)
     original, copy = (last_hidden(model, params, batch, share) for share in (1 - 1e-6, 1e-6))
-    np.testing.assert_allclose(copy, original, atol=2e-2)
+    np.testing.assert_allclose(copy, original, atol=1e-3)
 
 
 def test_on_other_text_a_narrow_copy_is_nearer_to_the_original_than_a_random_block():
@@ -80,8 +80,8 @@ def test_on_other_text_a_narrow_copy_is_nearer_to_the_original_than_a_random_blo
     def distance(params, share):
         return np.square(last_hidden(model, params, batch, share) - original).mean()
 
-    assert distance(copied, 0.5) < 0.3 * distance(params, 0.5)
-    assert distance(copied, 1e-6) < 0.7 * distance(params, 1e-6)
+    assert distance(copied, 0.5) < 0.1 * distance(params, 0.5)
+    assert distance(copied, 1e-6) < 0.1 * distance(params, 1e-6)
 
 
 def test_only_blocks_are_copied():
