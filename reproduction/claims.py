@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the project claims, each as a difference of two ways over paired training runs.
 
-A pair has one seed: the same rows in the same order, the same masks, the same start. Models are
-compared by a linear tagger on their frozen features (`edad_jax.tasks.probe`), which adds no noise
-of its own. "MLM alone" is the student without a teacher, from the same start, with as many model
-FLOPs as the single pass: so with more updates.
+A pair has one seed: the same rows in the same order, the same masks, starts by the same rule (the
+student of two stages takes layers of the adapted teacher, that of one pass of the teacher before).
+Models are compared by a linear tagger on their frozen features (`edad_jax.tasks.probe`), which adds
+no noise of its own. "MLM alone" is the student without a teacher, with as many model FLOPs as the
+single pass: so with more updates.
 """
 
 import dataclasses
@@ -13,6 +14,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from absl import flags
+from ml_collections import config_flags
 
 from benchmarks.flops import step_flops
 from edad_jax.distillation.nets import extension_config, student_config
@@ -26,11 +30,11 @@ from edad_jax.tasks.result import show_difference
 from edad_jax.tasks.scores import mean_interval
 from edad_jax.types import Vocabulary
 from reproduction.cells import Cell, make_cell, read_summary
+from reproduction.edad import DATASETS
+from reproduction.edad_trainings import SCALES, read_sizes, student_options
 from reproduction.table import Plan, Report, TableRun
 
 NAME, TITLE = "table-claims", "What the project claims, and what was measured"
-SCALES = {"small": "table_small", "paper": "edad"}
-DATASETS = {"BC5CDR", "BioNLP09", "NCBI-disease"}
 # Of every run. The small configuration's 1e-3 is for blocks that begin at random.
 RECIPE = {
     "small": ("mlm_bias_init=frequencies", "optimizer.teacher_learning_rate=3e-4"),
@@ -90,11 +94,12 @@ def plan(run: TableRun) -> ClaimsPlan:
     claims = chosen(run)
     folder = local_folder(run.teacher, option="--teacher=FOLDER")
     sizes = bert_config(read_model_json(folder / "config.json"))
-    options = _trainings(run, sizes)
+    options = _trainings(run)
+    length_alone = _length_alone(run, sizes, options["edad"][1:])
     rows = make_cell(
         "prepare",
         "rows",
-        SCALES[run.scale],
+        SCALES[run.scale].config,
         f"teacher.checkpoint={run.teacher}",
         f"corpus.files={run.corpus}",
         *run.train,
@@ -105,18 +110,19 @@ def plan(run: TableRun) -> ClaimsPlan:
         return make_cell(
             "train",
             f"{name}-{seed}",
-            SCALES[run.scale],
+            SCALES[run.scale].config,
             f"teacher.checkpoint={begun.format(seed=seed)}",
             f"prepared={run.folder}/rows",
             *RECIPE[run.scale],
             *more,
             f"seed={seed}",
             *run.train,
+            *([length_alone] if name == "mlm" else []),  # after --train, which may have another
         )
 
     def probe(model, name, data):
-        flags = (f"--model={model}", f"--data={run.ner}/{data}-IOB", "--max_length=64", *run.tune)
-        return Cell(f"{name}.{data}.probe", ("launch/probe.py", *flags))
+        given = (f"--model={model}", f"--data={run.ner}/{DATASETS[data]}", "--max_length=64")
+        return Cell(f"{name}.{data}.probe", ("launch/probe.py", *given, *run.tune))
 
     trainings, probes, cells = {}, {}, [rows]
     names = dict.fromkeys(way for claim in claims for way in (claim.way, claim.than))
@@ -148,43 +154,48 @@ def chosen(run: TableRun) -> list[Claim]:
     return [claim for claim in CLAIMS if not run.rows or claim.name.startswith(tuple(run.rows))]
 
 
-def _trainings(run: TableRun, sizes: BertConfig) -> dict[str, tuple[str, ...]]:
+def _trainings(run: TableRun) -> dict[str, tuple[str, ...]]:
     """Returns for each training run the teacher that it begins with, and its options."""
-    student = (
-        "student.init=teacher",
-        f"student.hidden_size={sizes.hidden_size}",
-        f"student.intermediate_size={sizes.intermediate_size}",
-    )
-    copied = ("teacher.extension_init=copy", "student.inherit.extension=copy")
+    scale = SCALES[run.scale]
+    student = student_options(scale, read_sizes([run.teacher]), run.teacher)
+    if student:  # it begins with its teacher's layers
+        student = (*student, "student.inherit.extension=copy")
+    copied = "teacher.extension_init=copy"
     return {
-        "adaptation": (run.teacher, "method=adaptation", copied[0]),
+        "adaptation": (run.teacher, "method=adaptation", copied),
         "adaptation-random": (run.teacher, "method=adaptation"),
-        "edad": (run.teacher, *student, *copied),
+        "edad": (run.teacher, *student, copied),
         "distillation": (
             f"{run.folder}/adaptation-{{seed}}/teacher",
             "method=distillation",
             *student,
-            copied[1],
         ),
         "mlm": (
             run.teacher,
             *student,
-            *copied,
+            copied,
             "alpha=only_adaptation",
             "phases.drop_teacher_below=0.5",  # the teacher gives the start and never runs
-            _length_alone(run.scale, sizes),
         ),
     }
 
 
-def _length_alone(scale: str, sizes: BertConfig) -> str:
-    """Returns the option by which the student alone costs as many FLOPs as the single pass."""
-    config = importlib.import_module(f"configs.{SCALES[scale]}").get_config()
-    config.student.hidden_size = sizes.hidden_size
-    config.student.intermediate_size = sizes.intermediate_size
-    words = config.vocabulary.size
-    teacher = ExBertConfig(sizes, extension_config(config.teacher.extension), words)
-    vocabulary = Vocabulary(sizes.vocab_size, sizes.vocab_size + words, 0, 0, 0)
+def _length_alone(run: TableRun, sizes: BertConfig, options: Sequence[str]) -> str:
+    """Returns the option by which the student alone costs as many FLOPs as the single pass.
+
+    Args:
+      run: what the user asked for; --train may change sizes and lengths.
+      sizes: of the teacher without extension.
+      options: of the single pass.
+    """
+    config = importlib.import_module(f"configs.{SCALES[run.scale].config}").get_config()
+    words = ["claims", *(f"--config.{option}" for option in options), *run.train]
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=words)
+    values(words)
+    added = config.vocabulary.size
+    teacher = ExBertConfig(sizes, extension_config(config.teacher.extension), added)
+    vocabulary = Vocabulary(sizes.vocab_size, sizes.vocab_size + added, 0, 0, 0)
     batch = {
         "rows": config.batch_size,
         "length": config.rows.max_length,
@@ -247,7 +258,7 @@ def _row(
     mean, half = by_data["average"]["mean"], by_data["average"]["half"]
     low = mean - (half or 0.0)
     ours, theirs = costs[claim.way], costs[claim.than]
-    is_whole = set(run.datasets) >= DATASETS  # the goals are of all of them
+    is_whole = set(run.datasets) >= set(DATASETS)  # the goals are of all of them
     return {
         "name": claim.name,
         "claim": f"{claim.way} against {claim.than}",

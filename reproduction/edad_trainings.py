@@ -86,7 +86,7 @@ def plan_trainings(run: TableRun) -> dict[str, tuple[Cell, Cell]]:
     """
     scale = SCALES[run.scale]
     sizes = read_sizes((run.teacher, run.biobert, run.scibert)) if scale.student else {}
-    student = _student(scale, sizes, run.teacher)
+    student = student_options(scale, sizes, run.teacher)
     distil = ("method=distillation", *scale.distillation)
     # Rows of text, which training runs with one vocabulary share: name -> teacher, options.
     rows = {
@@ -137,7 +137,7 @@ def plan_trainings(run: TableRun) -> dict[str, tuple[Cell, Cell]]:
                 given,
                 (
                     *distil,
-                    *_student(scale, sizes, given),
+                    *student_options(scale, sizes, given),
                     *_NO_EXTENSION,
                     *_PLAIN_STUDENT,
                     *_NO_HEADS,
@@ -158,7 +158,9 @@ def plan_trainings(run: TableRun) -> dict[str, tuple[Cell, Cell]]:
     }
 
 
-def _student(scale: Scale, sizes: Mapping[str, tuple[int, int]], teacher: str) -> tuple[str, ...]:
+def student_options(
+    scale: Scale, sizes: Mapping[str, tuple[int, int]], teacher: str
+) -> tuple[str, ...]:
     """Returns the options of a student as wide as its teacher, which gives it layers."""
     if not scale.student:
         return ()

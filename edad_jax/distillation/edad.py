@@ -47,10 +47,12 @@ def make_edad_step(nets: Nets, settings: StepSettings) -> Callable:
         teacher_output, teacher_logits, teacher_terms, distill_terms = None, None, {}, {}
         teacher = ("teacher", nets.teacher, params["teacher"])
         student = ("student", nets.student, params["student"])
-        if phase.teacher_learns:
+        if phase.teacher_learns or (phase.imitates and imitation.soft_weight):
             teacher_output, teacher_logits, teacher_terms = adapt(
                 *teacher, batch, counts, teacher_key, teacher_taps, settings.with_nsp
             )
+            if not phase.teacher_learns:
+                teacher_terms = {}
         elif phase.imitates:
             teacher_output = encode(*teacher, batch, teacher_key, teacher_taps)
         student_output, student_logits, student_terms = adapt(
@@ -62,7 +64,7 @@ def make_edad_step(nets: Nets, settings: StepSettings) -> Callable:
                 nets, params["student"], student_output, teacher_output, batch, counts, imitation
             )
             student_loss = alpha * imitation.loss(distill_terms) + student_loss
-        if imitation.soft_weight and phase.teacher_learns:
+        if imitation.soft_weight and teacher_logits is not None:
             soft_terms = soft_targets(
                 student_logits, teacher_logits, batch, counts, imitation.temperature
             )

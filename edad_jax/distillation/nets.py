@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from edad_jax.models import config_json, convert, init, pretrained
+from edad_jax.models import block_copy, config_json, convert, init, pretrained
 from edad_jax.models.config import BertConfig, ExBertConfig, ExtensionConfig
 from edad_jax.models.exbert import ExBert
 from edad_jax.models.heads import WidthProjection
@@ -131,6 +131,8 @@ def check_teacher(section: ConfigDict) -> None:
         return
     checkpoint = load_checkpoint(section.checkpoint)
     base = config_json.bert_config(checkpoint.config)
+    if section.extension_init == "copy":
+        block_copy.check_sizes(ExBertConfig(base, extension_config(section.extension), 0))
     if not section.from_scratch:
         convert.bert_params(checkpoint, base, fresh=section.random_heads)
 

@@ -15,7 +15,7 @@ from edad_jax.distillation.method import Method
 from edad_jax.distillation.methods import METHODS, find_method
 from edad_jax.distillation.nets import extension_config, is_exported, student_config
 from edad_jax.distillation.phases import PhaseSettings
-from edad_jax.models import config_json
+from edad_jax.models import block_copy, config_json
 from edad_jax.models.config import Execution
 from edad_jax.models.precision import Precision, resolve_precision
 from edad_jax.training import batch_size
@@ -79,6 +79,8 @@ def read_settings(config: ConfigDict) -> Settings:
         settings.execution.check_dropout(net, config[net].attention_probs_dropout_prob)
     student = student_config(config.student, Vocabulary(1, 1, 0, 0, 0))
     config_json.family_of(student.base, extended=student.extension is not None)
+    if settings.student_init.extension == "copy":
+        block_copy.check_sizes(student)
     extension_config(config.teacher.extension)
     check_unread(config, method)
     return settings

@@ -54,7 +54,8 @@ def train(config: ConfigDict, workdir: str) -> dict:
     )
     settings = check_settings(config)
     config = resolve_config(config, settings)
-    check_teacher(config.teacher)
+    if not config.prepared:  # else building the nets is the next thing to do
+        check_teacher(config.teacher)
     parallel = Parallel(config.parallel.engine)
     mirror = _open_mirror(config, workdir)
     with process_0_first():

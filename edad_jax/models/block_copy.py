@@ -44,12 +44,12 @@ def check_sizes(config: ExBertConfig) -> None:
         if getattr(added, name) > getattr(base, name):
             raise ValueError(
                 f"extension.{name}={getattr(added, name)} is more than the original's "
-                f"{getattr(base, name)}: extension_init='copy' needs as many or fewer"
+                f"{getattr(base, name)}: a copy of its block needs as many or fewer"
             )
     if added.num_attention_heads != base.num_attention_heads:
         raise ValueError(
             f"extension.num_attention_heads={added.num_attention_heads} and the original has "
-            f"{base.num_attention_heads}: extension_init='copy' needs the same"
+            f"{base.num_attention_heads}: a copy of its block needs the same"
         )
 
 

@@ -13,18 +13,18 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from edad_jax.data.tokenizer import load_tokenizer
-from edad_jax.models import pretrained
 from edad_jax.models.exbert import ExBert
 from edad_jax.models.precision import resolve_precision
 from edad_jax.tasks import scores
 from edad_jax.tasks.rows import TaskRows, ordered_batches
-from edad_jax.tasks.setup import Prepared, prepare_examples
+from edad_jax.tasks.setup import Prepared, load_encoder, prepare_examples
 
 LOG = logging.getLogger(__name__)
 _BATCH_SIZE = 64  # rows that the encoder reads at once
@@ -60,15 +60,7 @@ def probe(config: ConfigDict, layers: Sequence[int] = (-1,)) -> list[Probe]:
     prepared = prepare_examples(config, tokenizer)
     if missing := {"train", "validation", "test"} - set(prepared.examples):
         raise ValueError(f"{config.data}: got no {' and no '.join(sorted(missing))} split to probe")
-    sizes, params, _ = pretrained.load_encoder(
-        config.model, with_pooler=False, option="--model=/a/local/folder"
-    )
-    sizes, params = pretrained.cut_padding(sizes, params, len(tokenizer), config.model)
-    if sizes.vocab_size != len(tokenizer):
-        raise ValueError(
-            f"{config.model}: its tokenizer has {len(tokenizer)} pieces and its word table "
-            f"{sizes.vocab_size} rows; put the tokenizer beside it that it was trained with"
-        )
+    sizes, params = load_encoder(config, len(tokenizer))
     depth = sizes.base.num_hidden_layers
     chosen = [layer if layer >= 0 else depth + 1 + layer for layer in layers]
     if wrong := [layer for layer, at in zip(layers, chosen, strict=True) if not 0 <= at <= depth]:
@@ -98,7 +90,7 @@ def word_features(
         output = net.apply(
             {"params": params},
             batch.ids_bt,
-            jax.numpy.zeros_like(batch.ids_bt),
+            jnp.zeros_like(batch.ids_bt),
             batch.mask_bt,
             taps=taps,
             method="encode",

@@ -2,7 +2,6 @@
 """What a fine-tuning run begins with: settings, examples as rows, a net, parameters per seed."""
 
 import logging
-import re
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerFast
 
 from edad_jax.models import init, pretrained
+from edad_jax.models.config import ExBertConfig
 from edad_jax.models.exbert import ExBert
 from edad_jax.models.heads import Classifier, Pooler
 from edad_jax.models.precision import resolve_precision
@@ -141,15 +141,8 @@ def prepare_examples(config: ConfigDict, tokenizer: PreTrainedTokenizerFast) -> 
             "".join(f"; {count:,} {note}" for note, count in each.notes.items()),
         )
     unknown = _check_unknown(config, rows, tokenizer.unk_token_id)
-    # What scores are not of: a run that may leave out examples of the test split says how many.
-    skipped = {
-        split: count
-        for split in SPLITS
-        for reason, count in report.problems.items()
-        if re.fullmatch(rf"{split}: \w+ skipped", reason)
-    }
     said = {
-        "skipped": skipped,
+        "skipped": report.skipped,  # what scores are not of
         "unknown": unknown,
         "reader": notes.splitlines(),
         "rows": {split: r.notes for split, r in rows.items()},
@@ -192,18 +185,7 @@ def build_net(
     """
     precision = resolve_precision(config.dtype)
     needs_pooler = "pooler" in KINDS[config.task].heads
-    sizes, loaded, _ = pretrained.load_encoder(
-        config.model,
-        with_pooler=needs_pooler,
-        hidden_dropout_prob=config.hidden_dropout_prob,
-        attention_probs_dropout_prob=config.attention_probs_dropout_prob,
-    )
-    sizes, loaded = pretrained.cut_padding(sizes, loaded, vocab_size, config.model)
-    if sizes.vocab_size != vocab_size:
-        raise ValueError(
-            f"config.model={config.model}: its tokenizer has {vocab_size} pieces and its word "
-            f"table {sizes.vocab_size} rows; put the tokenizer beside it that it was trained with"
-        )
+    sizes, loaded = load_encoder(config, vocab_size, with_pooler=needs_pooler)
     if config.max_length > sizes.base.max_position_embeddings:
         raise ValueError(
             f"config.max_length={config.max_length}: the model has only "
@@ -228,6 +210,29 @@ def build_net(
             mine["pooler"] = fresh(Pooler(sizes.base, *precision), seed)
         params.append({part: mine[part] for part in (*net.parts, "classifier") if part in mine})
     return net, params
+
+
+def load_encoder(
+    config: ConfigDict, vocab_size: int, *, with_pooler: bool = False
+) -> tuple[ExBertConfig, dict[str, Any]]:
+    """Returns sizes and parameters of config.model, whose tokenizer has so many pieces.
+
+    Raises:
+      ValueError: the model cannot be read, or has other words than its tokenizer.
+    """
+    sizes, params, _ = pretrained.load_encoder(
+        config.model,
+        with_pooler=with_pooler,
+        hidden_dropout_prob=config.hidden_dropout_prob,
+        attention_probs_dropout_prob=config.attention_probs_dropout_prob,
+    )
+    sizes, params = pretrained.cut_padding(sizes, params, vocab_size, config.model)
+    if sizes.vocab_size != vocab_size:
+        raise ValueError(
+            f"config.model={config.model}: its tokenizer has {vocab_size} pieces and its word "
+            f"table {sizes.vocab_size} rows; put the tokenizer beside it that it was trained with"
+        )
+    return sizes, params
 
 
 def run_seeds(config: ConfigDict) -> list[int]:

@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """What of TinyBERT's loss may be otherwise: a form, weights, and the teacher's words."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from edad_jax.distillation import losses
 from edad_jax.distillation.edad import EDAD
 from edad_jax.distillation.imitation import ImitationSettings
+from edad_jax.distillation.phases import Phase
 from edad_jax.distillation.settings import read_settings, resolve_config
+from tests.tiny_models import assert_trees_equal
 from tests.tiny_run import make_inputs, tiny_config
-from tests.tiny_steps import NO_DROPOUT, run_steps, tiny_nets, tiny_settings
+from tests.tiny_steps import NO_DROPOUT, run_phases, run_steps, tiny_nets, tiny_settings
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +36,19 @@ def test_the_students_loss_is_the_weighted_sum_of_what_is_logged():
     np.testing.assert_allclose(found["teacher/grad_norm"], plain["teacher/grad_norm"], rtol=1e-5)
 
 
-def test_a_student_that_says_what_its_teacher_says_has_nothing_to_learn_of_it():
-    logits = jax.random.normal(jax.random.key(0), (2, 3, 7))
-    weights = jnp.ones((2, 3))
-    np.testing.assert_allclose(losses.soft_loss(logits, logits, weights, 2.0), 0.0, atol=1e-6)
+def test_the_teachers_words_are_compared_as_long_as_it_runs():
+    """A teacher that no longer learns still says words; one that does not run says none."""
+    own = ImitationSettings(soft_weight=0.25)
+    nets = tiny_nets(**NO_DROPOUT)
+    settings = tiny_settings(nets, own=own, alpha="same")
+    phases = [Phase(), Phase(teacher_learns=False), Phase(teacher_learns=False, imitates=False)]
+    after = run_phases(nets, settings, phases)
+    learns, runs, rests = (metrics for _, metrics, _ in after)
+    assert {"teacher/mlm", "distill/soft"} <= set(learns)
+    assert "distill/soft" in runs and "teacher/mlm" not in runs
+    assert not {"distill/soft", "distill/hidden"} & set(rests)
+    kept, rested = (state.params["teacher"] for state, _, _ in after[:2])
+    assert_trees_equal(kept, rested)
 
 
 @pytest.mark.parametrize(

@@ -42,12 +42,16 @@ def text(seed, rows=40):
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *batches)
 
 
-def test_a_copy_as_large_as_the_original_answers_as_it_does():
-    model = net_with(WHOLE)
-    params = copy_blocks(model, random_params(model.config), text(1))
+def assert_copies_answer_as_the_original(model, params):
+    params = copy_blocks(model, params, text(1))
     batch = tiny_batch(68)
     original, copy = (last_hidden(model, params, batch, share) for share in (1 - 1e-6, 1e-6))
     np.testing.assert_allclose(copy, original, atol=1e-3)
+
+
+def test_a_copy_as_large_as_the_original_answers_as_it_does():
+    model = net_with(WHOLE)
+    assert_copies_answer_as_the_original(model, random_params(model.config))
 
 
 def test_a_narrow_copy_of_blocks_that_use_no_more_is_exact():
@@ -64,10 +68,7 @@ def test_a_narrow_copy_of_blocks_that_use_no_more_is_exact():
             unused = np.arange(40) % 5 > 1  # 16 units of 40 are left
             kernel = np.asarray(block["output"]["kernel"])
             block["output"]["kernel"] = np.where(unused[:, None], 0, kernel)
-    params = copy_blocks(model, params, text(1))
-    batch = tiny_batch(68)
-    original, copy = (last_hidden(model, params, batch, share) for share in (1 - 1e-6, 1e-6))
-    np.testing.assert_allclose(copy, original, atol=1e-3)
+    assert_copies_answer_as_the_original(model, params)
 
 
 def test_on_other_text_a_narrow_copy_is_nearer_to_the_original_than_a_random_block():

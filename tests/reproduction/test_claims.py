@@ -27,17 +27,20 @@ def test_the_runs_of_a_pair_differ_in_the_way_alone(make_run):
             options_of(first[0])[name]
         }
     # Both stages are in the cost, and both ways share the adapted teacher of the seed.
-    assert plan.trainings["two stages"][1][0] is plan.trainings["adapted"][1][0] or (
-        plan.trainings["two stages"][1][0] == plan.trainings["adapted"][1][0]
-    )
+    assert plan.trainings["two stages"][1][0] == plan.trainings["adapted"][1][0]
     assert len({cell.name for cell in plan.cells}) == len(plan.cells)
 
 
 def test_the_student_alone_takes_more_updates_for_the_same_flops(make_run):
-    plan = plan_of(make_run("claims", pairs=1))
-    (alone,) = plan.trainings["MLM alone"][0]
-    steps = int(options_of(alone)["--config.max_steps"])
-    assert steps > 1.5 * table_small.get_config().max_steps
+    usual, longer = (
+        plan_of(make_run("claims", pairs=1, train=train)).trainings["MLM alone"][0][0]
+        for train in ((), ("--config.max_steps=1200",))
+    )
+    # Of an option given twice the last counts: ours, whatever --train says.
+    steps = [int(options_of(cell)["--config.max_steps"]) for cell in (usual, longer)]
+    assert steps[0] > 1.5 * table_small.get_config().max_steps == 180
+    assert steps[1] == pytest.approx(10 * steps[0], rel=0.01)
+    assert longer.words[-1] == f"--config.max_steps={steps[1]}"
 
 
 def finish_all(run, scores):

@@ -56,6 +56,7 @@ class ReadReport:
     problems: dict[str, int] = field(default_factory=dict)
     messages: list[str] = field(default_factory=list)
     left_out: dict[str, list] = field(default_factory=dict)  # why -> [how many files, the first]
+    skipped: dict[str, int] = field(default_factory=dict)  # records of labelled data, by split
 
     def leave_out(self, why: str, name: object) -> None:
         """Counts a file that is not meant to be read: by its ending, or another word for it."""

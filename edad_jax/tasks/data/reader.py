@@ -95,12 +95,13 @@ class SplitReader(abc.ABC, Generic[Example]):
                     f"{data}: got 0 {self.examples} to use for {split}, expected at least one; "
                     f"mend or remove that split\n{self.report.summary()}"
                 )
-            skipped = self.report.problems.get(f"{split}: {self.records} skipped", 0)
-            self.notes.append(f"{split}: {self.count(examples, skipped)}")
+            self.notes.append(f"{split}: {self.count(examples, self._count_skipped(split))}")
             for document in self.documents(examples):
                 self.report.add_document(document)
         splits = self.add_missing(data, splits)
         self.check(data, splits)
+        counts = {split: self._count_skipped(split) for split in splits}
+        self.report.skipped = {split: count for split, count in counts.items() if count}
         self.report.messages[:0] = self.notes
         return splits, self.report
 
@@ -128,6 +129,9 @@ class SplitReader(abc.ABC, Generic[Example]):
             raise task_splits.no_train_error(data, got, self.formats)
         return splits
 
+    def _count_skipped(self, split: str) -> int:
+        return self.report.problems.get(f"{split}: {self.records} skipped", 0)
+
     def _is_unlabelled(self, split: str) -> bool:
         """Returns whether what was skipped of a split mostly lacks what is asked for."""
         reasons = self.reasons.get(split, Counter())
@@ -141,7 +145,7 @@ class SplitReader(abc.ABC, Generic[Example]):
     def _check_test(self, data: str, splits: Mapping[str, Sequence[Example]]) -> None:
         """Raises ValueError where a score would be of a part of the test split only."""
         split = self.scored(splits)
-        skipped = self.report.problems.get(f"{split}: {self.records} skipped", 0)
+        skipped = self._count_skipped(split)
         if not skipped or not splits.get(split):  # that there are none left is said elsewhere
             return
         of = f"{skipped:,} of the {skipped + len(splits[split]):,} {self.records} of {split}"
