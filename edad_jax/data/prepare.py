@@ -21,7 +21,7 @@ from edad_jax.data.stages import recorded_facts, run_stage
 from edad_jax.data.storage import fetch_prepared, local_folder
 from edad_jax.data.text.reading import ReadReport
 from edad_jax.data.text.source import cut_text, describe_source, read_text
-from edad_jax.data.tokenizer import load_tokenizer, pieces_in_order
+from edad_jax.data.tokenizer import check_unknown, load_tokenizer, pieces_in_order
 from edad_jax.data.vocabulary import extend_vocabulary, split_added_words
 from edad_jax.files import RemotePath, file_checksum
 from edad_jax.machine import core_count
@@ -70,7 +70,15 @@ def prepare(config: ConfigDict, workdir: str | Path) -> Prepared:
     train, heldout = Rows(rows_dir / "train"), Rows(rows_dir / "heldout")
     if config.prepared:
         _check_prepared(config, pieces, train, folder)
-    _check_unknown(config, {"train": train, "held-out": heldout}, tokenizer.unk_token_id)
+    check_unknown(
+        {
+            name: unknown_share(rows, tokenizer.unk_token_id)
+            for name, rows in (("train", train), ("held-out", heldout))
+        },
+        config.rows.max_unknown_share,
+        option="--config.rows.max_unknown_share",
+        advice="Give another --config.teacher.checkpoint or --config.corpus.encoding",
+    )
     return Prepared(
         tokenizer_dir=vocabulary_dir,
         vocabulary=Vocabulary(
@@ -185,21 +193,6 @@ def _check_prepared(config, pieces, rows, folder):
             f"the rows in {folder} were made with another vocabulary than that of "
             f"{_base(config)}; prepare them again with this teacher, or give the teacher they "
             "were made for"
-        )
-
-
-def _check_unknown(config, sets, unknown_id):
-    """Says which share of the pieces the tokenizer could not read; too large a one is an error."""
-    shares = {name: unknown_share(rows, unknown_id) for name, rows in sets.items()}
-    told = ", ".join(f"{share:.2%} of the {name}" for name, share in shares.items())
-    LOG.info("Pieces that the tokenizer does not know ([UNK]): %s rows'.", told)
-    if max(shares.values()) > config.rows.max_unknown_share:
-        raise ValueError(
-            f"the tokenizer does not know {told} pieces, expected at most "
-            f"{config.rows.max_unknown_share:.0%}: a model learns nothing from them. Is the text "
-            "in another language or encoding than the model's (--config.corpus.encoding)? Take "
-            "another --config.teacher.checkpoint, or, if it is to be so, a larger "
-            "--config.rows.max_unknown_share"
         )
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -116,6 +117,28 @@ def _named_class(folder: str) -> str | None:
     is_alone = not os.path.exists(os.path.join(folder, "tokenizer.json"))
     default = "BertTokenizer" if is_alone else None
     return config.get("tokenizer_class", default) if isinstance(config, dict) else default
+
+
+def check_unknown(shares: Mapping[str, float], most: float, *, option: str, advice: str) -> None:
+    """Says which share of the pieces a tokenizer does not know.
+
+    Args:
+      shares: of each set of rows.
+      most: what is borne.
+      option: that says how much is borne.
+      advice: what to give instead, for errors.
+
+    Raises:
+      ValueError: one has more. Who answers the same to all of them may have a score of 100.
+    """
+    told = ", ".join(f"{name} {share:.2%}" for name, share in shares.items())
+    LOG.info("Pieces that the tokenizer does not know ([UNK]): %s.", told)
+    if max(shares.values(), default=0.0) > most:
+        raise ValueError(
+            f"the tokenizer does not know many of the pieces ({told}), expected at most "
+            f"{most:.0%}: is the text in another language or encoding than the model's? {advice}, "
+            f"or, if it is to be so, a larger {option}"
+        )
 
 
 def composing(backend: Tokenizer) -> Tokenizer:

@@ -12,6 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerFast
 
+from edad_jax.data.tokenizer import check_unknown
 from edad_jax.models import init, pretrained
 from edad_jax.models.config import ExBertConfig
 from edad_jax.models.exbert import ExBert
@@ -140,7 +141,16 @@ def prepare_examples(config: ConfigDict, tokenizer: PreTrainedTokenizerFast) -> 
             f"{len(each):,}",
             "".join(f"; {count:,} {note}" for note, count in each.notes.items()),
         )
-    unknown = _check_unknown(config, rows, tokenizer.unk_token_id)
+    pieces = {split: np.concatenate(each.ids) for split, each in rows.items() if len(each)}
+    unknown = {
+        split: float((ids == tokenizer.unk_token_id).mean()) for split, ids in pieces.items()
+    }
+    check_unknown(
+        unknown,
+        config.max_unknown_share,
+        option="--config.max_unknown_share",
+        advice="Give another --config.model or --config.encoding",
+    )
     said = {
         "skipped": report.skipped,  # what scores are not of
         "unknown": unknown,
@@ -148,29 +158,6 @@ def prepare_examples(config: ConfigDict, tokenizer: PreTrainedTokenizerFast) -> 
         "rows": {split: r.notes for split, r in rows.items()},
     }
     return Prepared(task, labels, examples, rows, said)
-
-
-def _check_unknown(
-    config: ConfigDict, rows: dict[str, TaskRows], unknown_id: int
-) -> dict[str, float]:
-    """Returns the share of pieces of each split that the tokenizer does not know.
-
-    Raises:
-      ValueError: there are too many: a tagger that answers O, or always the same, can then have a
-        score of 100.
-    """
-    pieces = {split: np.concatenate(each.ids) for split, each in rows.items() if len(each)}
-    shares = {split: float((ids == unknown_id).mean()) for split, ids in pieces.items()}
-    told = ", ".join(f"{split} {share:.2%}" for split, share in shares.items())
-    LOG.info("Pieces that the tokenizer does not know ([UNK]): %s.", told)
-    if max(shares.values(), default=0.0) > config.max_unknown_share:
-        raise ValueError(
-            f"{config.model} does not know many of the pieces of {config.data} ({told}), expected "
-            f"at most {config.max_unknown_share:.0%}: is the data in another language or encoding "
-            "(--config.encoding) than the model's? Take another --config.model, or, if it is to be "
-            "so, a larger --config.max_unknown_share"
-        )
-    return shares
 
 
 def build_net(
