@@ -7,9 +7,7 @@ student of D numbers per word (a DistilBERT) has neither map:
     tables   vector times map, so that word + position + segment gives what the map gave
     head     of the net's own head the best linear map that ends in D numbers, before the tables
 
-No text is needed. A student with all twelve layers of albert-kor-base agrees with it on 12.7% of
-the held-out masked pieces before any training (docs/results.md, section 10); what gelu bends,
-training has to bring.
+No text is needed. What gelu bends, training has to bring.
 """
 
 from collections.abc import Mapping
