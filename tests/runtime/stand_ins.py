@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 
-from edad_jax.runtime.models import Answer, Answers, Prediction, QuestionAnswerer
+from edad_jax.runtime.models import Answer, Answers, Prediction, QuestionAnswerer, Score, Scorer
 from edad_jax.runtime.readings import Reading, Row
 from edad_jax.runtime.session import ExportedModel
 from edad_jax.runtime.windows import Window
@@ -94,6 +94,22 @@ class Counter(Told):
             raise RuntimeError("a bug of the model")
         self.batches.append(len(rows))
         time.sleep(self.seconds)
+
+
+class Long(Scorer):
+    """A stand-in whose texts have as many rows, of a millisecond each, as they say."""
+
+    batch_size = 1
+
+    def __init__(self):
+        self.seen = []
+
+    def begin(self, item):
+        return Told(lambda text: Score(0.5), rows=int(item)).begin(item)
+
+    def read_batch(self, rows):
+        time.sleep(0.001)
+        self.seen += [reading.text for reading, _ in rows]
 
 
 class EchoAnswerer(QuestionAnswerer):

@@ -18,9 +18,9 @@ import pytest
 import uvicorn
 
 from edad_jax.runtime.limits import Limits
-from edad_jax.runtime.models import Prediction, Score, Scorer, Span, Tagger, as_json
+from edad_jax.runtime.models import Prediction, Score, Span, Tagger, as_json
 from edad_jax.runtime.server import create_app
-from tests.runtime.stand_ins import Counter, EchoAnswerer, Told
+from tests.runtime.stand_ins import Counter, EchoAnswerer, Long, Told
 from tests.tiny_text import WORDS
 
 PATIENCE = 300  # seconds after which something counts as stuck
@@ -285,22 +285,6 @@ def test_a_client_that_goes_leaves_its_place(server):
         pass
     wait_until(lambda: "edad_waiting 0.0" in server.ask("/metrics")[2])
     assert server.predict("a")[0] == 200
-
-
-class Long(Scorer):
-    """A stand-in whose texts have as many rows, of a millisecond each, as they say."""
-
-    batch_size = 1
-
-    def __init__(self):
-        self.seen = []
-
-    def begin(self, item):
-        return Told(lambda text: Score(0.5), rows=int(item)).begin(item)
-
-    def read_batch(self, rows):
-        time.sleep(0.001)
-        self.seen += [reading.text for reading, _ in rows]
 
 
 def test_what_nobody_waits_for_is_not_read_and_short_ones_overtake_long_ones():
