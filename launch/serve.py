@@ -24,7 +24,10 @@ HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to listen at; 0.0.0.0 f
 PORT = flags.DEFINE_integer("port", 8000, "Port to listen at; 0: one that is free.")
 THREADS = flags.DEFINE_integer("threads", 0, "Of each model; 0: all cores.", lower_bound=0)
 MAX_LENGTH = flags.DEFINE_integer(
-    "max_length", 0, "Pieces of a window; 0: 128. Models of configs/squad.py: 384.", lower_bound=0
+    "max_length",
+    0,
+    "Pieces of a window; 0: 128, or as the model says. Models of configs/squad.py: 384.",
+    lower_bound=0,
 )
 OVERLAP = flags.DEFINE_integer(
     "overlap", None, "Pieces that windows share; a quarter of them. configs/squad.py: 128."

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Models with one output: their score, of texts and of pairs."""
 
+import contextlib
 import functools
+import io
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from edad_jax.export import calibration, formats
 from edad_jax.export.check import compiled
 from edad_jax.export.huggingface import save_model
 from edad_jax.models.task import Task
+from edad_jax.runtime import __main__ as command
 from edad_jax.runtime.models import Classifier, Score, Scorer, as_json, open_model
 from edad_jax.tasks.exported import scores_of_both
 from tests.runtime.stand_ins import DRUG, GENE
@@ -122,3 +126,23 @@ def test_an_export_that_does_not_say_what_its_score_is_is_refused(scored, tmp_pa
     edit_json(folder / "config.json", sentence_transformers=None)
     with pytest.raises(ValueError, match="got 1 outputs and activation_fn='' .*export the model"):
         open_model(folder)
+
+
+def test_the_command_scores_pairs_and_texts(scored, folders, monkeypatch):
+    _, folder = scored
+    expected = [each.score for each in Scorer(folder)([(GENE, DRUG), f'["{GENE}"]'])]
+
+    def run(text, *options):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(output := io.BytesIO()))
+        with contextlib.suppress(SystemExit):
+            command.main([*options])
+        sys.stdout.flush()
+        return [json.loads(line)["score"] for line in output.getvalue().decode().splitlines()]
+
+    assert run(f'["{GENE}", "{DRUG}"]\n[]\n', str(folder), "--pairs") == pytest.approx(
+        expected[:1], abs=1e-5
+    )
+    assert run(f'["{GENE}"]\n', str(folder)) == pytest.approx(expected[1:], abs=1e-5)
+    with pytest.raises(SystemExit, match="is no model that scores pairs; leave it out"):
+        command.main([str(folders["encoder"]), "--pairs"])
