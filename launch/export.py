@@ -69,7 +69,7 @@ def main():
 
         hub.check_push(PUSH.value)
     model = formats.load(MODEL.value)
-    if DATA.value and model.task is None:
+    if DATA.value and (model.task is None or model.task.activation):
         raise ValueError(
             f"--data is for fine-tuned models, --model={MODEL.value} has no task to score; "
             "leave --data out"

@@ -85,9 +85,43 @@ def load_tokenizer(
     if isinstance(parts, normalizers.Sequence) and [type(part) for part in parts] == _COMPOSING:
         backend.normalizer = parts[1]
     check_kind(tokenizer, source)
+    _leave_phrases(tokenizer, source)
     _tell_unreachable(tokenizer, source)
     tokenizer.split_special_tokens = True
     return tokenizer
+
+
+def is_phrase(content: str) -> bool:
+    """Returns whether an added token has white space within, so that words alone never make it."""
+    return any(map(str.isspace, content))
+
+
+def _leave_phrases(tokenizer, source):
+    """Has a tokenizer cut added tokens of several words ("heart attack") as any other text.
+
+    Rows are made word by word, and a tagger's labels are of words: training never sees such a
+    token, and so must nothing that reads for the trained model. They keep their ids, as pieces of
+    the vocabulary that no text comes to.
+    """
+    description = json.loads(tokenizer.backend_tokenizer.to_str())
+    phrases = [
+        token
+        for token in description["added_tokens"]
+        if is_phrase(token["content"]) and not token["special"]
+    ]
+    if not phrases:
+        return
+    names = [token["content"] for token in phrases]
+    LOG.warning(
+        "%s: added tokens of several words (%d: %s) are read word by word, in training and after "
+        "it.",
+        *(source, len(names), ", ".join(map(repr, names[:5]))),
+    )
+    description["added_tokens"] = [
+        token for token in description["added_tokens"] if token not in phrases
+    ]
+    description["model"]["vocab"] |= {token["content"]: token["id"] for token in phrases}
+    tokenizer._tokenizer = Tokenizer.from_str(json.dumps(description))
 
 
 def _tell_unreachable(tokenizer, source):

@@ -26,6 +26,11 @@ def check_reads_texts(model: Model) -> None:
             f"{model.source} answers questions: its layers read pairs, expected a model that reads "
             "texts; export it without --calibrate"
         )
+    if model.task and model.task.activation:
+        raise ValueError(
+            f"{model.source} gives a score, of texts or of pairs: its files do not say of which; "
+            "export it without --calibrate"
+        )
 
 
 def measure_ranges(

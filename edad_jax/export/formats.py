@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from edad_jax.data.tokenizer import load_tokenizer
-from edad_jax.export import huggingface, onnx
+from edad_jax.export import huggingface, onnx, pooling
 from edad_jax.export.card import ModelCard
 from edad_jax.files import file_checksum, replaced_folder
 from edad_jax.models import pretrained
@@ -82,17 +82,23 @@ def export(
     folder = pretrained.tokenizer_folder(model.source, option="--model=DIR")
     out = Path(out).expanduser()
     _check_replaceable(out, folder)
+    positions = model.config.base.max_position_embeddings
+    vectors = None if model.task else pooling.read_pooling(folder, positions=positions)
     if format_name == "hf":
         card = ModelCard(out.name, f"{model.source}, {_AGAIN}.", {}, {}, {})
-        return huggingface.save_model(
+        saved = huggingface.save_model(
             out, model.params, model.config, folder, card=card, task=model.task
         )
+        if vectors:
+            pooling.copy_pooling(folder, saved)
+        return saved
     load_tokenizer(folder, option="--model=DIR")  # raises for one that the runtime cannot read
     values = huggingface.config_json(model.params, model.config, folder, model.task)
     values.pop("auto_map", None)  # this folder has no torch code
     values["hidden_size"] = model.config.base.hidden_size  # the runtime's word; DistilBERT says dim
+    if vectors:
+        values["sentence_pooling"] = vectors
     with replaced_folder(out) as beside:
-        positions = model.config.base.max_position_embeddings
         huggingface.copy_tokenizer(folder, beside, positions=positions)
         # Other models' tokenizers may have as many pieces: the runtime compares this.
         values["tokenizer_sha256"] = file_checksum(beside / "tokenizer.json")
@@ -135,7 +141,8 @@ def _is_export(folder, names):
         return bool(names & programs) and names <= common | programs
     # A trained model has the files of --format hf, but its card tells how it was trained.
     card = folder / "README.md"
-    known = common | {"model.safetensors", card.name, huggingface.MODELLING_FILE}
+    known = common | {"model.safetensors", card.name, huggingface.MODELLING_FILE, *pooling.FILES}
+    names = {name for name in names if not (folder / name / "config.json").is_file()}  # 1_Pooling
     return names <= known and card.is_file() and _AGAIN in card.read_text("utf-8", "replace")
 
 

@@ -21,7 +21,7 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 
-from edad_jax.data.tokenizer import SPECIAL_TOKENS, composing, load_tokenizer
+from edad_jax.data.tokenizer import SPECIAL_TOKENS, composing, is_phrase, load_tokenizer
 from edad_jax.export.card import ModelCard, readme
 from edad_jax.files import read_json, replaced_folder
 from edad_jax.models.config import ExBertConfig
@@ -182,8 +182,26 @@ def copy_tokenizer(tokenizer_dir: Path, directory: Path, *, positions: int) -> N
     values = read_json(config, expected="a tokenizer's settings") if config.is_file() else {}
     specials = {name: getattr(tokenizer, name) for name in SPECIAL_TOKENS}
     values = specials | values | {"model_input_names": tokenizer.model_input_names}
+    _leave_phrases(directory / "added_tokens.json", values)
     values["model_max_length"] = min(int(tokenizer.model_max_length), positions)
     write_config(config, values | {"tokenizer_class": "PreTrainedTokenizerFast"})
+
+
+def _leave_phrases(path, settings):
+    """Takes added tokens of several words out of what AutoTokenizer would add to tokenizer.json.
+
+    It has them as pieces that no text comes to: see `data.tokenizer.load_tokenizer`.
+    """
+    known = settings.get("added_tokens_decoder")
+    if isinstance(known, dict):
+        settings["added_tokens_decoder"] = {
+            number: token
+            for number, token in known.items()
+            if token.get("special") or not is_phrase(str(token.get("content")))
+        }
+    if path.is_file():
+        added = read_json(path, expected="added tokens and their ids")
+        write_config(path, {name: number for name, number in added.items() if not is_phrase(name)})
 
 
 def _write_tensors(path, tensors):

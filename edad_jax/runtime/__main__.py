@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO
 
-from edad_jax.runtime.models import QuestionAnswerer, as_json, open_model
+from edad_jax.runtime.models import QuestionAnswerer, Scorer, as_json, open_model
 
 
 class Progress:
@@ -61,30 +61,42 @@ def read_lines(stream: Iterable[bytes], sizes: deque[int]) -> Iterator[str]:
         yield line.decode("utf-8", "replace").rstrip("\r\n")
 
 
-def _read_pairs(lines, problems):
-    """Yields (question, context) of JSON lines; ends at one that is wrong, and adds what it is.
+def _question(line):
+    pair = json.loads(line)
+    return str(pair["question"]), str(pair["context"])
+
+
+def _pair(line):
+    pair = json.loads(line)
+    if not isinstance(pair, list) or list(map(type, pair)) != [str, str]:
+        raise TypeError("no list of two texts")
+    return tuple(pair)
+
+
+def _read_pairs(lines, problems, parse, expected):
+    """Yields parse(line) of JSON lines; ends at one that is wrong, and adds what it is.
 
     It does not end the program itself: pairs read before it may still wait for their answers.
     """
     for number, line in enumerate(lines, 1):
         try:
-            pair = json.loads(line)
-            question, context = str(pair["question"]), str(pair["context"])
+            pair = parse(line)
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             problems.append(
                 f"line {number:,}: got {line[:80]!r} ({type(error).__name__}: {error}), expected "
-                '{"question": ..., "context": ...}; mend it, or take it out'
+                f"{expected}; mend it, or take it out"
             )
             return
-        yield question, context
+        yield pair
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Reads texts from standard input, one on each line, and writes a JSON line for each.
 
-    Lines for a model that answers questions are JSON: {"question": ..., "context": ...}. Lines are
-    read in chunks; at a terminal, or with --each-line, one by one. What is written is UTF-8,
-    whatever the locale. Whoever reads it may stop at any time, as `head` does.
+    Lines for a model that answers questions are JSON: {"question": ..., "context": ...}; with
+    --pairs, for a model that scores them, ["text", "text"]. Lines are read in chunks; at a
+    terminal, or with --each-line, one by one. What is written is UTF-8, whatever the locale.
+    Whoever reads it may stop at any time, as `head` does.
 
     Raises:
       SystemExit: the model cannot be opened, a line is not as above, or what is written is no
@@ -96,13 +108,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("directory", help="what launch/export.py --format onnx[-int8] wrote")
     parser.add_argument("--batch-size", type=int, default=32, help="windows read at once")
-    parser.add_argument("--max-length", type=int, default=0, help="pieces of a window; 0: 128")
+    parser.add_argument(
+        "--max-length", type=int, default=0, help="pieces of a window; 0: 128, or as the model says"
+    )
     parser.add_argument("--overlap", type=int, help="pieces that windows share; a quarter of them")
     parser.add_argument("--threads", type=int, default=0, help="0: as many as there are cores")
     parser.add_argument(
         "--each-line",
         action="store_true",
         help="answer a line before the next is read, as for `tail -f`; always so at a terminal",
+    )
+    parser.add_argument(
+        "--pairs", action="store_true", help='each line is JSON, ["text", "text"], to be scored'
     )
     options = parser.parse_args(arguments)
     try:
@@ -115,10 +132,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     except ValueError as error:
         sys.exit(str(error))
+    if options.pairs and not isinstance(model, Scorer):
+        sys.exit(f"--pairs: {options.directory} is no model that scores pairs; leave it out")
     progress, sizes = Progress(size_of(sys.stdin.buffer)), deque()
     texts, problems = read_lines(sys.stdin.buffer, sizes), []
     sys.stdout.reconfigure(encoding="utf-8", newline="\n")
-    items = _read_pairs(texts, problems) if isinstance(model, QuestionAnswerer) else texts
+    items = texts
+    if isinstance(model, QuestionAnswerer):
+        items = _read_pairs(texts, problems, _question, '{"question": ..., "context": ...}')
+    elif options.pairs:
+        items = _read_pairs(texts, problems, _pair, '["text", "text"]')
     if options.each_line or sys.stdin.isatty():
         results = itertools.chain.from_iterable(model([item]) for item in items)
     else:

@@ -9,17 +9,28 @@ in the window that shows most of what surrounds it, and what comes out names cha
 as it was given.
 """
 
-import abc
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from edad_jax.runtime import answers, windows
-from edad_jax.runtime.session import MODEL_FILE, ExportedModel, read_config, read_labels, softmax
+from edad_jax.runtime.readings import (
+    POOLINGS,
+    Finished,
+    LabelReading,
+    MeanReading,
+    PositionReading,
+    Reading,
+    Row,
+    VectorReading,
+    rows_of_pair,
+    softmax,
+)
+from edad_jax.runtime.session import MODEL_FILE, ExportedModel, read_config, read_labels
 from edad_jax.runtime.spans import Span, join_words
 
 __all__ = [
@@ -30,6 +41,8 @@ __all__ = [
     "Encoder",
     "Prediction",
     "QuestionAnswerer",
+    "Score",
+    "Scorer",
     "Span",
     "Tagger",
     "as_json",
@@ -45,20 +58,13 @@ class Prediction(NamedTuple):
     scores: dict[str, float]  # probability of every class
 
 
-class _TextModel(ExportedModel, abc.ABC):
-    """One that judges texts, each for itself."""
+class Score(NamedTuple):
+    """What a model with one output says of a text, or of a pair of texts."""
 
-    def __call__(self, texts: Iterable[str]) -> Iterator[Any]:
-        """Yields what the model makes of each text; memory does not grow with their number."""
-        for chunk in windows.chunks(texts):
-            yield from self._judge(chunk, [self.tokenize(text) for text in chunk])
-
-    @abc.abstractmethod
-    def _judge(self, texts, pieces):
-        """Yields what the model makes of each text."""
+    score: float
 
 
-class Tagger(_TextModel):
+class Tagger(ExportedModel):
     """Finds entities: yields the list of Span of each text."""
 
     architecture = "ForTokenClassification"
@@ -75,46 +81,41 @@ class Tagger(_TextModel):
 
     def tag_words(self, sentences: Sequence[Sequence[str]]) -> list[list[str]]:
         """Returns a label for each word of sentences that have been cut into words already."""
-        pieces, firsts = [], []
+        readings, firsts = [], []
         for words in sentences:
             of_words = [self.tokenize(word).ids if word else () for word in words]
             of_words = [ids if len(ids) else np.array([self._unknown]) for ids in of_words]
             sizes = np.array([len(ids) for ids in of_words], np.int64)
-            first = np.cumsum(sizes) - sizes
+            firsts.append(np.cumsum(sizes) - sizes)
             ids = np.concatenate([np.zeros(0, np.int64), *of_words])
-            pieces.append(windows.Pieces(ids, ids, ids, np.isin(np.arange(len(ids)), first)))
-            firsts.append(first)
-        best = self._label_pieces(pieces)
+            readings.append(LabelReading(self.rows_of(ids), len(ids)))
+        self.read(readings)
         return [
-            [self.labels[number] for number in numbers[first]]
-            for (numbers, _), first in zip(best, firsts, strict=True)
+            [self.labels[number] for number in reading.numbers[first]]
+            for reading, first in zip(readings, firsts, strict=True)
         ]
 
-    def _judge(self, texts, pieces):
-        for text, of_text, (numbers, scores) in zip(
-            texts, pieces, self._label_pieces(pieces), strict=True
-        ):
-            firsts = np.flatnonzero(of_text.is_first)
-            lasts = np.append(firsts[1:], len(of_text.ids))[: len(firsts)] - 1
-            yield join_words(
-                text,
+    def begin(self, item: str) -> Reading:
+        """Returns a text under way."""
+        pieces = self.tokenize(item)
+
+        def join(found):
+            numbers, scores = found
+            firsts = np.flatnonzero(pieces.is_first)
+            lasts = np.append(firsts[1:], len(pieces.ids))[: len(firsts)] - 1
+            return join_words(
+                item,
                 [self.labels[number] for number in numbers[firsts]],
-                of_text.starts[firsts].tolist(),
-                of_text.ends[lasts].tolist(),
+                pieces.starts[firsts].tolist(),
+                pieces.ends[lasts].tolist(),
                 scores[firsts].tolist(),
             )
 
-    def _label_pieces(self, pieces):
-        """Returns (label number, probability) of every piece of every text."""
-        best = [(np.zeros(len(p.ids), np.int64), np.zeros(len(p.ids), np.float32)) for p in pieces]
-        for window, logits in self.run_windows(pieces, "logits"):
-            kept = slice(window.keep_start, window.keep_end)
-            best[window.text_index][0][kept] = logits.argmax(-1)
-            best[window.text_index][1][kept] = softmax(logits).max(-1)
-        return best
+        ids = pieces.ids
+        return Finished(LabelReading(self.rows_of(ids), len(ids)), join)
 
 
-class Classifier(_TextModel):
+class Classifier(ExportedModel):
     """Tells the class: yields a Prediction for each text, the mean over its windows."""
 
     architecture = "ForSequenceClassification"
@@ -122,32 +123,102 @@ class Classifier(_TextModel):
     def __init__(self, directory: str | os.PathLike[str], **options: Any):
         super().__init__(directory, **options)
         self.labels = read_labels(self.config)
+        if len(self.labels) == 1:
+            raise ValueError(
+                f"{directory} has one output, a score, expected a model with classes; open it as "
+                "a Scorer"
+            )
 
-    def _judge(self, texts, pieces):
-        sums, counts = np.zeros((len(texts), len(self.labels))), np.zeros((len(texts), 1))
-        for window, logits in self.run_windows(pieces, "logits"):
-            sums[window.text_index] += softmax(logits)
-            counts[window.text_index] += 1
-        for scores in sums / counts:
-            named = dict(zip(self.labels, scores.tolist(), strict=True))
-            label = self.labels[int(scores.argmax())]
-            yield Prediction(label, named[label], named)
+    def begin(self, item: str) -> Reading:
+        """Returns a text under way."""
+
+        def name(probabilities):
+            named = dict(zip(self.labels, probabilities.tolist(), strict=True))
+            label = self.labels[int(probabilities.argmax())]
+            return Prediction(label, named[label], named)
+
+        ids = self.tokenize(item).ids
+        return Finished(MeanReading(self.rows_of(ids), len(ids), softmax), name)
 
 
-class Encoder(_TextModel):
-    """Yields a vector for each text, float32 [width]: the mean of its pieces' last hidden states.
+class Scorer(ExportedModel):
+    """Gives a Score to each text, or pair of texts: cross-encoders, and models of a number.
 
-    Any exported encoder will do; a text without pieces gives zeros.
+    The score is the net's one output, or its sigmoid, as the model's own files say (`read_task` in
+    models/task.py): config.json of the export has it. A pair is read as one,
+    [CLS] first [SEP] second [SEP]. What is longer than a window, which is as long as the model has
+    positions here, up to 512, is read in several, of which the mean is taken; of a pair the second
+    text is cut up then, and the first is read up to half a window in each.
+    """
+
+    architecture = "ForSequenceClassification"
+    usual_length = 512
+
+    def __init__(self, directory: str | os.PathLike[str], **options: Any):
+        super().__init__(directory, **options)
+        named = read_labels(self.config)
+        function = (self.config.get("sentence_transformers") or {}).get("activation_fn", "")
+        name = function.rpartition(".")[2]
+        if len(named) != 1 or name not in _ACTIVATIONS:
+            raise ValueError(
+                f"{directory}: got {len(named)} outputs and activation_fn={function!r} in "
+                f"config.json, expected one output and {' or '.join(_ACTIVATIONS)}; export the "
+                "model again"
+            )
+        self.activation = _ACTIVATIONS[name]
+
+    def begin(self, item: str | tuple[str, str]) -> Reading:
+        """Returns a text, or a pair of them, under way."""
+        if isinstance(item, str):
+            ids = self.tokenize(item).ids
+            rows, pieces = self.rows_of(ids), len(ids)
+        else:
+            first, second = (self.tokenize(text).ids for text in item)
+            pieces = len(first) + len(second)
+            if pieces + 3 <= self.max_length:
+                of_second = windows.split_windows(0, len(second), max(len(second), 1), 0)
+            else:
+                first, of_second = self._lay_out(first, second, self.max_length)
+            rows = rows_of_pair(first, second, self.ends, list(of_second))
+        return Finished(MeanReading(rows, pieces, lambda logits: logits), self._tell)
+
+    def _tell(self, logits):
+        return Score(float(self.activation(logits[0])))
+
+
+_ACTIVATIONS = {"Identity": lambda x: x, "Sigmoid": lambda x: 1.0 / (1.0 + np.exp(-x))}
+
+
+class Encoder(ExportedModel):
+    """Yields a vector for each text, float32 [width].
+
+    How it is made of the pieces' last hidden states the model's own files say where it is one of
+    sentence-transformers (modules.json, kept by launch/export.py in config.json as
+    `sentence_pooling`): mean, [CLS] alone, largest numbers; of length 1 or as it is; and of how
+    many pieces a window is. Of others it is the mean over all pieces, [CLS] and [SEP] among them,
+    as it is, in windows of 128. A text that is longer than a window is read in several. Any
+    exported encoder will do.
     """
 
     outputs = ("last_hidden_state",)
 
-    def _judge(self, texts, pieces):
-        sums = np.zeros((len(texts), self.config["hidden_size"]), np.float64)
-        for window, hidden in self.run_windows(pieces, "last_hidden_state"):
-            sums[window.text_index] += hidden.sum(axis=0, dtype=np.float64)
-        counts = np.array([[max(len(text.ids), 1)] for text in pieces])
-        yield from (sums / counts).astype(np.float32)
+    def __init__(self, directory: str | os.PathLike[str], *, max_length: int = 0, **options: Any):
+        config = read_config(Path(directory).expanduser())
+        said = {"mode": "mean", "normalize": False} | (config.get("sentence_pooling") or {})
+        self.pooling, self.is_normalized = said["mode"], bool(said["normalize"])
+        if self.pooling not in POOLINGS:
+            raise ValueError(
+                f"{directory}: config.json says a pooling of {self.pooling!r}, expected one of "
+                f"{', '.join(POOLINGS)}; export the model again"
+            )
+        super().__init__(directory, max_length=max_length or said.get("max_length", 0), **options)
+
+    def begin(self, item: str) -> Reading:
+        """Returns a text under way."""
+        ids = self.tokenize(item).ids
+        return VectorReading(
+            self.rows_of(ids), len(ids), self.pooling, is_normalized=self.is_normalized
+        )
 
 
 class Answers(list):
@@ -197,56 +268,30 @@ class QuestionAnswerer(ExportedModel):
         self.top_k, self.max_answer_length = top_k, max_answer_length
         self.max_query_length = max_query_length
 
-    def __call__(self, pairs: Iterable[tuple[str, str]]) -> Iterator[Answers]:
-        """Yields the best answers to each (question, context).
+    def begin(self, item: tuple[str, str]) -> Reading:
+        """Returns a (question, context) under way."""
+        question, context = item
+        asked, pieces = self.tokenize(question).ids, self.tokenize(context)
+        rows: list[Row] = []
+        if len(pieces.ids):
+            kept, of_context = self._lay_out(asked, pieces.ids, self.max_query_length)
+            rows = rows_of_pair(kept, pieces.ids, self.ends, of_context)
 
-        Memory does not grow with their number; windows of several pairs are read together.
-        """
-        for chunk in windows.chunks(pairs):
-            contexts = [self.tokenize(context) for _, context in chunk]
-            judged = self._judge([self.tokenize(question).ids for question, _ in chunk], contexts)
-            for (_, context), pieces, seen in zip(chunk, contexts, judged, strict=True):
-                found = answers.find_answers(
-                    seen,
-                    pieces,
-                    n_best=answers.N_BEST,
-                    max_answer_length=self.max_answer_length,
-                    most=max(answers.N_BEST, self.top_k),
-                )
-                shares = softmax(np.array([one.score for one in found])) if found else ()
-                yield Answers(
-                    Answer(context[one.start : one.end], one.start, one.end, round(float(share), 4))
-                    for one, share in list(zip(found, shares, strict=True))[: self.top_k]
-                )
-
-    def _judge(self, questions, contexts):
-        """Returns for each pair its (window, logits of starts, logits of ends), in any order."""
-        rows = []  # of all pairs: number, [CLS] question [SEP], window
-        for number, (question, context) in enumerate(zip(questions, contexts, strict=True)):
-            if not len(context.ids):
-                continue
-            question, of_context = answers.lay_out(
-                question,
-                len(context.ids),
-                max_length=self.max_length,
-                max_query_length=self.max_query_length,
-                overlap=self.overlap,
+        def choose(judged):
+            found = answers.find_answers(
+                judged,
+                pieces,
+                n_best=answers.N_BEST,
+                max_answer_length=self.max_answer_length,
+                most=max(answers.N_BEST, self.top_k),
             )
-            before = [self._cls, *question, self._sep]
-            rows += [(number, before, window) for window in of_context]
-        rows.sort(key=lambda row: len(row[1]) + row[2].end - row[2].start)  # little padding
-        judged = [[] for _ in contexts]
-        for begin in range(0, len(rows), self.batch_size):
-            batch = rows[begin : begin + self.batch_size]
-            ids = [
-                [*before, *contexts[n].ids[w.start : w.end], self._sep] for n, before, w in batch
-            ]
-            inputs = windows.feed(ids, [len(before) for _, before, _ in batch])
-            outputs = self.session.run(list(self.outputs), inputs)
-            for (number, before, window), starts, ends in zip(batch, *outputs, strict=True):
-                inside = slice(len(before), len(before) + window.end - window.start)
-                judged[number].append((window, starts[inside], ends[inside]))
-        return judged
+            shares = softmax(np.array([one.score for one in found])) if found else ()
+            return Answers(
+                Answer(context[one.start : one.end], one.start, one.end, round(float(share), 4))
+                for one, share in list(zip(found, shares, strict=True))[: self.top_k]
+            )
+
+        return Finished(PositionReading(rows, len(asked) + len(pieces.ids)), choose)
 
 
 KINDS = {kind.architecture: kind for kind in (Tagger, Classifier, QuestionAnswerer)}
@@ -258,8 +303,11 @@ def open_model(directory: str | os.PathLike[str], **options: Any) -> ExportedMod
     Raises:
       ValueError: as they do.
     """
-    architecture = (read_config(Path(directory).expanduser()).get("architectures") or [""])[0]
+    config = read_config(Path(directory).expanduser())
+    architecture = (config.get("architectures") or [""])[0]
     kind = next((KINDS[end] for end in KINDS if architecture.endswith(end)), Encoder)
+    if kind is Classifier and len(config.get("id2label") or ()) == 1:
+        kind = Scorer
     return kind(directory, **options)
 
 
@@ -267,7 +315,7 @@ def as_json(result: Any) -> dict[str, Any]:
     """Returns what a model yields as an object of JSON."""
     if isinstance(result, np.ndarray):
         return {"vector": [round(float(number), 6) for number in result]}
-    if isinstance(result, Prediction):
+    if isinstance(result, Prediction | Score):
         return result._asdict()
     name = "answers" if isinstance(result, Answers) else "entities"
     return {

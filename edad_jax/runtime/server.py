@@ -2,7 +2,8 @@
 """Exported models behind HTTP: requests that come together are read together.
 
     POST /v1/predict   {"texts": [...], "model": name} -> {"model", "results", "milliseconds"};
-                       {"questions": [{"question", "context"}, ...]} of a model that answers them
+                       {"questions": [{"question", "context"}, ...]} of a model that answers them,
+                       {"pairs": [[text, text], ...]} of one that scores them
     GET  /v1/models    names and tasks
     GET  /health       200 once the models are loaded
     GET  /metrics      Prometheus
@@ -10,26 +11,31 @@
     GET  /             a page to paste text into
 
 What is too slow, too large, too long or too much is answered 408, 413, 422 or 429 before any work
-is done.
+is done. What nobody waits for any longer is not done either, and long requests are read in slices,
+between which short ones are answered: see `batcher`.
 """
 
 import asyncio
 import contextlib
 import importlib.resources
+import json
+import os
 import re
+import threading
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import uvicorn
 from fastapi import FastAPI, HTTPException, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from pydantic import BaseModel, Field
 
+from edad_jax.runtime.batcher import Batcher, TooManyPiecesError
 from edad_jax.runtime.limits import AdmissionControl, Limits, refusal
-from edad_jax.runtime.models import QuestionAnswerer, as_json
+from edad_jax.runtime.models import QuestionAnswerer, Scorer
 
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -42,7 +48,7 @@ class Question(BaseModel):
 
 
 class Request(BaseModel):
-    """The body of POST /v1/predict: texts, or questions for a model that answers them."""
+    """The body of POST /v1/predict: texts; questions or pairs for a model that reads these."""
 
     # fail_fast: while every mistake of a large body is sought, no other request is answered.
     texts: list[str] | None = Field(
@@ -55,6 +61,13 @@ class Request(BaseModel):
     questions: list[Question] | None = Field(
         None, min_length=1, fail_fast=True, description="What to answer."
     )
+    pairs: list[tuple[str, str]] | None = Field(
+        None,
+        min_length=1,
+        fail_fast=True,
+        description="Two texts each, what a cross-encoder compares.",
+        examples=[[["what causes renal failure?", "Cisplatin may cause renal failure."]]],
+    )
     model: str | None = Field(None, description="A name of /v1/models; the first one if not given.")
 
 
@@ -63,7 +76,7 @@ class Answer(BaseModel):
 
     model: str
     results: list[dict[str, Any]] = Field(
-        description="One for each text: entities, or label and scores, or a vector, or answers."
+        description="One for each text: entities; label and scores; score; vector; or answers."
     )
     milliseconds: float = Field(description="From the request to the answer, on the server.")
 
@@ -78,7 +91,7 @@ def create_app(models: Mapping[str, Any], limits: Limits | None = None) -> FastA
     """Returns the ASGI application.
 
     Args:
-      models: {name: Tagger, Classifier, Encoder or QuestionAnswerer}; the first one is the default.
+      models: {name: what `models.open_model` gives}; the first one is the default.
       limits: what to take; None for the defaults.
 
     Raises:
@@ -88,8 +101,12 @@ def create_app(models: Mapping[str, Any], limits: Limits | None = None) -> FastA
         raise ValueError("got no model, expected at least one")
     service = _Service(models, limits or Limits())
     app = FastAPI(title="edad-jax", lifespan=service.run_batchers, redoc_url=None)
-    app.add_middleware(AdmissionControl, limits=service.limits, waiting=service.waiting)
-    app.middleware("http")(service.count)
+    app.add_middleware(
+        AdmissionControl,
+        limits=service.limits,
+        waiting=service.waiting,
+        answered=service.answered,
+    )
     app.exception_handler(RequestValidationError)(_refuse_invalid)
     app.post("/v1/predict", response_model=Answer, responses={"4XX": {"model": Refusal}})(
         service.predict
@@ -106,7 +123,7 @@ class _Service:
 
     def __init__(self, models: Mapping[str, Any], limits: Limits):
         self.models, self.limits = models, limits
-        self.batchers = {name: _Batcher(model, limits) for name, model in models.items()}
+        self.batchers = {name: Batcher(model, limits) for name, model in models.items()}
         static = importlib.resources.files("edad_jax.runtime") / "static"
         self.page = (static / "page.html").read_text("utf-8")
         registry = self.registry = CollectorRegistry()
@@ -127,28 +144,25 @@ class _Service:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def count(self, request, call_next):
-        try:
-            response = await call_next(request)
-        except Exception:
-            self.answered.labels("500").inc()
-            raise
-        self.answered.labels(str(response.status_code)).inc()
-        return response
-
-    async def predict(self, request: Request) -> Answer:
+    async def predict(self, request: Request) -> Response:
         """Reads texts, and says what is in them; or answers questions."""
         name = request.model or next(iter(self.models))
         if name not in self.models:
             raise HTTPException(404, f"got model {name!r}, expected one of {list(self.models)}")
-        asked = _asked(request, name, isinstance(self.models[name], QuestionAnswerer))
+        asked = _asked(request, name, self.models[name])
         _check_sizes(asked, self.limits)
         start = time.perf_counter()
-        results = await self.batchers[name].read(asked)
+        try:
+            results = await self.batchers[name].read(asked)
+        except TooManyPiecesError as error:
+            raise HTTPException(413, str(error)) from None
         elapsed = time.perf_counter() - start
         self.seconds.labels(name).observe(elapsed)
         self.texts.labels(name).inc(len(results))
-        return Answer(model=name, results=results, milliseconds=round(1e3 * elapsed, 3))
+        # They are JSON already, made by the batcher's thread: the event loop must not be held up.
+        rest = json.dumps({"model": name, "milliseconds": round(1e3 * elapsed, 3)})
+        content = f'{{"results":[{",".join(results)}],{rest[1:]}'
+        return Response(content.encode("utf-8", "replace"), media_type="application/json")
 
     async def list_models(self) -> dict[str, list[dict[str, str]]]:
         """Names the models."""
@@ -180,14 +194,22 @@ def _what_is_wrong(error: RequestValidationError, content_type: str | None) -> s
     return "; ".join([*told, "/openapi.json says what is expected"])
 
 
-def _asked(request: Request, name: str, answers_questions: bool) -> list:
-    """Returns the texts, or the pairs of question and context, that the model is to read."""
-    wanted, other = ("questions", "texts") if answers_questions else ("texts", "questions")
-    if getattr(request, wanted) is None or getattr(request, other) is not None:
-        raise HTTPException(422, f"got no {wanted} or also {other}; model {name!r} reads {wanted}")
-    if answers_questions:
+def _asked(request: Request, name: str, model: Any) -> list:
+    """Returns the texts, or the pairs of them, that the model is to read."""
+    read = ["texts"]
+    if isinstance(model, QuestionAnswerer):
+        read = ["questions"]
+    elif isinstance(model, Scorer):
+        read = ["texts", "pairs"]
+    given = [field for field in ("texts", "questions", "pairs") if getattr(request, field)]
+    if len(given) != 1 or given[0] not in read:
+        raise HTTPException(
+            422,
+            f"got {' and '.join(given) or 'no texts'}; model {name!r} reads {' or '.join(read)}",
+        )
+    if given == ["questions"]:
         return [(each.question, each.context) for each in request.questions]
-    return request.texts
+    return getattr(request, given[0])
 
 
 def _check_sizes(texts: Sequence[str | tuple[str, str]], limits: Limits) -> None:
@@ -204,66 +226,53 @@ def _check_sizes(texts: Sequence[str | tuple[str, str]], limits: Limits) -> None
         )
 
 
-class _Batcher:
-    """Reads what several requests ask for in one go. One thread, so a model is never entered twice.
+def serve(
+    models: Mapping[str, Any],
+    limits: Limits | None = None,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    shutdown_seconds: float = 30.0,
+) -> None:
+    """Serves until SIGTERM or SIGINT; says where it listens once it does.
 
-    The queue has at most as many requests as the server admits.
+    Then no more requests are taken, and those under way have until shortly before
+    `shutdown_seconds` to be answered; the others are told so (503). What hinders the process from
+    ending in that time, such as a run of the net, is cut off.
+
+    Args:
+      models: as for `create_app`.
+      limits: likewise.
+      host: address to listen at.
+      port: 0 for one that is free.
+      shutdown_seconds: from the signal to the end of the process, at most.
+
+    Raises:
+      ValueError: no model.
+      SystemExit: nothing can listen there.
     """
 
-    def __init__(self, model: Any, limits: Limits):
-        self.model, self.limits = model, limits
-        self.queue: asyncio.Queue = asyncio.Queue()
+    class Server(uvicorn.Server):
+        async def startup(self, sockets=None):
+            await super().startup(sockets)
+            if self.started:
+                address, number = self.servers[0].sockets[0].getsockname()[:2]
+                address = f"[{address}]" if ":" in address else address
+                print(f"serving {', '.join(models)} at http://{address}:{number}/", flush=True)
 
-    async def read(self, texts: Sequence[str]) -> list[dict]:
-        """Returns a result for each text, once their turn has come."""
-        done = asyncio.get_running_loop().create_future()
-        await self.queue.put((texts, done))
-        return await done
+        def handle_exit(self, sig, frame):
+            if not self.should_exit:
+                last = threading.Timer(shutdown_seconds, os._exit, (1,))
+                last.daemon = True
+                last.start()
+            super().handle_exit(sig, frame)
 
-    async def run(self) -> None:
-        """Serves the queue until it is cancelled."""
-        loop = asyncio.get_running_loop()
-        with ThreadPoolExecutor(1) as thread:
-            while True:
-                requests = await self._gather()
-                texts = [text for texts, _ in requests for text in texts]
-                try:
-                    results = await loop.run_in_executor(thread, self._read, texts)
-                except Exception:
-                    # One of them did it; each alone, so that the others have their answers.
-                    for request in requests:
-                        await self._read_alone(loop, thread, *request)
-                    continue
-                for texts, done in requests:
-                    mine, results = results[: len(texts)], results[len(texts) :]
-                    if not done.done():  # who asked may be gone
-                        done.set_result(mine)
-
-    async def _read_alone(self, loop, thread, texts, done):
-        try:
-            results = await loop.run_in_executor(thread, self._read, texts)
-        except Exception as error:  # told to who asked; the server goes on
-            if not done.done():
-                done.set_exception(error)
-        else:
-            if not done.done():
-                done.set_result(results)
-
-    def _read(self, texts):
-        return [as_json(result) for result in self.model(texts)]
-
-    async def _gather(self):
-        """Returns the first request, and those that come while it waits."""
-        requests = [await self.queue.get()]
-        count = len(requests[0][0])
-        limit = asyncio.get_running_loop().time() + self.limits.gather_seconds
-        while count < self.limits.batch_texts:
-            left = limit - asyncio.get_running_loop().time()
-            try:
-                if self.queue.empty() and left <= 0:
-                    break
-                requests.append(await asyncio.wait_for(self.queue.get(), max(left, 0.0001)))
-            except TimeoutError:
-                break
-            count += len(requests[-1][0])
-        return requests
+    grace = max(shutdown_seconds - 1.0, 0.5 * shutdown_seconds)
+    settings = uvicorn.Config(
+        create_app(models, limits),
+        host=host,
+        port=port,
+        log_level="warning",
+        timeout_graceful_shutdown=grace,
+    )
+    Server(settings).run()

@@ -4,10 +4,11 @@
 numpy, onnxruntime and tokenizers alone.
 """
 
+import abc
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +16,22 @@ import numpy as np
 import onnxruntime
 import tokenizers
 
-from edad_jax.runtime import windows
+from edad_jax.runtime import answers, windows
+from edad_jax.runtime.readings import Reading, Row, rows_of_text
 
 MODEL_FILE = "model.onnx"
 _ROLES = ("cls", "sep", "unk")
 _READ = ("hidden_size", "max_position_embeddings", "tokenizer_sha256", "vocab_size")
 
 
-class ExportedModel:
+class ExportedModel(abc.ABC):
     """A session, its tokenizer and its windows; what all kinds of model share.
 
     Args:
       directory: what launch/export.py wrote with --format onnx or onnx-int8.
       batch_size: windows that the net reads at once.
       max_length: pieces of a window, [CLS] and [SEP] included; 0 for 128, or as many as the
-        model has positions.
+        model has positions (a Scorer 512, an Encoder as its own files say).
       overlap: pieces that neighbouring windows share; None for a quarter of them.
       threads: of a product; 0 for as many as there are cores.
 
@@ -41,6 +43,7 @@ class ExportedModel:
 
     architecture = ""  # how the class's name ends in config.json
     outputs = ("logits",)
+    usual_length = 128  # pieces of a window where none is given
 
     def __init__(
         self,
@@ -60,7 +63,7 @@ class ExportedModel:
                 f"ends in {self.architecture}"
             )
         limit = self.config["max_position_embeddings"]
-        max_length = max_length or min(128, limit)
+        max_length = max_length or min(self.usual_length, limit)
         overlap = max_length // 4 if overlap is None else overlap
         if not 4 <= max_length <= limit or not 0 <= overlap < max_length - 2 or batch_size < 1:
             raise ValueError(
@@ -69,41 +72,54 @@ class ExportedModel:
             )
         self.batch_size, self.max_length, self.overlap = batch_size, max_length, overlap
         self._tokenizer = _read_tokenizer(directory, self.config)
-        self._cls, self._sep, self._unknown = _read_specials(directory, self._tokenizer)
+        cls, sep, self._unknown = _read_specials(directory, self._tokenizer)
+        self.ends = cls, sep
         self.session = _open(directory, threads)
         shapes = {output.name: output.shape for output in self.session.get_outputs()}
         _check_outputs(directory, shapes, self.outputs, self.config)
+
+    def __call__(self, items: Iterable[Any]) -> Iterator[Any]:
+        """Yields what the model makes of each item; memory does not grow with their number."""
+        for chunk in windows.chunks(items):
+            readings = [self.begin(item) for item in chunk]
+            self.read(readings)
+            yield from (reading.result() for reading in readings)
+
+    @abc.abstractmethod
+    def begin(self, item: Any) -> Reading:
+        """Returns an item under way: tokenised, and none of its rows read."""
+
+    def read(self, readings: Iterable[Reading]) -> None:
+        """Reads all rows of all readings, short ones first, so that there is little padding."""
+        rows = [(reading, row) for reading in readings for row in reading.rows]
+        rows.sort(key=lambda pair: len(pair[1].ids))
+        for start in range(0, len(rows), self.batch_size):
+            self.read_batch(rows[start : start + self.batch_size])
+
+    def read_batch(self, rows: Sequence[tuple[Reading, Row]]) -> None:
+        """Runs the net once, on these rows of some readings, which take what it says."""
+        inputs = windows.feed([row.ids for _, row in rows], [row.second for _, row in rows])
+        outputs = self.session.run(list(self.outputs), inputs)
+        for number, (reading, row) in enumerate(rows):
+            reading.take(row, *(output[number] for output in outputs))
 
     def tokenize(self, text: str) -> windows.Pieces:
         """Returns the pieces of a text; see `windows.tokenize`."""
         return windows.tokenize(self._tokenizer, text)
 
-    def run_windows(
-        self, pieces: Sequence[windows.Pieces], output: str
-    ) -> Iterator[tuple[windows.Window, np.ndarray]]:
-        """Yields every window of every text, short ones first, with its rows of an output.
+    def rows_of(self, ids: np.ndarray) -> list[Row]:
+        """Returns the rows of a text of these pieces."""
+        return rows_of_text(ids, self.ends, self.max_length, self.overlap)
 
-        Of an output for each piece, the rows are those of the pieces that are judged here.
-        """
-        room = self.max_length - 2
-        ordered = [
-            window
-            for index, text in enumerate(pieces)
-            for window in windows.split_windows(index, len(text.ids), room, self.overlap)
-        ]
-        ordered.sort(key=lambda window: window.end - window.start)
-        for begin in range(0, len(ordered), self.batch_size):
-            batch = ordered[begin : begin + self.batch_size]
-            rows = [pieces[window.text_index].ids[window.start : window.end] for window in batch]
-            (values,) = self.session.run(
-                [output], windows.feed([[self._cls, *ids, self._sep] for ids in rows])
-            )
-            for row, window in enumerate(batch):
-                if values.ndim == 2:
-                    yield window, values[row]
-                else:
-                    first = window.keep_start - window.start + 1
-                    yield window, values[row, first : first + window.keep_end - window.keep_start]
+    def _lay_out(self, first, second, most):
+        """Returns (pieces of the first of two texts that are read, windows of the second)."""
+        return answers.lay_out(
+            first,
+            len(second),
+            max_length=self.max_length,
+            max_query_length=most,
+            overlap=self.overlap,
+        )
 
 
 def read_config(directory: Path) -> dict[str, Any]:
@@ -206,9 +222,3 @@ def read_labels(config: dict[str, Any]) -> list[str]:
     if not named or sorted(named) != list(range(len(named))):
         raise ValueError(f"config.json says id2label={named}, expected names from number 0 on")
     return [named[number] for number in range(len(named))]
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Returns the probabilities of logits [..., labels]."""
-    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return shifted / shifted.sum(axis=-1, keepdims=True)

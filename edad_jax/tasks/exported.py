@@ -47,7 +47,7 @@ def scores_of_both(
       ValueError: a model without a task, data that cannot be read, or a scoring of answers for a
         model that gives none.
     """
-    if model.task is None:
+    if model.task is None or model.task.activation:
         raise ValueError(
             f"--model={model.source} has no task to score, expected a model of launch/finetune.py; "
             "leave --data out"

@@ -337,10 +337,48 @@ def test_models_that_do_not_fit_their_task_are_not_written(tmp_path, tokenizer_d
     assert not (tmp_path / "model").exists()
 
 
-def test_a_model_with_one_output_is_no_classifier():
-    """A cross-encoder's score, read as a class, is certain of every text."""
-    said = {"architectures": ["BertForSequenceClassification"], "id2label": {"0": "LABEL_0"}}
-    with pytest.raises(ValueError, match="one output, a score .*and no classes to choose from"):
-        read_task(said, classes=1)
-    said["id2label"] = {"0": "no", "1": "yes"}
-    assert read_task(said, classes=2).labels == ("no", "yes")
+SBERT = "torch.nn.modules."
+ONE = {"architectures": ["BertForSequenceClassification"], "id2label": {"0": "LABEL_0"}}
+
+
+@pytest.mark.parametrize(
+    ("said", "activation"),
+    [
+        ({}, "sigmoid"),  # as transformers' pipeline and sentence-transformers have it
+        ({"problem_type": "regression"}, "identity"),
+        ({"problem_type": "multi_label_classification"}, "sigmoid"),
+        ({"sbert_ce_default_activation_function": f"{SBERT}linear.Identity"}, "identity"),
+        ({"sentence_transformers": {"activation_fn": f"{SBERT}linear.Identity"}}, "identity"),
+        ({"sentence_transformers": {"activation_fn": f"{SBERT}activation.Sigmoid"}}, "sigmoid"),
+        ({"sentence_transformers": {"version": "4.1.0"}}, "sigmoid"),
+    ],
+)
+def test_a_model_with_one_output_gives_the_score_that_its_files_say(said, activation):
+    assert read_task(ONE | said, classes=1) == Task("classification", ("LABEL_0",), activation)
+
+
+@pytest.mark.parametrize(
+    ("said", "says"),
+    [
+        ({"problem_type": "single_label_classification"}, "would say the same of every text"),
+        ({"sentence_transformers": {"activation_fn": f"{SBERT}activation.Tanh"}}, "Tanh"),
+        ({"sbert_ce_default_activation_function": "mine.Sigmoid"}, "others are not known here"),
+        (
+            {
+                "problem_type": "regression",
+                "sbert_ce_default_activation_function": f"{SBERT}activation.Sigmoid",
+            },
+            "take out the one that is wrong",
+        ),
+    ],
+)
+def test_one_output_of_which_nobody_knows_the_meaning_is_refused(said, says):
+    with pytest.raises(ValueError, match=says):
+        read_task(ONE | said, classes=1)
+
+
+def test_two_outputs_are_classes():
+    said = ONE | {"id2label": {"0": "no", "1": "yes"}}
+    assert read_task(said, classes=2) == Task("classification", ("no", "yes"))
+    with pytest.raises(ValueError, match="problem_type='regression'"):
+        read_task(said | {"problem_type": "regression"}, classes=2)

@@ -11,12 +11,14 @@ import transformers
 from edad_jax.data.pieces import PieceTable, split_words
 from edad_jax.data.tokenizer import load_tokenizer
 from edad_jax.export import formats
+from edad_jax.export.huggingface import save_model
 from edad_jax.runtime import models
 from edad_jax.runtime.windows import read_all, tokenize
 from edad_jax.tasks.data.questions import Question
 from edad_jax.tasks.question_rows import question_rows
 from edad_jax.tasks.rows import NO_LABEL, classification_rows, tagging_rows
-from tests.tiny_exports import save, tiny_model
+from tests.tiny_exports import CARD, save, tiny_model
+from tests.tiny_models import random_params, tiny_exbert_config
 from tests.tiny_text import write_tokenizer
 
 DECOMPOSED = [unicodedata.normalize("NFD", text) for text in ("안녕 한국어 하세요", "é a é")]
@@ -100,3 +102,34 @@ def test_reading_special_words_as_text_moves_no_offset(tmp_path):
         covered[start:end] += 1
     once = [character for character, n in zip(SPECIAL_WORDS, covered, strict=True) if n == 1]
     assert "".join(once) == SPECIAL_WORDS.replace(" ", "")
+
+
+def test_added_words_of_several_words_are_cut_alike_in_training_and_after_it(tmp_path, caplog):
+    source = write_tokenizer(tmp_path / "tokenizer")
+    pieces = (source / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    (source / "added_tokens.json").write_text(
+        json.dumps({"gene cell": len(pieces), "covid19": len(pieces) + 1})
+    )
+    text = "the gene cell, a Gene cells of covid19s"
+    assert len(pieces) in transformers.BertTokenizer.from_pretrained(source)(text)["input_ids"]
+    tokenizer = load_tokenizer(source)
+    assert "added tokens of several words (1: 'gene cell') are read word by word" in caplog.text
+    assert len(tokenizer) == len(pieces) + 2  # the id stays
+    config = tiny_exbert_config(blocks=False, added_words=0, vocab_size=len(tokenizer))
+    params = random_params(config)
+    save_model(tmp_path / "model", params, config, source, card=CARD)
+    onnx = formats.export(formats.load(str(tmp_path / "model")), "onnx", tmp_path / "onnx")
+    expected = PieceTable(tokenizer.backend_tokenizer).encode([split_words(text)]).ids.tolist()
+    assert len(pieces) not in expected and len(pieces) + 1 in expected
+    rows = classification_rows([text], [0], tokenizer, max_length=64)
+    assert rows.ids[0].tolist()[1:-1] == expected
+    words = split_words(text)
+    tagged = tagging_rows([words], [[0] * len(words)], tokenizer, max_length=64)
+    assert tagged.ids[0].tolist()[1:-1] == expected
+    assert models.Encoder(onnx).tokenize(text).ids.tolist() == expected
+    for folder in (tmp_path / "model", onnx):
+        auto = transformers.AutoTokenizer.from_pretrained(folder)
+        assert auto(text, add_special_tokens=False)["input_ids"] == expected
+        assert load_tokenizer(folder).backend_tokenizer.to_str() == (
+            tokenizer.backend_tokenizer.to_str()
+        )

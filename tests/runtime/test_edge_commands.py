@@ -3,6 +3,7 @@
 
 import json
 import re
+import signal
 import socket
 import subprocess
 import time
@@ -17,6 +18,8 @@ from tests.tiny_exports import tiny_model
 from tests.tiny_run import ROOT, command, environment, run_command
 from tests.tiny_tasks import write_tagging
 from tests.tiny_text import write_tokenizer
+
+PATIENCE = 300  # seconds after which something counts as stuck
 
 
 class Exported(NamedTuple):
@@ -107,11 +110,14 @@ def test_models_are_served_under_their_names(exported, tmp_path):
     (tmp_path / "lr=1e-4").symlink_to(exported.folder)
     models = f"student={exported.folder},{exported.folder},{tmp_path}/lr=1e-4"
     words = command("--models", models, f"--port={port}", script="serve.py")
-    with subprocess.Popen(words, env=environment(), cwd=ROOT) as server:
+    with subprocess.Popen(words, env=environment(), cwd=ROOT, stdout=subprocess.PIPE) as server:
         try:
             found = wait_for(f"http://127.0.0.1:{port}/v1/models", server)
         finally:
             server.terminate()
+        told = f"serving student, model-onnx, lr=1e-4 at http://127.0.0.1:{port}/\n"
+        assert server.stdout.read().decode() == told
+        assert server.wait(PATIENCE) == -signal.SIGTERM  # all was answered: it ends at once
     assert found["models"] == [
         {"name": "student", "kind": "tagger"},
         {"name": "model-onnx", "kind": "tagger"},

@@ -18,46 +18,13 @@ import pytest
 import uvicorn
 
 from edad_jax.runtime.limits import Limits
-from edad_jax.runtime.models import (
-    Answer,
-    Answers,
-    Prediction,
-    QuestionAnswerer,
-    Span,
-    Tagger,
-    as_json,
-)
+from edad_jax.runtime.models import Prediction, Score, Span, Tagger, as_json
 from edad_jax.runtime.server import create_app
+from tests.runtime.stand_ins import Counter, EchoAnswerer, Long, Told
 from tests.tiny_text import WORDS
 
 PATIENCE = 300  # seconds after which something counts as stuck
 LIMITS = Limits(body_bytes=5_000, text_characters=200, texts=4, waiting=8, gather_seconds=0.01)
-
-
-class Counter:
-    """A model that counts letters, and how it was called; "fail" makes it fail."""
-
-    def __init__(self, seconds=0.0):
-        self.seconds, self.batches = seconds, []
-
-    def __call__(self, texts):
-        self.batches.append(len(texts))
-        time.sleep(self.seconds)
-        for text in texts:
-            if text == "fail":
-                raise RuntimeError("a bug of the model")
-            yield Prediction(f"length {len(text)}", 1.0, {})
-
-
-class EchoAnswerer(QuestionAnswerer):
-    """Answers with the question's length and the context's last letters."""
-
-    def __init__(self):
-        pass
-
-    def __call__(self, pairs):
-        for question, context in pairs:
-            yield Answers([Answer(context[-3:], len(context) - 3, len(context), len(question))])
 
 
 def request_of(body):
@@ -84,8 +51,9 @@ def rest_of(connection):
 class Server:
     """The application in a thread, at a free port."""
 
-    def __init__(self, models, limits=LIMITS):
-        settings = uvicorn.Config(create_app(models, limits), port=0, log_level="critical")
+    def __init__(self, models, limits=LIMITS, **settings):
+        app = create_app(models, limits)
+        settings = uvicorn.Config(app, port=0, log_level="critical", **settings)
         self.server = uvicorn.Server(settings)
         self.thread = threading.Thread(target=self.server.run)
 
@@ -301,7 +269,9 @@ def begin_all(server, body):
 def test_one_request_too_many_is_refused_before_its_body_has_come(server):
     body = json.dumps({"texts": ["abc"]}).encode()
     with begin_all(server, body) as connections:
+        before = server.ask("/metrics")[2].count('edad_requests_total{status="429"}')
         status, answer = rest_of(server.begin(body))
+        assert before == 0 and 'requests_total{status="429"} 1.0' in server.ask("/metrics")[2]
         assert status == 429 and f"{LIMITS.waiting} requests are under way" in answer
         for connection in connections:
             connection.sendall(body[-1:])
@@ -317,6 +287,64 @@ def test_a_client_that_goes_leaves_its_place(server):
     assert server.predict("a")[0] == 200
 
 
+def test_what_nobody_waits_for_is_not_read_and_short_ones_overtake_long_ones():
+    model, whole = Long(), 200_000  # rows, of a millisecond each
+    with Server({"only": model}, Limits(pieces=2 * whole)) as running:
+        body = json.dumps({"texts": [str(whole)]}).encode()
+        with running.begin(body) as connection:
+            connection.sendall(body[-1:])
+            wait_until(lambda: model.seen)
+            assert running.predict("1")[0] == 200  # and the long one is under way still
+            assert "edad_waiting 1.0" in running.ask("/metrics")[2]
+        wait_until(lambda: 'edad_requests_total{status="499"} 1.0' in running.ask("/metrics")[2])
+        assert "edad_waiting 0.0" in running.ask("/metrics")[2]
+        assert running.predict("2")[0] == 200
+        assert model.seen[-2:] == ["2", "2"] and model.seen.count("1") == 1
+        assert len(model.seen) < whole
+
+
+def test_a_server_that_ends_tells_those_whom_it_cannot_answer():
+    body = json.dumps({"texts": ["200000"]}).encode()
+    limits = Limits(pieces=200_000)
+    with Server({"only": Long()}, limits, timeout_graceful_shutdown=0.2) as running:
+        connection = running.begin(body)
+        connection.sendall(body[-1:])
+        wait_until(lambda: "edad_waiting 1.0" in running.ask("/metrics")[2])
+    status, answer = rest_of(connection)
+    assert status == 503 and "the server is ending" in answer
+
+
+def test_a_request_of_too_many_pieces_is_refused_before_any_is_read():
+    model = Long()
+    with Server({"only": model}, Limits(pieces=100)) as running:
+        status, answer = running.predict("60", "41", "30")
+        assert status == 413
+        assert "got 101 word pieces in 2 of 3 texts, expected 100 in all" in answer["detail"]
+        assert not model.seen
+        assert running.predict("60", "40")[0] == 200
+
+
+def test_pairs_are_scored_and_other_models_do_not_read_them(server):
+    class PairScorer(Long):
+        def begin(self, item):
+            return Told(lambda pair: Score(len(pair[0]) - len(pair[1]))).begin(item)
+
+    body = json.dumps({"pairs": [["abc", "a"], ["", "ab"]]})
+    with Server({"only": PairScorer()}) as running:
+        status, _, answer = running.ask("/v1/predict", body)
+        assert status == 200 and json.loads(answer)["results"] == [{"score": 2}, {"score": -2}]
+        assert running.ask("/v1/predict", '{"pairs": [["abc"]]}')[0] == 422
+    status, _, answer = server.ask("/v1/predict", body)
+    assert status == 422 and "got pairs; model 'first' reads texts" in answer
+
+
+@pytest.mark.parametrize("path", ["/", "/health", "/v1/models", "/metrics", "/openapi.json"])
+def test_head_is_get_without_a_body(server, path):
+    status, headers, body = server.ask(path, method="HEAD")
+    assert (status, body) == (200, "")
+    assert headers["content-type"] == server.ask(path)[1]["content-type"]
+
+
 def test_a_slow_body_is_given_up():
     with Server({"only": Counter()}, Limits(body_seconds=0.2)) as running:
         connection = running.begin(b'{"texts": ["abc"]}')
@@ -329,8 +357,8 @@ def test_a_slow_body_is_given_up():
 
 
 def test_a_client_that_does_not_read_its_answer_holds_no_place():
-    long = [Prediction("a" * 20_000_000, 1.0, {})]  # more than any socket's buffers hold
-    with Server({"only": lambda texts: long}, Limits(waiting=1)) as running:
+    long = Prediction("a" * 20_000_000, 1.0, {})  # more than any socket's buffers hold
+    with Server({"only": Told(lambda text: long)}, Limits(waiting=1)) as running:
         body = b'{"texts": ["abc"]}'
         with running.begin(body) as connection:
             connection.sendall(body[-1:])
@@ -354,13 +382,10 @@ def test_a_real_tagger_says_over_http_what_it_says_alone(folders):
         ]
 
 
-class OneSpan:
-    """A model that finds whatever stands after a smiley."""
-
-    def __call__(self, texts):
-        for text in texts:
-            at = text.index("\U0001f600") + 2
-            yield [Span("Disease", at, len(text), text[at:], 0.9)]
+def find_after_smiley(text):
+    """Returns what a model found that finds whatever stands after a smiley."""
+    at = text.index("\U0001f600") + 2
+    return [Span("Disease", at, len(text), text[at:], 0.9)]
 
 
 def shown_at(address, folder):
@@ -400,7 +425,8 @@ def test_the_interface_says_routes_with_an_example_that_works(server):
 
 @NEEDS_CHROMIUM
 def test_the_page_marks_what_each_model_finds(tmp_path):
-    with Server({"student": OneSpan(), "teacher": OneSpan()}) as running:
+    model = Told(find_after_smiley)
+    with Server({"student": model, "teacher": model}) as running:
         query = urllib.parse.urlencode({"text": "\U0001f600 <b>fever</b>"})
         shown = shown_at(f"http://127.0.0.1:{running.port}/?{query}", tmp_path)
     assert shown.count("<section>") == 2
@@ -409,11 +435,23 @@ def test_the_page_marks_what_each_model_finds(tmp_path):
 
 
 @NEEDS_CHROMIUM
+def test_the_page_shows_answers_scores_and_the_words_asked_about(tmp_path):
+    scorer = Long()
+    scorer.begin = Told(lambda text: Score(0.25)).begin
+    with Server({"reader": EchoAnswerer(), "scorer": scorer}) as running:
+        query = urllib.parse.urlencode({"text": "\U0001f600 <b>it</b> was me", "question": "who?"})
+        shown = shown_at(f"http://127.0.0.1:{running.port}/?{query}", tmp_path)
+    assert re.search(r"&lt;/b&gt; was<mark[^>]*> me</mark>", shown)
+    assert re.search(r"<td> me</td><td>400.0 %</td>", shown)
+    assert "0.25" in shown and shown.count("<section>") == 2
+
+
+@NEEDS_CHROMIUM
 def test_the_page_tells_of_a_failure_that_is_no_json(tmp_path):
-    def fail(texts):
+    def fail(text):
         raise RuntimeError("a bug of the model")
 
-    with Server({"only": fail}) as running:
+    with Server({"only": Told(fail)}) as running:
         shown = shown_at(f"http://127.0.0.1:{running.port}/?text=a", tmp_path)
     assert '<p class="error">500 Internal Server Error</p>' in shown
 
