@@ -147,7 +147,7 @@ def test_one_long_document_is_not_called_too_short(tokenizer_dir, tmp_path):
     for name, text, fraction, told in (
         ("a", words, 0.0, "a pair takes two sentences .* or one of another document"),
         ("b", words, 0.2, "a pair takes two sentences .* or one of another document"),
-        ("c", words.replace(" ", " . ", 99), 0.2, "no held-out rows from 1 .* as a whole"),
+        ("c", words.replace(" ", " . ", 99), 1e-6, "no held-out rows from 1 .* as a whole"),
         ("d", words.replace(" ", " . ", 99), 0.9999, "to train on from 1 .* as a whole"),
     ):
         with pytest.raises(ValueError, match=told) as raised:
