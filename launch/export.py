@@ -78,6 +78,15 @@ def main():
     if not OUT.value and not source.is_dir():
         raise ValueError(f"--model={MODEL.value} is no folder, so --out=FOLDER must say where to")
     out = Path(OUT.value) if OUT.value else source.with_name(f"{source.name}-{FORMAT.value}")
+    formats.check_target(model, FORMAT.value, out)
+    if DATA.value:
+        exported.check_data(
+            model,
+            DATA.value,
+            text_key=TEXT_KEY.value,
+            label_key=LABEL_KEY.value,
+            scoring=SCORING.value,
+        )
     ranges = None
     if CALIBRATE.value:
         from edad_jax.export import calibration

@@ -30,9 +30,11 @@ WORKDIR = flags.DEFINE_string("workdir", "runs/probe", "Folder for the figures."
 
 def main():
     from configs import ner
+    from edad_jax.data import disk
     from edad_jax.files import write_file, write_json
     from edad_jax.tasks.probe_report import describe, probe_all, summarise
 
+    disk.check_writable(Path(WORKDIR.value), option="--workdir")
     config = ner.get_config()
     config.max_train, config.max_length = MAX_TRAIN.value, MAX_LENGTH.value
     config.dtype = DTYPE.value

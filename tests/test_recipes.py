@@ -92,7 +92,7 @@ def test_a_run_by_relations_ends_with_a_student(inputs, tmp_path):
         ),
         ({"method": "distillation", "teacher__from_scratch": True, **PLAIN}, "no extension yet"),
         ({"rows__buckets": (16, 64)}, r"config.rows.buckets has \[64\]"),
-        ({"masking__mlm_probability": 0.0}, "got share=0.0"),
+        ({"masking__mlm_probability": 0.0}, "got config.masking.mlm_probability=0.0"),
         ({"rows__mode": "triples"}, "'triples' is not one of pairs, single"),
     ],
 )

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from edad_jax import files
 from edad_jax.data import rows as rows_on_disk
 from edad_jax.data.rows import RowSettings
-from edad_jax.data.segments import Specials
+from edad_jax.data.segments import SHORTEST_SINGLE, Specials
 from edad_jax.data.shards import Shard, finish_set
 from edad_jax.data.text.reading import ReadReport
 from edad_jax.data.tokenizer import load_tokenizer
@@ -126,23 +126,48 @@ def finish_rows(
     manifest = recorded | {"reading": report.as_dict(), "documents": documents}
     for name in SETS:
         manifest[name] = finish_set(out / name, recorded, [s for kind, s in shards if kind == name])
-    fraction = recorded["heldout_fraction"]
-    if fraction and not manifest["heldout"]["rows"]:
-        raise ValueError(
-            f"got no held-out rows from {documents:,} documents with "
-            f"config.heldout.fraction={fraction}; give more documents or a larger "
-            "fraction, or, where each line of the text is a document, --config.corpus.lines=True"
-        )
-    if not manifest["train"]["rows"]:
-        why = "they are too short for pairs of sentences; give longer documents"
-        if manifest["heldout"]["rows"]:
-            why = (
-                f"with config.heldout.fraction={fraction} all of them are held out; give more "
-                "documents (a blank line ends one) or a smaller fraction"
-            )
-        raise ValueError(f"got no rows to train on from {documents:,} documents: {why}")
+    _check_sets(manifest, documents)
     files.write_json(out / rows_on_disk.MANIFEST, manifest)
     return manifest
+
+
+def _check_sets(manifest: dict, documents: int) -> None:
+    """Raises ValueError where a set that was asked for has no row; says what would give it some."""
+    fraction, length = manifest["heldout_fraction"], manifest["max_length"]
+    train, heldout = (manifest[name]["rows"] for name in SETS)
+    if train and (heldout or not fraction):
+        return
+    if not train and not heldout:
+        why = (
+            f"no document has more than {SHORTEST_SINGLE} pieces, the fewest of a row of "
+            "config.rows.mode='single'; give longer documents (a blank line ends one)"
+        )
+        if manifest["mode"] == "pairs":
+            why = (
+                "a pair takes two sentences of a document that fit into a row "
+                f"(config.rows.max_length={length} pieces), or one of another document, and there "
+                "are none; give more documents (a blank line ends one) or longer ones, or rows of "
+                "single segments: --config.rows.mode=single"
+            )
+        raise ValueError(f"got no rows to train on from {documents:,} documents: {why}")
+    if documents == 1:
+        raise ValueError(
+            f"got no {'held-out rows' if train else 'rows to train on'} from 1 documents, expected "
+            "two or more: each is trained on or held out as a whole (config.heldout.fraction="
+            f"{fraction}); end documents with a blank line or, where each line is one, give "
+            "--config.corpus.lines=True"
+        )
+    if not train:
+        raise ValueError(
+            f"got no rows to train on from {documents:,} documents: with config.heldout.fraction="
+            f"{fraction} all of them are held out; give more documents (a blank line ends one) or "
+            "a smaller fraction"
+        )
+    raise ValueError(
+        f"got no held-out rows from {documents:,} documents with config.heldout.fraction="
+        f"{fraction}; give more documents or a larger fraction, or, where each line of the text "
+        "is a document, --config.corpus.lines=True"
+    )
 
 
 def claim_folder(out: Path | files.RemotePath, settings: dict, *, shared: bool = False) -> None:

@@ -11,13 +11,14 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from edad_jax import files
+from edad_jax.data import disk
 from edad_jax.data import rows as rows_on_disk
 from edad_jax.data.batches import Rows
 from edad_jax.data.pairs import SETS, make_rows
 from edad_jax.data.parts import count_parts, join_parts, make_part
 from edad_jax.data.piece_counts import token_counts, unknown_share
 from edad_jax.data.rows import MANIFEST, RowSettings
-from edad_jax.data.stages import recorded_facts, run_stage
+from edad_jax.data.stages import is_done, recorded_facts, run_stage
 from edad_jax.data.storage import fetch_prepared, local_folder
 from edad_jax.data.text.reading import ReadReport
 from edad_jax.data.text.source import cut_text, describe_source, read_text
@@ -104,6 +105,7 @@ def prepare_folder(config: ConfigDict, folder: Path | RemotePath) -> dict:
       ValueError: as `prepare`.
     """
     settings, source = RowSettings.from_config(config), describe_source(config.corpus)
+    disk.check_rows_folder(config, folder, option="--out")
     if isinstance(folder, Path):
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -236,6 +238,9 @@ def learn_vocabulary(
         "max_megabytes": section.max_megabytes,
         "from_scratch": section.from_scratch,
     }
+
+    if not only_look and not is_done(folder / "vocabulary"):
+        disk.check_writable(folder, option="--out")
 
     def learn(out):
         if only_look:

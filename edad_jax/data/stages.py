@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from edad_jax.files import read_json, write_json
+from edad_jax.files import RemotePath, read_json, write_json
 
 _EXPECTED = "the record of a finished stage; delete it and its folder"
 
@@ -27,7 +27,7 @@ def run_stage(folder: Path, fingerprint: Mapping[str, Any], build: Callable[[Pat
     """
     record = _record_path(folder)
     fingerprint = json.loads(json.dumps(fingerprint))
-    if record.exists() and folder.exists():
+    if is_done(folder):
         done = read_json(record, expected=_EXPECTED)
         differing = differences(done["fingerprint"], fingerprint)
         if not differing:
@@ -40,6 +40,11 @@ def run_stage(folder: Path, fingerprint: Mapping[str, Any], build: Callable[[Pat
     facts = build(folder)
     write_json(record, {"fingerprint": fingerprint, "facts": facts})
     return facts
+
+
+def is_done(folder: Path | RemotePath) -> bool:
+    """Returns whether an earlier run has made `folder`, of whatever it was."""
+    return _record_path(folder).exists() and folder.exists()
 
 
 def recorded_facts(folder: Path) -> dict:

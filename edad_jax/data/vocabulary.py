@@ -42,7 +42,7 @@ class VocabularyReport:
     text_bytes: int
     distinct_words: int
     heldout_words: int
-    pieces_per_word_before: float | None  # None where the text has fewer than 50 lines
+    pieces_per_word_before: float | None  # None where no held-out line has a word
     pieces_per_word_after: float | None
     unknown_before: float | None  # share of words with an unknown piece
     unknown_after: float | None
@@ -55,7 +55,10 @@ class VocabularyReport:
             f"{self.text_bytes / 1e6:,.1f} MB of text in {self.seconds:.0f} s\n"
         )
         if self.pieces_per_word_before is None:
-            return learned + "pieces per word: not measured, there are too few lines"
+            why = f"no held-out line (one of {HELDOUT_EVERY}) has a word"
+            if not self.text_bytes:
+                why = "no text was read, since no words were asked for (config.vocabulary.size=0)"
+            return f"{learned}pieces per word: not measured, {why}"
         return (
             f"{learned}pieces per word: {self.pieces_per_word_before:.3f} -> "
             f"{self.pieces_per_word_after:.3f}; unknown words: {self.unknown_before:.2%} -> "

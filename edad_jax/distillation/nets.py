@@ -120,21 +120,36 @@ def build_teacher(
     return model, params, tuple(section.random_heads)
 
 
-def check_teacher(section: ConfigDict) -> None:
-    """Reads the teacher that config.teacher names, before hours of preparing text.
+def check_teacher(section: ConfigDict, pieces: int, added_words: int) -> ExBertConfig:
+    """Returns the sizes that the teacher of a run will have; reads all of its checkpoint for it.
+
+    Args:
+      section: config.teacher.
+      pieces: of the tokenizer whose words the run begins with.
+      added_words: that will be added to them.
 
     Raises:
-      ValueError: no such model, weights that cannot be read or lack a part; says what to do.
+      ValueError: no such model, weights that cannot be read or lack a part, or another number of
+        words than the tokenizer has; says what to do.
     """
     if is_exported(section.checkpoint):
-        pretrained.load_model(section.checkpoint)
-        return
+        exbert, _ = pretrained.load_model(section.checkpoint)
+        convert.check_vocabulary(pieces + added_words, exbert)
+        return exbert
     checkpoint = load_checkpoint(section.checkpoint)
-    base = config_json.bert_config(checkpoint.config)
+    extension = extension_config(section.extension)
+    plain = ExBertConfig(config_json.bert_config(checkpoint.config), None, 0)
+    if section.from_scratch:
+        plain = dataclasses.replace(plain, base=dataclasses.replace(plain.base, vocab_size=pieces))
+    else:
+        loaded = convert.bert_params(checkpoint, plain.base, fresh=section.random_heads)
+        plain, _ = pretrained.cut_padding(plain, loaded, pieces, section.checkpoint)
+    convert.check_vocabulary(pieces, plain)
+    config_json.family_of(plain.base, extended=extension is not None)
+    exbert = ExBertConfig(plain.base, extension, added_words)
     if section.extension_init == "copy":
-        block_copy.check_sizes(ExBertConfig(base, extension_config(section.extension), 0))
-    if not section.from_scratch:
-        convert.bert_params(checkpoint, base, fresh=section.random_heads)
+        block_copy.check_sizes(exbert)
+    return exbert
 
 
 def build_student(

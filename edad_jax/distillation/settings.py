@@ -75,6 +75,8 @@ def read_settings(config: ConfigDict) -> Settings:
             f"config.mlm_bias_init={config.mlm_bias_init!r} is not one of {', '.join(MLM_BIASES)}"
         )
     _check_numbers(config)
+    if config.max_steps:  # else it is known when the rows are there
+        settings.optimizer.learning_rate(1.0, config.max_steps)
     for net in {"teacher", *method.trained_nets}:
         settings.execution.check_dropout(net, config[net].attention_probs_dropout_prob)
     student = student_config(config.student, Vocabulary(1, 1, 0, 0, 0))
@@ -180,9 +182,9 @@ def _check_numbers(config):
             raise ValueError(f"config.{key}={value}, expected {meaning}")
     if not 0 < config.masking.mlm_probability <= 1 or config.masking.smoothing < 0:
         raise ValueError(
-            f"config.masking: got share={config.masking.mlm_probability}, smoothing="
-            f"{config.masking.smoothing}; expected a share from above 0 to 1, and a smoothing of 0 "
-            "(all pieces alike) or more (DistilBERT: 0.7)"
+            f"got config.masking.mlm_probability={config.masking.mlm_probability} and config."
+            f"masking.smoothing={config.masking.smoothing}; expected a probability from above 0 to "
+            "1 (BERT: 0.15), and a smoothing of 0 (all pieces alike) or more (DistilBERT: 0.7)"
         )
 
 

@@ -11,10 +11,10 @@ from edad_jax.data.batches import make_batch_at
 from edad_jax.data.prepare import Prepared, prepare
 from edad_jax.distillation.build import Run, build_run, largest_batch, make_step_at
 from edad_jax.distillation.evaluate import make_heldout
-from edad_jax.distillation.nets import check_teacher
+from edad_jax.distillation.preflight import check_room, check_run
 from edad_jax.distillation.result import leave_result
 from edad_jax.distillation.settings import Settings, check_settings, resolve_config
-from edad_jax.models.init import checksum
+from edad_jax.models import init
 from edad_jax.training import batch_size, state
 from edad_jax.training.checkpoint import Checkpointer
 from edad_jax.training.metrics import MetricsWriter
@@ -55,7 +55,7 @@ def train(config: ConfigDict, workdir: str) -> dict:
     settings = check_settings(config)
     config = resolve_config(config, settings)
     if not config.prepared:  # else building the nets is the next thing to do
-        check_teacher(config.teacher)
+        check_run(config, settings, workdir)
     parallel = Parallel(config.parallel.engine)
     mirror = _open_mirror(config, workdir)
     with process_0_first():
@@ -67,11 +67,15 @@ def train(config: ConfigDict, workdir: str) -> dict:
     run = build_run(
         config, settings, prepared.vocabulary, total_steps=total_steps, rows=prepared.train
     )
+    if config.prepared:
+        trained = init.count_parameters(run.trained)
+        whole = trained + init.count_parameters([run.frozen.get(net) for net in run.trained])
+        check_room(config, workdir, trained=trained, whole=whole)
     with process_0_first():
         check_remembered(
             workdir,
             "frozen_sha256",
-            checksum(run.frozen),
+            init.checksum(run.frozen),
             meaning="the frozen weights, which no checkpoint holds, are no longer the same; put "
             "back the teacher's checkpoint, or choose another --workdir",
         )

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from edad_jax.data import disk
 from edad_jax.data.tokenizer import load_tokenizer
 from edad_jax.export import huggingface, onnx, pooling
 from edad_jax.export.card import ModelCard
@@ -17,6 +18,7 @@ from edad_jax.models.config import ExBertConfig
 from edad_jax.models.exbert import ExBert
 from edad_jax.models.heads import Classifier, Pooler
 from edad_jax.models.hf_files import load_checkpoint
+from edad_jax.models.init import count_parameters
 from edad_jax.models.task import KINDS, Task
 from edad_jax.runtime import models
 
@@ -77,11 +79,8 @@ def export(
         export, such as a trained model.
       OSError: the files cannot be written.
     """
-    if format_name not in FORMATS:
-        raise ValueError(f"got format {format_name!r}, expected one of {', '.join(FORMATS)}")
+    out = check_target(model, format_name, out)
     folder = pretrained.tokenizer_folder(model.source, option="--model=DIR")
-    out = Path(out).expanduser()
-    _check_replaceable(out, folder)
     positions = model.config.base.max_position_embeddings
     vectors = None if model.task else pooling.read_pooling(folder, positions=positions)
     if format_name == "hf":
@@ -116,6 +115,25 @@ def export(
                 ranges=ranges,
             )
             (beside / models.MODEL_FILE).write_bytes(graph.SerializeToString())
+    return out
+
+
+def check_target(model: Model, format_name: str, out: str | Path) -> Path:
+    """Returns the folder to write, once it is seen that a model of this format can be written.
+
+    Raises:
+      ValueError: no such format, what is there is no export, or the folder cannot be written or
+        its disk has clearly too little room.
+    """
+    if format_name not in FORMATS:
+        raise ValueError(f"got format {format_name!r}, expected one of {', '.join(FORMATS)}")
+    out = Path(out).expanduser()
+    folder = pretrained.tokenizer_folder(model.source, option="--model=DIR")
+    _check_replaceable(out, folder)
+    disk.check_writable(out.absolute().parent, option="--out")
+    bytes_each = 1 if format_name == "onnx-int8" else 4  # of a number, at least
+    size = bytes_each * count_parameters(model.params)
+    disk.check_free(out.absolute().parent, {"the model": size}, option="--out")
     return out
 
 

@@ -24,15 +24,16 @@ def init_params(model: ExBert, seed: Sequence[int], *, gate_bias: float) -> dict
         mean of original and extension, and the extension is random. With 4, the original has
         98% of the mix, and a teacher begins close to the BERT that was loaded.
     """
-    params = draw(
-        jax.eval_shape(model.init, jax.random.key(0), _example())["params"],
-        seed,
-        deviation=model.config.base.initializer_range,
-    )
+    params = draw(param_shapes(model), seed, deviation=model.config.base.initializer_range)
     for name, gate in params.get("extension", {}).items():
         if name.startswith("gates_"):
             gate["bias"] = np.full_like(gate["bias"], gate_bias)
     return params
+
+
+def param_shapes(model: ExBert) -> dict:
+    """Returns the shapes of a net's parameters, without making them."""
+    return jax.eval_shape(model.init, jax.random.key(0), _example())["params"]
 
 
 def init_projection(model: WidthProjection, seed: Sequence[int]) -> dict:

@@ -20,6 +20,7 @@ class Classification(Task):
     name = "classification"
     headline = "accuracy"
     examples = "texts"
+    labelled = "texts"
 
     def read(self, config: ConfigDict) -> tuple[dict[str, list[LabelledText]], ReadReport]:
         """Returns what `read_labelled` does."""
@@ -32,6 +33,10 @@ class Classification(Task):
             dataset_config=config.dataset_config,
             allow_skipped_test=config.allow_skipped_test,
         )
+
+    def labels_of(self, example: LabelledText) -> list[str]:
+        """Returns the text's label."""
+        return [example.label]
 
     def label_names(self, examples: Sequence[LabelledText]) -> tuple[str, ...]:
         """Returns the labels that occur, sorted."""

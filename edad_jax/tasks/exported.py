@@ -47,6 +47,25 @@ def scores_of_both(
       ValueError: a model without a task, data that cannot be read, or a scoring of answers for a
         model that gives none.
     """
+    splits = check_data(model, data, text_key=text_key, label_key=label_key, scoring=scoring)
+    task = _TASKS[model.task.kind]
+    way = {"scoring": scoring} if task.has_scorings else {}
+    examples = choose(scored_split(splits), rows, np.random.default_rng(0))
+    open_model = open_answerer if model.task.kind == "answering" else models.open_model
+    exported, trained = open_model(folder), open_model(folder)
+    trained.session = _FlaxSession(model)
+    before, after = (task.score(each, examples, **way) for each in (trained, exported))
+    return {name: (before[name], after[name]) for name in before}
+
+
+def check_data(
+    model: formats.Model, data: str, *, text_key: str = "", label_key: str = "", scoring: str
+) -> dict[str, list]:
+    """Returns the splits of the data that a model is to be scored on; arguments as above.
+
+    Raises:
+      ValueError: as `scores_of_both`, or the split to score has no label that the model knows.
+    """
     if model.task is None or model.task.activation:
         raise ValueError(
             f"--model={model.source} has no task to score, expected a model of launch/finetune.py; "
@@ -59,14 +78,17 @@ def scores_of_both(
             f"is for {model.task.kind}; leave it out"
         )
     columns = {"text_key": text_key, "label_key": label_key} if task.has_columns else {}
-    way = {"scoring": scoring} if task.has_scorings else {}
     splits, _ = task.read(data, **columns, **reading_of_run(model.source))
-    examples = choose(scored_split(splits), rows, np.random.default_rng(0))
-    open_model = open_answerer if model.task.kind == "answering" else models.open_model
-    exported, trained = open_model(folder), open_model(folder)
-    trained.session = _FlaxSession(model)
-    before, after = (task.score(each, examples, **way) for each in (trained, exported))
-    return {name: (before[name], after[name]) for name in before}
+    if task.labels:
+        known = {label.removeprefix("B-") for label in model.task.labels}
+        given = {label for each in scored_split(splits) for label in task.labels(each)}
+        if not known & given:
+            raise ValueError(
+                f"--data={data}: got the labels {', '.join(sorted(given)[:8]) or 'none'} to score, "
+                f"expected some of the model's ({', '.join(model.task.labels[:8])}); give data of "
+                "its task"
+            )
+    return splits
 
 
 def reading_of_run(model: str | Path) -> dict[str, Any]:
@@ -151,11 +173,18 @@ class _Task(NamedTuple):
     score: Callable[[Any, Sequence], dict[str, float]]
     has_columns: bool = False  # whether its data may have columns of any name
     has_scorings: bool = False  # whether there is more than one way to count
+    labels: Callable[[Any], list[str]] | None = None  # of an example
 
 
 _TASKS = {
-    "tagging": _Task(read_tagged, tagger_scores),
-    "classification": _Task(read_labelled, classifier_scores, has_columns=True),
+    "tagging": _Task(
+        read_tagged,
+        tagger_scores,
+        labels=lambda each: [tag[2:] for tag in each.tags if tag[0] == "B"],
+    ),
+    "classification": _Task(
+        read_labelled, classifier_scores, has_columns=True, labels=lambda each: [each.label]
+    ),
     "answering": _Task(read_questions, answerer_scores, has_scorings=True),
 }
 

@@ -11,6 +11,7 @@ from edad_jax.data.tokenizer import load_tokenizer
 from edad_jax.files import read_json
 from edad_jax.models.precision import resolve_precision
 from edad_jax.tasks.prediction import ask_teacher, make_predictor
+from edad_jax.tasks.preflight import check_run
 from edad_jax.tasks.result import describe, leave_result, summarise
 from edad_jax.tasks.setup import build_net, prepare_examples, resolve_settings
 from edad_jax.tasks.step import choose_over_seeds
@@ -43,6 +44,7 @@ def finetune(config: ConfigDict, workdir: str) -> dict:
         )
 
     tokenizer = load_tokenizer(config.model, option="--config.model=/a/local/folder")
+    check_run(config, workdir, len(tokenizer))
     prepared = prepare_examples(config, tokenizer)
     net, params = build_net(config, prepared, len(tokenizer))
     if config.teacher:

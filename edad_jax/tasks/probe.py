@@ -9,7 +9,7 @@ optimum is one point, so that no seed has a say, and what is left is the choice 
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -20,11 +20,18 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from edad_jax.data.tokenizer import load_tokenizer
+from edad_jax.models.config import ExBertConfig
 from edad_jax.models.exbert import ExBert
 from edad_jax.models.precision import resolve_precision
 from edad_jax.tasks import scores
 from edad_jax.tasks.rows import TaskRows, ordered_batches
-from edad_jax.tasks.setup import Prepared, load_encoder, prepare_examples
+from edad_jax.tasks.setup import (
+    Prepared,
+    check_length,
+    load_encoder,
+    prepare_examples,
+    read_examples,
+)
 
 LOG = logging.getLogger(__name__)
 _BATCH_SIZE = 64  # rows that the encoder reads at once
@@ -57,14 +64,10 @@ def probe(config: ConfigDict, layers: Sequence[int] = (-1,)) -> list[Probe]:
       ValueError: a model or data that cannot be read, no test split, or a layer that is not there.
     """
     tokenizer = load_tokenizer(config.model, option="--model=/a/local/folder")
-    prepared = prepare_examples(config, tokenizer)
-    if missing := {"train", "validation", "test"} - set(prepared.examples):
-        raise ValueError(f"{config.data}: got no {' and no '.join(sorted(missing))} split to probe")
     sizes, params = load_encoder(config, len(tokenizer))
-    depth = sizes.base.num_hidden_layers
-    chosen = [layer if layer >= 0 else depth + 1 + layer for layer in layers]
-    if wrong := [layer for layer, at in zip(layers, chosen, strict=True) if not 0 <= at <= depth]:
-        raise ValueError(f"layers={wrong}: {config.model} has layers 0 to {depth}")
+    chosen = choose_layers(config, sizes, layers)
+    prepared = prepare_examples(config, tokenizer)
+    check_splits(config.data, prepared.examples)
     net = ExBert(sizes, *resolve_precision(config.dtype))
     features = {
         split: word_features(net, params, rows, chosen, max_length=config.max_length)
@@ -74,6 +77,34 @@ def probe(config: ConfigDict, layers: Sequence[int] = (-1,)) -> list[Probe]:
         _probe_layer(prepared, {split: each[number] for split, each in features.items()}, layer)
         for number, layer in enumerate(layers)
     ]
+
+
+def check_probe(config: ConfigDict, layers: Sequence[int]) -> None:
+    """Looks at a model and data, and fits nothing.
+
+    Raises:
+      ValueError: what `probe` would raise of config.model's files and config.data's labels.
+    """
+    tokenizer = load_tokenizer(config.model, option="--model=/a/local/folder")
+    sizes, _ = load_encoder(config, len(tokenizer))
+    choose_layers(config, sizes, layers)
+    check_splits(config.data, read_examples(config)[1])
+
+
+def choose_layers(config: ConfigDict, sizes: ExBertConfig, layers: Sequence[int]) -> list[int]:
+    """Returns layers as counted from the embeddings, 0; raises ValueError for one not there."""
+    check_length(config, sizes)
+    depth = sizes.base.num_hidden_layers
+    chosen = [layer if layer >= 0 else depth + 1 + layer for layer in layers]
+    if wrong := [layer for layer, at in zip(layers, chosen, strict=True) if not 0 <= at <= depth]:
+        raise ValueError(f"layers={wrong}: {config.model} has layers 0 to {depth}")
+    return chosen
+
+
+def check_splits(data: str, splits: Collection[str]) -> None:
+    """Raises ValueError where a split that a probe needs is not there."""
+    if missing := {"train", "validation", "test"} - set(splits):
+        raise ValueError(f"{data}: got no {' and no '.join(sorted(missing))} split to probe")
 
 
 def word_features(

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from edad_jax.report.tables import markdown_table
-from edad_jax.tasks.probe import Probe, f1_difference, probe
+from edad_jax.tasks.probe import Probe, check_probe, f1_difference, probe
 
 
 class Probed(NamedTuple):
@@ -26,13 +26,22 @@ def probe_all(
     config: ConfigDict, models: Sequence[str], data: Sequence[str], layers: Sequence[int]
 ) -> list[Probed]:
     """Returns the probes of every model on every data set; what they raise as `probe` says."""
+
+    def ask(model, each):
+        given = config.copy_and_resolve_references()
+        given.task, given.model, given.data = "tagging", model, each
+        return given
+
+    # A mistake in the last is told before the first is fitted.
+    for model in models[1:]:
+        check_probe(ask(model, data[0]), layers)
+    for each in data[1:]:
+        check_probe(ask(models[0], each), layers)
     found = []
     for each in data:
         for model in models:
-            given = config.copy_and_resolve_references()
-            given.task, given.model, given.data = "tagging", model, each
             start = time.perf_counter()
-            probes = probe(given, layers)
+            probes = probe(ask(model, each), layers)
             seconds = time.perf_counter() - start
             found += [Probed(model, each, one, seconds) for one in probes]
     return found

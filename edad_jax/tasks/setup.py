@@ -12,6 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerFast
 
+from edad_jax.data.text.reading import ReadReport
 from edad_jax.data.tokenizer import check_unknown
 from edad_jax.models import init, pretrained
 from edad_jax.models.config import ExBertConfig
@@ -21,6 +22,7 @@ from edad_jax.models.precision import resolve_precision
 from edad_jax.models.task import KINDS
 from edad_jax.tasks.answering import Answering
 from edad_jax.tasks.classification import Classification
+from edad_jax.tasks.data.label_sets import check_label_sets
 from edad_jax.tasks.data.splits import SPLITS, choose
 from edad_jax.tasks.rows import TaskRows
 from edad_jax.tasks.step import OVER_SEEDS, TaskNet
@@ -103,11 +105,12 @@ class Prepared(NamedTuple):
         ]
 
 
-def prepare_examples(config: ConfigDict, tokenizer: PreTrainedTokenizerFast) -> Prepared:
-    """Returns the examples of config.data and their rows.
+def read_examples(config: ConfigDict) -> tuple[Task, dict[str, list], ReadReport, str]:
+    """Returns the task, the examples of config.data, and what the reader and their labels say.
 
     Raises:
-      ValueError: the data cannot be read, or has one label only.
+      ValueError: the data cannot be read, have one label only, or splits whose labels are not
+        those of one task.
     """
     task = TASKS[config.task].configured(config)
     examples, report = task.read(config)
@@ -128,6 +131,20 @@ def prepare_examples(config: ConfigDict, tokenizer: PreTrainedTokenizerFast) -> 
         raise ValueError(
             f"{config.data}: got only one label to train on, {labels}; expected at least two"
         )
+    for note in check_label_sets(config.data, examples, task.labels_of, labelled=task.labelled):
+        LOG.warning("%s", note)
+        notes += f"\n  {note}"
+    return task, examples, report, notes
+
+
+def prepare_examples(config: ConfigDict, tokenizer: PreTrainedTokenizerFast) -> Prepared:
+    """Returns the examples of config.data and their rows.
+
+    Raises:
+      ValueError: as `read_examples`, or the tokenizer does not know the texts.
+    """
+    task, examples, report, notes = read_examples(config)
+    labels = task.label_names(examples["train"])
     rows = {
         split: task.rows(each, tokenizer, labels, max_length=config.max_length)
         for split, each in examples.items()
@@ -173,11 +190,7 @@ def build_net(
     precision = resolve_precision(config.dtype)
     needs_pooler = "pooler" in KINDS[config.task].heads
     sizes, loaded = load_encoder(config, vocab_size, with_pooler=needs_pooler)
-    if config.max_length > sizes.base.max_position_embeddings:
-        raise ValueError(
-            f"config.max_length={config.max_length}: the model has only "
-            f"{sizes.base.max_position_embeddings} positions; choose at most that"
-        )
+    check_length(config, sizes)
     net = TaskNet(
         config.task,
         ExBert(sizes, *precision),
@@ -197,6 +210,15 @@ def build_net(
             mine["pooler"] = fresh(Pooler(sizes.base, *precision), seed)
         params.append({part: mine[part] for part in (*net.parts, "classifier") if part in mine})
     return net, params
+
+
+def check_length(config: ConfigDict, sizes: ExBertConfig) -> None:
+    """Raises ValueError where a model has fewer positions than rows have pieces."""
+    if config.max_length > sizes.base.max_position_embeddings:
+        raise ValueError(
+            f"config.max_length={config.max_length}: the model has only "
+            f"{sizes.base.max_position_embeddings} positions; choose at most that"
+        )
 
 
 def load_encoder(

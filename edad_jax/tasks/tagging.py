@@ -20,6 +20,7 @@ class Tagging(Task):
     name = "tagging"
     headline = "f1"
     examples = "sentences"
+    labelled = "entities"
     write_predictions = staticmethod(write_predictions)
 
     def read(self, config: ConfigDict) -> tuple[dict[str, list[TaggedSentence]], ReadReport]:
@@ -33,6 +34,10 @@ class Tagging(Task):
             dataset_config=config.dataset_config,
             allow_skipped_test=config.allow_skipped_test,
         )
+
+    def labels_of(self, example: TaggedSentence) -> list[str]:
+        """Returns the type of each entity."""
+        return [tag[2:] for tag in example.tags if tag[0] == "B"]
 
     def label_names(self, examples: Sequence[TaggedSentence]) -> tuple[str, ...]:
         """Returns the tags that occur, O first, B- and I- of a type together."""

@@ -30,6 +30,7 @@ class Task(abc.ABC):
     name: ClassVar[str]  # config.task
     headline: ClassVar[str]  # the score that chooses the best epoch, a key of `score`
     examples: ClassVar[str]  # what the log calls them
+    labelled: ClassVar[str] = "examples"  # and what it calls that which `labels_of` has labels of
     temperature: ClassVar[float] = 1.0  # of soft labels, where config.temperature is None
     # (rows, rows of a teacher, its logits, its number of each class) -> rows with soft labels.
     teach: ClassVar[Callable[..., TaskRows]] = staticmethod(teach_words)
@@ -46,6 +47,11 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def read(self, config: ConfigDict) -> tuple[dict[str, list[Any]], ReadReport]:
         """Returns {"train", "validation", maybe "test"}, and what the reader has to say."""
+
+    def labels_of(self, example: Any) -> Sequence[str]:
+        """Returns what of an example has a class, by its class: what splits are compared by."""
+        del example
+        return ()
 
     @abc.abstractmethod
     def label_names(self, examples: Sequence[Any]) -> tuple[str, ...]:

@@ -4,6 +4,7 @@
 `step` counts updates already made, so it runs from 0 to total_steps - 1.
 """
 
+import math
 from collections.abc import Callable
 
 import optax
@@ -82,8 +83,8 @@ def learning_rate(name: str, *, peak: float, warmup_steps: int, total_steps: int
         case "warmup_linear":
             if not 0 < warmup_steps < total_steps:
                 raise ValueError(
-                    f"warm-up of {warmup_steps} steps does not fit a run of {total_steps}; choose "
-                    f"config.optimizer.warmup_ratio between 0 and 1, for example 0.1"
+                    f"warm-up of {warmup_steps} steps does not fit a run of {total_steps}, "
+                    f"expected at least one step after it; {_warmup_advice(total_steps)}"
                 )
             up = optax.linear_schedule(peak / warmup_steps, peak, warmup_steps - 1)
             down = optax.linear_schedule(peak, 0.0, total_steps - warmup_steps)
@@ -91,3 +92,16 @@ def learning_rate(name: str, *, peak: float, warmup_steps: int, total_steps: int
     raise ValueError(
         f"config.optimizer.schedule={name!r} is not one of {', '.join(LEARNING_RATE_SCHEDULES)}"
     )
+
+
+def _warmup_advice(total_steps: int) -> str:
+    """Returns what makes room for a warm-up in a run of so many steps."""
+    advice = (
+        "train for more steps (more text or examples, a smaller config.batch_size, more "
+        "config.epochs or config.max_steps), or without a warm-up "
+        "(--config.optimizer.schedule=linear)"
+    )
+    if total_steps > 1:
+        most = math.floor(100 * (total_steps - 1) / total_steps) / 100
+        advice = f"choose config.optimizer.warmup_ratio of at most {most}, {advice}"
+    return advice

@@ -142,6 +142,19 @@ def test_no_documents_no_rows_and_no_held_out_rows_are_errors(tokenizer_dir, tmp
         make_tiny_rows(make_documents(10), tokenizer_dir, tmp_path / "c", heldout_fraction=1e-6)
 
 
+def test_one_long_document_is_not_called_too_short(tokenizer_dir, tmp_path):
+    words = "hippocampus " * 300  # a dozen pieces each, and no full stop
+    for name, text, fraction, told in (
+        ("a", words, 0.0, "a pair takes two sentences .* or one of another document"),
+        ("b", words, 0.2, "a pair takes two sentences .* or one of another document"),
+        ("c", words.replace(" ", " . ", 99), 1e-6, "no held-out rows from 1 .* as a whole"),
+        ("d", words.replace(" ", " . ", 99), 0.9999, "to train on from 1 .* as a whole"),
+    ):
+        with pytest.raises(ValueError, match=told) as raised:
+            make_tiny_rows([text], tokenizer_dir, tmp_path / name, heldout_fraction=fraction)
+        assert "short" not in str(raised.value)
+
+
 def test_short_and_empty_documents_are_counted(tokenizer_dir, tmp_path):
     texts = [*make_documents(30, sentences=20), "One sentence.", "\u200b", "Two. Sentences."]
     report = ReadReport(problems={"line skipped: not JSON": 3})
@@ -209,6 +222,6 @@ def test_a_lone_document_at_the_end_joins_those_before_it():
 
 def test_a_document_that_is_held_out_is_not_too_short(tokenizer_dir, tmp_path):
     with pytest.raises(
-        ValueError, match=r"from 1 documents: .*fraction=0.99\d* all of them are held"
+        ValueError, match=r"from 2 documents: .*fraction=0.99\d* all of them are held"
     ):
-        make_tiny_rows(make_documents(1), tokenizer_dir, tmp_path, heldout_fraction=0.999)
+        make_tiny_rows(make_documents(2), tokenizer_dir, tmp_path, heldout_fraction=0.999)

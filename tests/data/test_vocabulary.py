@@ -73,6 +73,7 @@ def test_size_zero_is_the_base(base, tmp_path):
     before, after = load_tokenizer(base), load_tokenizer(tmp_path / "out")
     assert pieces_of(before) == pieces_of(after)
     assert report.added == 0 and report.pieces_per_word_before is None
+    assert "not measured, no text was read" in report.summary()
 
 
 @pytest.mark.parametrize(

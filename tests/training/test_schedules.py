@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 import math
+import re
 
 import numpy as np
 import pytest
 
 from edad_jax.training import schedules
+from edad_jax.training.optimizer import OptimizerSettings
 
 
 @pytest.mark.parametrize(
@@ -45,5 +47,24 @@ def test_warm_up_never_wastes_an_update_and_ends_near_zero():
 
 
 def test_a_warm_up_longer_than_the_run_is_an_error():
-    with pytest.raises(ValueError, match="warm-up of 10 steps does not fit a run of 10"):
+    told = "warm-up of 10 steps does not fit a run of 10, .*of at most 0.9,"
+    with pytest.raises(ValueError, match=told):
         schedules.learning_rate("warmup_linear", peak=1.0, warmup_steps=10, total_steps=10)
+
+
+def test_a_run_too_short_for_any_warm_up_is_not_told_to_choose_another_one():
+    settings = OptimizerSettings(schedule="warmup_linear", warmup_ratio=0.1)
+    with pytest.raises(ValueError, match="a run of 1, .*train for more steps") as raised:
+        settings.learning_rate(1.0, total_steps=1)
+    assert "warmup_ratio" not in str(raised.value)
+
+
+@pytest.mark.parametrize("total_steps", [2, 3, 7, 10, 101])
+def test_the_advice_of_a_shorter_warm_up_fits(total_steps):
+    with pytest.raises(ValueError) as raised:
+        OptimizerSettings(schedule="warmup_linear", warmup_ratio=0.999).learning_rate(
+            1.0, total_steps=total_steps
+        )
+    most = float(re.search(r"at most ([\d.]+\d)", str(raised.value))[1])
+    settings = OptimizerSettings(schedule="warmup_linear", warmup_ratio=most)
+    assert float(settings.learning_rate(1.0, total_steps=total_steps)(total_steps - 1)) > 0

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO
 
+from edad_jax.data.text.bombs import is_bomb
 from edad_jax.data.text.files import file_format, why_left_out
 from edad_jax.data.text.reading import ReadReport, open_blocks, shown
 
@@ -34,7 +35,10 @@ def read_tar(
         # Names in another encoding (CP949) become surrogates, which `shown` spells.
         with tarfile.open(fileobj=open_blocks(blocks), mode="r|", encoding="utf-8") as archive:
             for member in archive:
-                if member.isfile() and _is_taken(member.name, where, report):
+                if member.issparse():  # of holes, which unfold from nothing
+                    here = f"{where}:{member.name}"
+                    report.add_problem("member of the archive skipped", here, "it is sparse")
+                elif member.isfile() and _is_taken(member.name, where, report):
                     file = archive.extractfile(member)
                     yield from read_member(file, member.name, shown(f"{where}:{member.name}"))
     except (tarfile.TarError, EOFError) as error:
@@ -64,7 +68,8 @@ def read_zip(
         here = shown(f"{where}:{member.filename}")
         try:
             with archive.open(member) as opened:
-                yield from read_member(opened, member.filename, here)
+                bounded = _Bounded(opened, member.compress_size, here, report)
+                yield from read_member(bounded, member.filename, here)
         except RuntimeError as error:  # a password, or a compression that Python has not
             report.add_problem("member of the archive skipped", here, error)
         except (zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
@@ -78,3 +83,18 @@ def _is_taken(name: str, where: str, report: ReadReport) -> bool:
     if why:
         report.leave_out(why, f"{where}:{name}")
     return not why
+
+
+class _Bounded:
+    """A member of a zip archive that ends where it unfolds to too much."""
+
+    def __init__(self, file: BinaryIO, packed: int, here: str, report: ReadReport) -> None:
+        self._file, self._packed, self._here, self._report = file, packed, here, report
+        self._unpacked, self._is_bomb = 0, False
+
+    def read(self, size: int = -1) -> bytes:
+        content = b"" if self._is_bomb else self._file.read(size)
+        self._unpacked += len(content)
+        if content and is_bomb(self._packed, self._unpacked, self._here, self._report):
+            self._is_bomb, content = True, b""
+        return content

@@ -28,9 +28,13 @@ _ARTICLE = rb"<(?:[\w.-]+:)?(?:article|Pubmed(?:Book)?Article)(?=[\s>/])"
 _NEXT = re.compile(rb"<\?xml\s|<(?:pmc-articleset|Pubmed(?:Book)?ArticleSet)[\s>]|" + _ARTICLE)
 _ARTICLES = re.compile(_ARTICLE)
 _LONGEST_TAG = 128  # bytes that a match of these may need
+_MOST_UNHEARD = 1 << 22  # bytes of one tag or comment, which the parser holds until it ends
+_DEEPEST = 10_000  # elements in each other
 _DECLARED = re.compile(rb"""<\?xml[^>]{0,100}?encoding\s*=\s*["']([\w.:-]{1,40})["']""")
 # Letters that XML cannot hold, and bytes that are not UTF-8 (as surrogates).
 _BAD = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff\ud800-\udfff]")
+_CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]+")
+_SURROGATES = re.compile("[\ud800-\udfff]")
 _BAD_REFERENCE = re.compile(
     "&#(?:0*(?:[0-8]|1[124-9]|2[0-9]|3[01])|"
     "x0*(?:[0-8bcef]|1[0-9a-f]|d[89a-f][0-9a-f]{2}|fff[ef]));",
@@ -133,7 +137,7 @@ class _Source:
 
 
 class _RefusedError(ValueError):
-    """The file declares entities of its own, which is how a small one unfolds to gigabytes."""
+    """The file has what takes memory without an end, such as entities of its own."""
 
 
 class _Part:
@@ -149,6 +153,7 @@ class _Part:
         self._texts: list[str] = []
         self._reader: JatsReader | PubmedReader | None = None
         self._depth = self._reader_depth = 0
+        self._unheard = 0  # bytes since the parser last told of something
         parser = expat.ParserCreate("utf-8", namespace_separator=None)
         parser.buffer_text = True
         parser.StartElementHandler = self._start
@@ -182,7 +187,10 @@ class _Part:
         while self.error is None:
             block = source.read()
             try:
+                self._unheard += len(block)
                 self._parser.Parse(block, not block)
+                if self._unheard > _MOST_UNHEARD:
+                    raise _RefusedError(f"a tag or comment of over {_MOST_UNHEARD:,} bytes")
             except (expat.ExpatError, _RefusedError) as error:
                 self.error = error.with_traceback(None)  # which would hold all of this
                 window = previous + block
@@ -198,7 +206,9 @@ class _Part:
         del self._parser  # it holds this by its handlers
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
-        self._depth += 1
+        self._depth, self._unheard = self._depth + 1, 0
+        if self._depth > _DEEPEST:
+            raise _RefusedError(f"over {_DEEPEST:,} elements in each other")
         self.root = self.root or name
         name = name.rpartition(":")[2]
         if self._reader is None and name in _READERS:
@@ -213,9 +223,10 @@ class _Part:
             if self._depth == self._reader_depth:
                 self._texts.extend(self._reader.finish())
                 self._reader = None
-        self._depth -= 1
+        self._depth, self._unheard = self._depth - 1, 0
 
     def _text(self, text: str) -> None:
+        self._unheard = 0
         if self._reader:
             self._reader.text(text)
 
@@ -251,7 +262,7 @@ def _clean_blocks(blocks: Iterable[bytes], where: str, report: ReadReport) -> It
         text, held = (text[:start], text[start:]) if start >= 0 else (text, "")
         if (match := _BAD.search(text)) or "&#" in text:
             before = bad
-            text, count = _BAD.subn(_replace, text)
+            text, count = _replace_bad(text)
             bad += count
             text, count = _BAD_REFERENCE.subn("", text)
             bad += count
@@ -260,7 +271,7 @@ def _clean_blocks(blocks: Iterable[bytes], where: str, report: ReadReport) -> It
         line += text.count("\n")
         yield text.encode()
     held += decoder.decode(b"", final=True)
-    held, count = _BAD.subn(_replace, held)
+    held, count = _replace_bad(held)
     yield held.encode()
     if bad + count:
         report.add_problem(
@@ -270,8 +281,11 @@ def _clean_blocks(blocks: Iterable[bytes], where: str, report: ReadReport) -> It
         )
 
 
-def _replace(match: re.Match) -> str:
-    return "\ufffd" if "\ud800" <= match[0] <= "\udfff" else ""
+def _replace_bad(text: str) -> tuple[str, int]:
+    """Returns the text without the letters that XML cannot hold, and how many there were."""
+    kept = _CONTROLS.sub("", text)  # in one go: a file may have gigabytes of NUL
+    clean, replaced = _SURROGATES.subn("\ufffd", kept)
+    return clean, len(text) - len(kept) + replaced
 
 
 def _chain(first: bytes, blocks: Iterator[bytes]) -> Iterator[bytes]:

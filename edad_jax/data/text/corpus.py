@@ -16,12 +16,19 @@ from typing import BinaryIO, NamedTuple
 
 from edad_jax.data.text.archives import read_tar, read_zip
 from edad_jax.data.text.articles import read_articles
+from edad_jax.data.text.bombs import is_bomb
 from edad_jax.data.text.encodings import check_encoding, recode_blocks
 from edad_jax.data.text.files import FORMATS, JSON_LINES, OPTION, UNNAMED, XML, file_format
 from edad_jax.data.text.hub import is_hub_reachable
 from edad_jax.data.text.json_values import finish_value, read_json
 from edad_jax.data.text.plain import guess_format, read_text
-from edad_jax.data.text.reading import BLOCK_BYTES, ReadReport, open_blocks, read_blocks, shown
+from edad_jax.data.text.reading import (
+    BLOCK_BYTES,
+    ReadReport,
+    open_blocks,
+    read_blocks,
+    shown,
+)
 from edad_jax.files import RemoteError, RemotePath, as_path
 
 
@@ -200,12 +207,30 @@ def _read_parquet(file: BinaryIO, where: str, report: ReadReport, text_key: str)
                 ", ".join(table.schema_arrow.names[:8]),
             )
             return
-        for batch in table.iter_batches(batch_size=256, columns=[text_key]):
-            for value in batch.column(0).to_pylist():
-                row += 1
-                yield from finish_value(value, f"{where}:{row}", report)
+        packed = unpacked = 0
+        for group in range(table.num_row_groups):
+            sizes = _sizes_of(table.metadata.row_group(group), text_key)
+            packed, unpacked = packed + sizes[0], unpacked + sizes[1]
+            if is_bomb(packed, unpacked, f"{where}:{row}", report):
+                return
+            # Of what is compressed so well, many rows may be the same long string.
+            rows = 256 if sizes[1] < 50 * max(1, sizes[0]) else 1
+            for batch in table.iter_batches(rows, row_groups=[group], columns=[text_key]):
+                for value in batch.column(0).to_pylist():
+                    row += 1
+                    yield from finish_value(value, f"{where}:{row}", report)
     except (pyarrow.ArrowException, OSError) as error:
         report.add_problem("file is damaged: kept what could be read", f"{where}:{row}", error)
+
+
+def _sizes_of(group, column: str) -> tuple[int, int]:
+    """Returns the compressed and the uncompressed bytes of a column in a row group of parquet."""
+    parts = [group.column(number) for number in range(group.num_columns)]
+    parts = [part for part in parts if part.path_in_schema.partition(".")[0] == column]
+    return (
+        sum(part.total_compressed_size for part in parts),
+        sum(part.total_uncompressed_size for part in parts),
+    )
 
 
 def _read_unnamed(

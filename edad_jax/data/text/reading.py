@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+from edad_jax.data.text.bombs import CountedFile, is_bomb
+
 COMPRESSIONS = (".gz", ".xz", ".bz2", ".zst")
 BLOCK_BYTES = 1 << 16  # read at once; a block of .xz may unpack to thousands of times its size
 MAX_LINE_BYTES = 1 << 20  # a longer line of plain text is cut at white space
@@ -119,24 +121,30 @@ def read_blocks(file: BinaryIO, compression: str, name: str, report: ReadReport)
       name: how messages call the file.
       report: told of damage, and of nothing else.
     """
+    packed = CountedFile(file)
     try:
         if compression == ".gz":
-            yield from _decompress(file, lambda: zlib.decompressobj(wbits=31), name, report)
+            blocks = _decompress(packed, lambda: zlib.decompressobj(wbits=31), name, report)
         elif compression == ".xz":
-            yield from _decompress(file, lzma.LZMADecompressor, name, report)
+            blocks = _decompress(packed, lzma.LZMADecompressor, name, report)
         elif compression == ".bz2":
-            yield from _decompress(file, bz2.BZ2Decompressor, name, report)
+            blocks = _decompress(packed, bz2.BZ2Decompressor, name, report)
         elif compression == ".zst":
-            yield from _decompress_zstd(file)
+            blocks = _decompress_zstd(packed)
         else:
-            while block := file.read(BLOCK_BYTES):
-                yield block
+            blocks = iter(lambda: packed.read(BLOCK_BYTES), b"")
+        unpacked = 0
+        for block in blocks:
+            unpacked += len(block)
+            if is_bomb(packed.size, unpacked, name, report):
+                return
+            yield block
     except (OSError, zlib.error, lzma.LZMAError) as error:
         report.add_problem("file is damaged or cut short: kept what could be read", name, error)
 
 
 def _decompress(
-    file: BinaryIO, make_decoder: Callable, name: str, report: ReadReport
+    file: CountedFile, make_decoder: Callable, name: str, report: ReadReport
 ) -> Iterator[bytes]:
     """Yields what a chain of compressed members holds, one after another."""
     decoder, members, most = None, 0, ()
@@ -168,26 +176,14 @@ def _decompress(
         raise OSError("the compressed data ends before its end mark")
 
 
-def _decompress_zstd(file: BinaryIO) -> Iterator[bytes]:
+def _decompress_zstd(file: CountedFile) -> Iterator[bytes]:
     """Yields what a chain of zstandard frames holds."""
     import pyarrow
 
-    source = pyarrow.PythonFile(_KeptOpen(file), mode="r")
+    source = pyarrow.PythonFile(file, mode="r")
     stream = pyarrow.CompressedInputStream(source, "zstd")
     while block := stream.read(BLOCK_BYTES):
         yield block
-
-
-class _KeptOpen:
-    """A file that pyarrow may read, but not close when it is done."""
-
-    closed = False
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.read = file.read
-
-    def close(self) -> None:
-        pass
 
 
 def open_blocks(blocks: Iterable[bytes]) -> io.BufferedReader:
