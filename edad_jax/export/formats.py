@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from edad_jax.data.tokenizer import load_tokenizer
 from edad_jax.export import huggingface, onnx
 from edad_jax.export.card import ModelCard
-from edad_jax.files import file_checksum, replaced_folder
+from edad_jax.files import SUMS, file_checksum, replaced_folder, write_sums
 from edad_jax.models import pretrained
 from edad_jax.models.config import ExBertConfig
 from edad_jax.models.exbert import ExBert
@@ -110,6 +110,7 @@ def export(
                 ranges=ranges,
             )
             (beside / models.MODEL_FILE).write_bytes(graph.SerializeToString())
+        write_sums(beside)
     return out
 
 
@@ -129,7 +130,7 @@ def _check_replaceable(out, source):
 
 def _is_export(folder, names):
     """Whether a folder's files are those that `export` writes, all of them."""
-    common = {"config.json", *huggingface.TOKENIZER_FILES}
+    common = {"config.json", SUMS, *huggingface.TOKENIZER_FILES}
     if "model.safetensors" not in names:
         programs = {models.MODEL_FILE, STABLEHLO_FILE}
         return bool(names & programs) and names <= common | programs

@@ -20,7 +20,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +139,9 @@ class Checkpointer:
         self._thread = threading.Thread(target=self._finish, args=(step,), name="checksums")
         self._thread.start()
 
-    def restore(self, abstract_state: Any) -> tuple[int, Any] | None:
+    def restore(
+        self, abstract_state: Any, *, earlier: Sequence[Any] = ()
+    ) -> tuple[int, Any] | None:
         """Returns (step, state) of the newest good checkpoint, or None if there is none at all.
 
         Every file of a step is checked first. What is broken is warned about, kept in `messages`,
@@ -148,6 +150,8 @@ class Checkpointer:
         Args:
           abstract_state: a pytree of arrays or `jax.ShapeDtypeStruct`s; the restored arrays get
             their shardings (the first local device where there is none).
+          earlier: likewise, what checkpoints of earlier versions may hold instead. The one that has
+            the leaves of the checkpoint is restored.
 
         Raises:
           ValueError: if there are checkpoints but none is good, with the reason for each; if the
@@ -164,13 +168,24 @@ class Checkpointer:
                 "what is broken, or choose another workdir to start again:\n  "
                 + "\n  ".join(self.messages or ["process 0 says which files are broken"])
             )
-        abstract_state = jax.tree.map(_to_abstract, abstract_state)
         self._manager.reload()
-        saved = self._manager.item_metadata(step)
-        _check_same_leaves(_flatten(saved), _flatten(abstract_state), self.directory / str(step))
+        saved = _flatten(self._manager.item_metadata(step))
+        forms = [abstract_state, *earlier]
+        same = [form for form in forms if _flatten(form).keys() == saved.keys()]
+        abstract_state = jax.tree.map(_to_abstract, (same or forms)[0])
+        _check_same_leaves(saved, _flatten(abstract_state), self.directory / str(step))
         restored = self._manager.restore(step, args=ocp.args.StandardRestore(abstract_state))
         self._good_step = step
         return step, restored
+
+    def read(self, step: int) -> dict[str, np.ndarray]:
+        """Returns all arrays of a checkpoint by their paths, without knowing what it is of."""
+        self._manager.reload()
+        leaves = self._manager.item_metadata(step).tree
+        abstract = jax.tree.map(lambda x: _to_abstract(np.zeros(x.shape, x.dtype)), leaves)
+        tree = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+        flat = ocp.tree.to_flat_dict(tree)
+        return {"/".join(map(str, path)): np.asarray(leaf) for path, leaf in flat.items()}
 
     def wait(self) -> None:
         """Returns when the last save is on disk with its checksums, or has failed."""
@@ -258,6 +273,14 @@ class Checkpointer:
             if step < good[-self._keep :][0]:
                 _manifest_path(self.directory, step).unlink(missing_ok=True)
                 shutil.rmtree(self.directory / str(step), ignore_errors=True)
+
+
+def farewell(done: int, total_steps: int, save_error: Exception | None) -> str:
+    """Returns what a run says that a signal has stopped after a checkpoint."""
+    where = f"stopped by a signal at step {done} of {total_steps}"
+    if save_error is not None:
+        return f"{where}; its checkpoint could not be saved ({save_error}), the one before is whole"
+    return f"{where}; the checkpoint is saved, and the same command goes on from there"
 
 
 def write_manifest(directory: Path, step: int) -> None:
