@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """What checkpoints cost a training loop: how long it stands still, and how much slower it goes."""
 
+import os
 import tempfile
 import threading
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
 
 from benchmarks.step import WARM_UP, Case, Loop
+from edad_jax.training import checkpoint
 from edad_jax.training.checkpoint import Checkpointer
 
 EVERY_SECONDS = 60.0
@@ -74,4 +77,61 @@ def _time_save(loop, checkpoints, number, usual):
         "hold_up_seconds": held_up,
         "background_seconds": ended[0] - start - held_up,
         "slower_seconds": sum(updates) - len(updates) * usual,
+    }
+
+
+def time_checksums(folder: Path, megabytes: int, *, saves: int = 5) -> dict:
+    """Returns what checksums cost beside saving, with the checkpoints of a real run.
+
+    Args:
+      folder: where they go.
+      megabytes: of float32 arrays of 16 MB, as of large layers.
+      saves: how many are timed, after one that also starts orbax.
+
+    Returns:
+      Medians: "hold_up_seconds" (the loop waits for the copy), "write_seconds" (orbax),
+      "flush_seconds" (until the system has them on the disk), "checksum_seconds" (reading and
+      hashing, and writing the manifest), "share" of checksums of all four.
+    """
+    count = max(1, megabytes // 16)
+    random = np.random.default_rng(0)
+    arrays = [random.normal(size=(4096, 1024)).astype(np.float32) for _ in range(count)]
+    state = {str(number): jax.numpy.asarray(array) for number, array in enumerate(arrays)}
+    spent: dict[str, list[float]] = {"flush_seconds": [], "checksum_seconds": []}
+    timed = []
+
+    def timed_manifest(directory, step):
+        start = time.perf_counter()
+        for path in (directory / str(step)).rglob("*"):
+            if path.is_file():
+                with open(path, "rb+") as file:
+                    os.fsync(file.fileno())
+        flushed = time.perf_counter()
+        write_manifest(directory, step)
+        spent["flush_seconds"].append(flushed - start)
+        spent["checksum_seconds"].append(time.perf_counter() - flushed)
+
+    write_manifest = checkpoint.write_manifest
+    checkpoint.write_manifest = timed_manifest
+    try:
+        with Checkpointer(folder, keep=1) as checkpoints:
+            for step in range(saves + 1):
+                start = time.perf_counter()
+                checkpoints.save(step, state)
+                held_up = time.perf_counter() - start
+                checkpoints.wait()
+                timed.append((held_up, time.perf_counter() - start))
+    finally:
+        checkpoint.write_manifest = write_manifest
+    held_up, total, flush, checksums = (
+        float(np.median(values[1:])) for values in (*zip(*timed, strict=True), *spent.values())
+    )
+    return {
+        "megabytes": sum(array.nbytes for array in arrays) / 1e6,
+        "saves": saves,
+        "hold_up_seconds": held_up,
+        "write_seconds": total - held_up - flush - checksums,
+        "flush_seconds": flush,
+        "checksum_seconds": checksums,
+        "share": checksums / total,
     }

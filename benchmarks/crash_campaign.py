@@ -32,8 +32,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import killed_commands as processes  # noqa: E402
 
-SHARES = {"prepare": 4, "train": 6, "finetune": 6, "export-onnx-int8": 2, "export-hf": 2}  # of 20
+SHARES = {"prepare": 60, "train": 40, "finetune": 50, "export-onnx-int8": 25, "export-hf": 25}
 KILLS_OF_A_RUN = 5
+GOES_ON_WITHIN = 0.6  # of the time of a whole run: later kills come within this share of it
 STEPS, SAVE_EVERY = 24, 4  # of training; fine-tuning: 3 epochs of 6 steps
 
 
@@ -145,7 +146,8 @@ def _disturb(job: Job, folder: Path, kills: int, random_: random.Random) -> dict
         while True:
             aim = {}
             if len(mine) < KILLS_OF_A_RUN and len(done) < kills:
-                aim = _aim(usual, random_, by_event=len(done) % 2 == 1)
+                within = GOES_ON_WITHIN if mine else 1.0
+                aim = _aim(usual, random_, within, by_event=len(done) % 2 == 1)
             ended = _run(job, folder, out, log, aim)
             if ended.left_running:
                 failures.append(f"run {number}: {ended.left_running} processes outlived a kill")
@@ -217,10 +219,12 @@ def _warm_up(job: Job, folder: Path, place: Path, usual: processes.Ended) -> Non
         _run(job, folder, out, log, aim)
 
 
-def _aim(usual: processes.Ended, random_: random.Random, *, by_event: bool) -> dict[str, Any]:
+def _aim(
+    usual: processes.Ended, random_: random.Random, within: float, *, by_event: bool
+) -> dict[str, Any]:
     if by_event:
-        return {"kill_before_event": random_.randint(1, usual.events)}
-    return {"kill_at_cpu": random_.uniform(0.0, usual.cpu_seconds)}
+        return {"kill_before_event": random_.randint(1, max(1, round(within * usual.events)))}
+    return {"kill_at_cpu": random_.uniform(0.0, within * usual.cpu_seconds)}
 
 
 def _run(job: Job, folder: Path, out: Path, log: Path, aim: dict[str, Any]) -> processes.Ended:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the corruption campaign damages: files as the commands write them, read as they read them."""
+"""What the corruption campaign damages: files as the commands write them, and how they are read."""
 
 import contextlib
 import json
@@ -136,7 +136,7 @@ def make_targets(folder: Path) -> Iterator[list[Target]]:
 
 
 def make_state(step: int) -> dict[str, Any]:
-    """Returns a state as small as a checkpoint can be and still have several arrays of two types."""
+    """Returns a small state of several arrays, of more than one type."""
     random = np.random.default_rng(step)
     return {
         "step": jax.numpy.int32(step),

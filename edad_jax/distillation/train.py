@@ -190,7 +190,7 @@ def _train(
                     checkpoints.wait()
                     raise SystemExit(farewell(done, total_steps, checkpoints.last_error))
             progress.settle()
-        checkpoints.wait()
+        checkpoints.tidy()
         if checkpoints.last_error is not None:
             LOG.error("The last checkpoint could not be saved: %s", checkpoints.last_error)
     return train_state

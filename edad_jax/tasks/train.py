@@ -163,6 +163,7 @@ def train(
                 )
                 watch.restart()
                 saver.save_if_due(done, state, losses, parallel)
+        checkpoints.tidy()
     history = read_metrics(workdir / FILE_NAME)  # of earlier parts of the run too
     return Trained(
         best=jax.device_get(state.best),

@@ -8,6 +8,8 @@ every step has a manifest, and a step without one, or that disagrees with it, is
     checkpoints/
       4/ 8/               steps, as orbax writes them
       checksums/8.json    bytes and sha256 of every file under 8/; written last, renamed into place
+      checksums/8.saving  there from before a save until it has its checksums: a step with it and
+                          without them is no damage, but what a kill has left
       12.broken/          a step that failed its check, moved aside when training went past it
 
 This is the only file that imports orbax.
@@ -131,6 +133,9 @@ class Checkpointer:
         self._looked = True
         try:
             self._clear_the_way()
+            if jax.process_index() == 0:
+                _saving_path(self.directory, step).parent.mkdir(exist_ok=True)
+                _saving_path(self.directory, step).touch()
             # force: whether to save at this step has been decided by the caller.
             self._manager.save(step, args=ocp.args.StandardSave(state), force=True)
         except OSError as error:
@@ -196,6 +201,16 @@ class Checkpointer:
             with contextlib.suppress(Exception):
                 self._manager.wait_until_finished()
 
+    def tidy(self) -> None:
+        """Removes what a kill has left, once the last save is on disk; to be called at the end.
+
+        The next save would do so; after the last one there is none.
+        """
+        self.wait()
+        if jax.process_index() == 0 and self._good_step is not None:
+            self._remove_unfinished()
+            self._remove_old()
+
     def _newest_good_step(self) -> int:
         step = _NONE_AT_ALL
         if jax.process_index() == 0:
@@ -221,8 +236,7 @@ class Checkpointer:
     def _clear_the_way(self) -> None:
         """Removes what is half-written; the first time, moves aside what restore found broken."""
         if jax.process_index() == 0:
-            for leftover in self.directory.glob("*.orbax-checkpoint-tmp*"):
-                shutil.rmtree(leftover, ignore_errors=True)
+            self._remove_unfinished()
         if self._cleared:
             return
         if jax.process_index() == 0:
@@ -239,12 +253,22 @@ class Checkpointer:
         self._manager.reload()
         self._cleared = True
 
+    def _remove_unfinished(self) -> None:
+        """Removes the steps whose saving was never finished, and the marks of those that was."""
+        for leftover in self.directory.glob("*.orbax-checkpoint-tmp*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        for mark in self.directory.glob("checksums/*.saving"):
+            if not _manifest_path(self.directory, int(mark.stem)).exists():
+                shutil.rmtree(self.directory / mark.stem, ignore_errors=True)
+            mark.unlink(missing_ok=True)
+
     def _finish(self, step: int) -> None:
         """Runs in a thread: waits for orbax's commit, then adds the checksums."""
         try:
             self._manager.wait_until_finished()
             if jax.process_index() == 0:
                 write_manifest(self.directory, step)
+                _saving_path(self.directory, step).unlink(missing_ok=True)
         except Exception as error:  # orbax wraps a full disk in several kinds of error
             self._note_failure(step, error)
             return
@@ -259,6 +283,8 @@ class Checkpointer:
         if jax.process_index() == 0:
             for path in (str(step), *(p.name for p in self.directory.glob(f"{step}.orbax-*"))):
                 shutil.rmtree(self.directory / path, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                _saving_path(self.directory, step).unlink(missing_ok=True)
         logging.error(
             "The checkpoint of step %d was not saved: %s. Training goes on; the newest whole "
             "checkpoint in %s is that of step %s. Free some space there, or make it writable: the "
@@ -332,6 +358,10 @@ def find_faults(directory: Path, step: int) -> list[str]:
 
 def _manifest_path(directory: Path, step: int) -> Path:
     return directory / "checksums" / f"{step}.json"
+
+
+def _saving_path(directory: Path, step: int) -> Path:
+    return directory / "checksums" / f"{step}.saving"
 
 
 def _list_steps(directory: Path) -> list[int]:
