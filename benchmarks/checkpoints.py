@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from benchmarks.step import WARM_UP, Case, Loop
+from edad_jax.files import file_checksum, write_json
 from edad_jax.training import checkpoint
 from edad_jax.training.checkpoint import Checkpointer
 
@@ -86,52 +87,61 @@ def time_checksums(folder: Path, megabytes: int, *, saves: int = 5) -> dict:
     Args:
       folder: where they go.
       megabytes: of float32 arrays of 16 MB, as of large layers.
-      saves: how many are timed, after one that also starts orbax.
+      saves: how many are timed with checksums, and as many without, in turn.
 
     Returns:
-      Medians: "hold_up_seconds" (the loop waits for the copy), "write_seconds" (orbax),
-      "flush_seconds" (until the system has them on the disk), "checksum_seconds" (reading and
-      hashing, and writing the manifest), "share" of checksums of all four.
+      Medians: "hold_up_seconds" (the loop waits for the copy), "save_seconds" (until all is on the
+      disk, with checksums), "end_seconds" with and "flush_seconds" without them (from orbax's
+      commit until then), "share" of a save that checksums make longer; and "hash_cpu_seconds".
     """
-    count = max(1, megabytes // 16)
     random = np.random.default_rng(0)
-    arrays = [random.normal(size=(4096, 1024)).astype(np.float32) for _ in range(count)]
+    arrays = [
+        random.normal(size=(4096, 1024)).astype(np.float32) for _ in range(max(1, megabytes // 16))
+    ]
     state = {str(number): jax.numpy.asarray(array) for number, array in enumerate(arrays)}
-    spent: dict[str, list[float]] = {"flush_seconds": [], "checksum_seconds": []}
-    timed = []
+    timed: dict[str, list] = {"with": [], "without": []}
+    write_manifest = checkpoint.write_manifest
 
-    def timed_manifest(directory, step):
-        start = time.perf_counter()
+    def flush(directory, step):
         for path in (directory / str(step)).rglob("*"):
             if path.is_file():
                 with open(path, "rb+") as file:
                     os.fsync(file.fileno())
-        flushed = time.perf_counter()
-        write_manifest(directory, step)
-        spent["flush_seconds"].append(flushed - start)
-        spent["checksum_seconds"].append(time.perf_counter() - flushed)
+        write_json(directory / "checksums" / f"{step}.json", {"step": step, "files": {}})
 
-    write_manifest = checkpoint.write_manifest
-    checkpoint.write_manifest = timed_manifest
     try:
         with Checkpointer(folder, keep=1) as checkpoints:
-            for step in range(saves + 1):
+            for step in range(2 * saves + 2):
+                kind = ("with", "without")[step % 2]
+                ends: list[float] = []
+
+                def end(directory, step, kind=kind, ends=ends):
+                    start = time.perf_counter()
+                    (write_manifest if kind == "with" else flush)(directory, step)
+                    ends.append(time.perf_counter() - start)
+
+                checkpoint.write_manifest = end
                 start = time.perf_counter()
                 checkpoints.save(step, state)
                 held_up = time.perf_counter() - start
                 checkpoints.wait()
-                timed.append((held_up, time.perf_counter() - start))
+                timed[kind].append((held_up, time.perf_counter() - start, *ends))
     finally:
         checkpoint.write_manifest = write_manifest
-    held_up, total, flush, checksums = (
-        float(np.median(values[1:])) for values in (*zip(*timed, strict=True), *spent.values())
-    )
+    # The first of each also starts orbax.
+    held_up, total, end_with = np.median(timed["with"][1:], axis=0).tolist()
+    end_without = float(np.median(timed["without"][1:], axis=0)[2])
+    start = time.process_time()
+    for path in folder.glob("[0-9]*/**/*"):
+        if path.is_file():
+            file_checksum(path)
     return {
         "megabytes": sum(array.nbytes for array in arrays) / 1e6,
         "saves": saves,
         "hold_up_seconds": held_up,
-        "write_seconds": total - held_up - flush - checksums,
-        "flush_seconds": flush,
-        "checksum_seconds": checksums,
-        "share": checksums / total,
+        "save_seconds": total,
+        "end_seconds": end_with,
+        "flush_seconds": end_without,
+        "share": (end_with - end_without) / total,
+        "hash_cpu_seconds": time.process_time() - start,
     }

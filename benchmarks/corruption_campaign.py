@@ -139,10 +139,10 @@ def summary_of(report: dict[str, Any]) -> str:
     if "cost" in report:
         cost = report["cost"]
         lines.append(
-            f"checkpoint of {cost['megabytes']:,.0f} MB: the loop waits "
-            f"{cost['hold_up_seconds']:.3f} s; in the background {cost['write_seconds']:.2f} s of "
-            f"writing, {cost['flush_seconds']:.2f} s until it is on the disk, "
-            f"{cost['checksum_seconds']:.2f} s of checksums: {cost['share']:.1%} of all"
+            f"checkpoint of {cost['megabytes']:,.0f} MB: the loop waits for "
+            f"{cost['hold_up_seconds']:.3f} s of {cost['save_seconds']:.2f} s; after the commit "
+            f"{cost['end_seconds']:.2f} s with checksums, {cost['flush_seconds']:.2f} s without: "
+            f"{cost['share']:.1%} of a save ({cost['hash_cpu_seconds']:.2f} s of CPU time)"
         )
     return "\n".join(lines)
 

@@ -34,6 +34,7 @@ from benchmarks import killed_commands as processes  # noqa: E402
 
 SHARES = {"prepare": 60, "train": 40, "finetune": 50, "export-onnx-int8": 25, "export-hf": 25}
 KILLS_OF_A_RUN = 5
+_COMPILES = ("train", "finetune")
 GOES_ON_WITHIN = 0.6  # of the time of a whole run: later kills come within this share of it
 STEPS, SAVE_EVERY = 24, 4  # of training; fine-tuning: 3 epochs of 6 steps
 
@@ -73,8 +74,10 @@ def campaign(folder: Path, shares: dict[str, int], *, kills: int, seed: int) -> 
     """Returns the report."""
     started = time.perf_counter()
     processes.import_packages()
+    from benchmarks.run_digest import LEFT_OUT
+
     inputs = folder / "inputs"
-    processes.call(functools.partial(_make_inputs, inputs), folder / "inputs.log")
+    processes.call(functools.partial(_make_inputs, inputs, set(shares)), folder / "inputs.log")
     random_ = random.Random(seed)
     results = {}
     left = kills
@@ -104,7 +107,7 @@ def campaign(folder: Path, shares: dict[str, int], *, kills: int, seed: int) -> 
         "wall_seconds": time.perf_counter() - started,
         "seed": seed,
         "versions": _versions(),
-        "not_compared": _left_out(folder),
+        "not_compared": LEFT_OUT,
         "commands": results,
     }
 
@@ -199,7 +202,7 @@ def _disturb(job: Job, folder: Path, kills: int, random_: random.Random) -> dict
 def _undisturbed(job: Job, folder: Path, place: Path) -> tuple[processes.Ended, dict]:
     """Returns how the command ends by itself, with its programs compiled, and its digest."""
     place.mkdir()
-    for name in ("compiling", "undisturbed"):
+    for name in ("compiling", "undisturbed") if job.name in _COMPILES else ("undisturbed",):
         out, log = place / name / "out", place / f"{name}.log"
         ended = _run(job, folder, out, log, {"keep_programs": True})
         if ended.code:
@@ -209,7 +212,7 @@ def _undisturbed(job: Job, folder: Path, place: Path) -> tuple[processes.Ended, 
 
 def _warm_up(job: Job, folder: Path, place: Path, usual: processes.Ended) -> None:
     """Compiles what a run needs only when it goes on from a checkpoint: stops one by SIGTERM."""
-    if job.name not in ("train", "finetune"):
+    if job.name not in _COMPILES:
         return
     out, log = place / "resumed" / "out", place / "resumed.log"
     for share in (0.6, None):
@@ -269,38 +272,43 @@ def _jobs(inputs: Path) -> list[Job]:
     ]
 
 
-def _make_inputs(folder: Path) -> None:
-    """Writes text, a teacher, an encoder, tagged words, a tagger, and two configurations."""
+def _make_inputs(folder: Path, commands: set[str]) -> None:
+    """Writes what the commands read: texts, rows, nets with random weights, configurations."""
     from edad_jax.data.prepare import prepare_folder
     from tests import tiny_exports, tiny_run, tiny_tasks
     from tests.tiny_text import write_tokenizer
 
-    tiny_run.make_inputs(folder)
-    tiny_run.write_config_file(folder / "rows.py", folder)
-    prepare_folder(tiny_run.tiny_config(folder), folder / "prepared")
-    tiny_run.write_config_file(
-        folder / "training.py",
-        folder,
-        prepared=str(folder / "prepared"),
-        max_steps=STEPS,
-        checkpoint__every_steps=SAVE_EVERY,
-        heldout__every_steps=8,
-    )
-    tiny_tasks.write_exbert(folder / "encoder")
-    tiny_tasks.write_tagging(folder / "tagged")
-    tiny_exports.save(folder / "model", write_tokenizer(folder / "words"), "tagging")
-    changes = {"num_seeds": 2, "checkpoint__every_steps": SAVE_EVERY, "checkpoint__keep": 2}
-    (folder / "tuning.py").write_text(
-        "# SPDX-License-Identifier: Apache-2.0\n"
-        "from pathlib import Path\n\n"
-        "from tests.tiny_tasks import tiny_tuning\n\n\n"
-        "def get_config():\n"
-        f"    folder = Path({str(folder)!r})\n"
-        "    return tiny_tuning(\n"
-        f"        'tagging', folder / 'encoder', folder / 'tagged', **{changes!r}\n"
-        "    )\n",
-        encoding="utf-8",
-    )
+    folder.mkdir()
+    if commands & {"prepare", "train"}:
+        tiny_run.make_inputs(folder)
+        tiny_run.write_config_file(folder / "rows.py", folder)
+    if "train" in commands:
+        prepare_folder(tiny_run.tiny_config(folder), folder / "prepared")
+        tiny_run.write_config_file(
+            folder / "training.py",
+            folder,
+            prepared=str(folder / "prepared"),
+            max_steps=STEPS,
+            checkpoint__every_steps=SAVE_EVERY,
+            heldout__every_steps=8,
+        )
+    if "finetune" in commands:
+        tiny_tasks.write_exbert(folder / "encoder")
+        tiny_tasks.write_tagging(folder / "tagged")
+        changes = {"num_seeds": 2, "checkpoint__every_steps": SAVE_EVERY, "checkpoint__keep": 2}
+        (folder / "tuning.py").write_text(
+            "# SPDX-License-Identifier: Apache-2.0\n"
+            "from pathlib import Path\n\n"
+            "from tests.tiny_tasks import tiny_tuning\n\n\n"
+            "def get_config():\n"
+            f"    folder = Path({str(folder)!r})\n"
+            "    return tiny_tuning(\n"
+            f"        'tagging', folder / 'encoder', folder / 'tagged', **{changes!r}\n"
+            "    )\n",
+            encoding="utf-8",
+        )
+    if any(command.startswith("export") for command in commands):
+        tiny_exports.save(folder / "model", write_tokenizer(folder / "words"), "tagging")
 
 
 def _digest(folder: Path, out: Path) -> dict[str, dict]:
@@ -318,13 +326,6 @@ def _digest(folder: Path, out: Path) -> dict[str, dict]:
 
 def _size(digest: dict[str, dict]) -> dict[str, int]:
     return {"files": len(digest), "bytes": sum(each["bytes"] for each in digest.values())}
-
-
-def _left_out(folder: Path) -> dict[str, str]:
-    from benchmarks.run_digest import LEFT_OUT
-
-    del folder
-    return LEFT_OUT
 
 
 def _prepare_environment(folder: Path) -> None:

@@ -184,7 +184,7 @@ def path_beside(path: str | os.PathLike[str], *, shared: bool = False) -> Iterat
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield beside
-        _flush(beside)
+        flush_file(beside)
         os.replace(beside, path)
     except BaseException as error:
         with contextlib.suppress(OSError):
@@ -278,13 +278,11 @@ def read_json_or_none(path: str | os.PathLike[str] | RemotePath) -> Any:
         return None
 
 
-def file_checksum(path: str | os.PathLike[str] | RemotePath, *, flush: bool = False) -> str:
-    """Returns the sha256 of a file, in hexadecimal; with `flush` it is on the disk by then."""
+def file_checksum(path: str | os.PathLike[str] | RemotePath) -> str:
+    """Returns the sha256 of a file, in hexadecimal."""
     if isinstance(path, RemotePath):
         return hashlib.sha256(path.read_bytes()).hexdigest()
-    with open(path, "rb+" if flush else "rb") as file:
-        if flush:
-            os.fsync(file.fileno())
+    with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -355,7 +353,7 @@ def replaced_folder(directory: str | os.PathLike[str]) -> Iterator[Path]:
         beside.mkdir(parents=True)
         yield beside
         for path in beside.iterdir():
-            _flush(path)
+            flush_file(path)
         _put_in_place(beside, directory)
     except BaseException as error:
         shutil.rmtree(beside, ignore_errors=True)
@@ -374,8 +372,8 @@ def recover_folder(directory: Path) -> None:
             os.rename(aside, directory)
 
 
-def _flush(path):
-    """Waits until a file is on the disk, so that a power cut cannot empty it."""
+def flush_file(path: str | os.PathLike[str]) -> None:
+    """Returns when a file is on the disk, so that a power cut cannot empty it."""
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
 

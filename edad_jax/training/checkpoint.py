@@ -18,7 +18,6 @@ This is the only file that imports orbax.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import threading
@@ -32,7 +31,13 @@ import orbax.checkpoint as ocp
 from absl import logging
 from jax.experimental import multihost_utils
 
-from edad_jax.files import file_checksum, write_json
+from edad_jax.training.manifest import (
+    find_faults,
+    list_steps,
+    manifest_path,
+    saving_path,
+    write_manifest,
+)
 
 _NONE_AT_ALL, _NONE_GOOD = -1, -2  # what process 0 tells the others instead of a step
 
@@ -125,17 +130,17 @@ class Checkpointer:
         step = int(step)
         if step == self._good_step:
             return
-        if not self._looked and _list_steps(self.directory):
+        if not self._looked and list_steps(self.directory):
             raise ValueError(
-                f"{self.directory}: got checkpoints of steps {_list_steps(self.directory)} from "
+                f"{self.directory}: got checkpoints of steps {list_steps(self.directory)} from "
                 "another run, expected none; call restore first, or choose another workdir"
             )
         self._looked = True
         try:
             self._clear_the_way()
             if jax.process_index() == 0:
-                _saving_path(self.directory, step).parent.mkdir(exist_ok=True)
-                _saving_path(self.directory, step).touch()
+                saving_path(self.directory, step).parent.mkdir(exist_ok=True)
+                saving_path(self.directory, step).touch()
             # force: whether to save at this step has been decided by the caller.
             self._manager.save(step, args=ocp.args.StandardSave(state), force=True)
         except OSError as error:
@@ -215,14 +220,14 @@ class Checkpointer:
         step = _NONE_AT_ALL
         if jax.process_index() == 0:
             self.messages = []
-            for candidate in reversed(_list_steps(self.directory)):
+            for candidate in reversed(list_steps(self.directory)):
                 faults = find_faults(self.directory, candidate)
                 if not faults:
                     step = candidate
                     break
                 # A step without a manifest was being saved when the run was killed. Where that
                 # is all there is, nothing is lost by beginning again; damage is another matter.
-                if _manifest_path(self.directory, candidate).exists():
+                if manifest_path(self.directory, candidate).exists():
                     step = _NONE_GOOD
                 self.messages += faults
             for message in self.messages:
@@ -241,11 +246,11 @@ class Checkpointer:
             return
         if jax.process_index() == 0:
             newest_good = -1 if self._good_step is None else self._good_step
-            for step in _list_steps(self.directory):
+            for step in list_steps(self.directory):
                 if step > newest_good:
                     aside = self.directory / f"{step}.broken"
                     shutil.rmtree(aside, ignore_errors=True)  # at most one of each step is kept
-                    _manifest_path(self.directory, step).unlink(missing_ok=True)
+                    manifest_path(self.directory, step).unlink(missing_ok=True)
                     (self.directory / str(step)).rename(aside)
                     logging.warning("The broken checkpoint of step %d is now %s.", step, aside)
         if jax.process_count() > 1:
@@ -258,7 +263,7 @@ class Checkpointer:
         for leftover in self.directory.glob("*.orbax-checkpoint-tmp*"):
             shutil.rmtree(leftover, ignore_errors=True)
         for mark in self.directory.glob("checksums/*.saving"):
-            if not _manifest_path(self.directory, int(mark.stem)).exists():
+            if not manifest_path(self.directory, int(mark.stem)).exists():
                 shutil.rmtree(self.directory / mark.stem, ignore_errors=True)
             mark.unlink(missing_ok=True)
 
@@ -268,7 +273,7 @@ class Checkpointer:
             self._manager.wait_until_finished()
             if jax.process_index() == 0:
                 write_manifest(self.directory, step)
-                _saving_path(self.directory, step).unlink(missing_ok=True)
+                saving_path(self.directory, step).unlink(missing_ok=True)
         except Exception as error:  # orbax wraps a full disk in several kinds of error
             self._note_failure(step, error)
             return
@@ -284,7 +289,7 @@ class Checkpointer:
             for path in (str(step), *(p.name for p in self.directory.glob(f"{step}.orbax-*"))):
                 shutil.rmtree(self.directory / path, ignore_errors=True)
             with contextlib.suppress(OSError):
-                _saving_path(self.directory, step).unlink(missing_ok=True)
+                saving_path(self.directory, step).unlink(missing_ok=True)
         logging.error(
             "The checkpoint of step %d was not saved: %s. Training goes on; the newest whole "
             "checkpoint in %s is that of step %s. Free some space there, or make it writable: the "
@@ -293,11 +298,11 @@ class Checkpointer:
         )
 
     def _remove_old(self) -> None:
-        steps = _list_steps(self.directory)
-        good = [step for step in steps if _manifest_path(self.directory, step).exists()]
+        steps = list_steps(self.directory)
+        good = [step for step in steps if manifest_path(self.directory, step).exists()]
         for step in steps:
             if step < good[-self._keep :][0]:
-                _manifest_path(self.directory, step).unlink(missing_ok=True)
+                manifest_path(self.directory, step).unlink(missing_ok=True)
                 shutil.rmtree(self.directory / str(step), ignore_errors=True)
 
 
@@ -307,70 +312,6 @@ def farewell(done: int, total_steps: int, save_error: Exception | None) -> str:
     if save_error is not None:
         return f"{where}; its checkpoint could not be saved ({save_error}), the one before is whole"
     return f"{where}; the checkpoint is saved, and the same command goes on from there"
-
-
-def write_manifest(directory: Path, step: int) -> None:
-    """Returns when the checksums of a committed step, and the step itself, are safe on disk.
-
-    Raises:
-      OSError: if a file cannot be read or the manifest cannot be written.
-    """
-    files = {}
-    for name, path in _list_files(directory / str(step)).items():
-        # Flushed, so that a power cut after `_remove_old` cannot take both old and new.
-        files[name] = {"bytes": path.stat().st_size, "sha256": file_checksum(path, flush=True)}
-    if not files:
-        raise FileNotFoundError(f"{directory / str(step)}: got no files, expected a checkpoint")
-    write_json(_manifest_path(directory, step), {"step": step, "files": files})
-
-
-def find_faults(directory: Path, step: int) -> list[str]:
-    """Returns one sentence per file of `step` that is not as it was written; empty if good."""
-    step_directory, manifest_path = directory / str(step), _manifest_path(directory, step)
-    try:
-        manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
-        if manifest["step"] != step:
-            return [f"{manifest_path}: got checksums of step {manifest['step']}, expected {step}"]
-        expected = {
-            name: (int(entry["bytes"]), str(entry["sha256"]))
-            for name, entry in manifest["files"].items()
-        }
-        files = _list_files(step_directory)
-    except FileNotFoundError as error:
-        return [f"{step_directory}: got no {error.filename}, expected one (killed while saving?)"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return [f"{manifest_path}: got {error!r}, expected the checksums of step {step}"]
-    missing, extra = expected.keys() - files.keys(), files.keys() - expected.keys()
-    faults = [f"{step_directory / name}: got no file, expected one" for name in sorted(missing)]
-    faults += [f"{step_directory / name}: got a file, expected none" for name in sorted(extra)]
-    for name in sorted(expected.keys() & files.keys()):
-        path, (size, checksum) = files[name], expected[name]
-        try:
-            got_size = path.stat().st_size
-            if got_size != size:
-                faults.append(f"{path}: got {got_size} bytes, expected {size}")
-            elif (got_checksum := file_checksum(path)) != checksum:
-                faults.append(f"{path}: got sha256 {got_checksum}, expected {checksum}")
-        except OSError as error:
-            faults.append(f"{path}: got {error.strerror}, expected a readable file")
-    return faults
-
-
-def _manifest_path(directory: Path, step: int) -> Path:
-    return directory / "checksums" / f"{step}.json"
-
-
-def _saving_path(directory: Path, step: int) -> Path:
-    return directory / "checksums" / f"{step}.saving"
-
-
-def _list_steps(directory: Path) -> list[int]:
-    return sorted(int(p.name) for p in directory.iterdir() if p.name.isdecimal() and p.is_dir())
-
-
-def _list_files(directory: Path) -> dict[str, Path]:
-    paths = sorted(path for path in directory.rglob("*") if not path.is_dir())
-    return {path.relative_to(directory).as_posix(): path for path in paths}
 
 
 def _to_abstract(leaf: Any) -> jax.ShapeDtypeStruct:

@@ -84,3 +84,15 @@ def test_labels_that_name_no_entity_are_told(folders, tmp_path):
     edit_json(tmp_path / "copy" / "config.json", id2label=labels)
     with pytest.raises(ValueError, match=r"got labels \['B', 'I', 'LABEL_3'\], expected O and B-"):
         models.Tagger(tmp_path / "copy", **SMALL)
+
+
+def test_a_flipped_bit_in_the_weights_is_named(folders, tmp_path):
+    path = shutil.copytree(folders["tagging"], tmp_path / "copy") / "model.onnx"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="model.onnx has the SHA-256 .* the file is damaged"):
+        models.Tagger(tmp_path / "copy", **SMALL)
+    (tmp_path / "copy" / "SHA256SUMS").write_text("half a li")
+    with pytest.raises(ValueError, match="SHA256SUMS: got 'half a li', expected checksums"):
+        models.Tagger(tmp_path / "copy", **SMALL)
