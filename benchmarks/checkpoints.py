@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """What checkpoints cost a training loop: how long it stands still, and how much slower it goes."""
 
+import os
 import tempfile
 import threading
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
 
 from benchmarks.step import WARM_UP, Case, Loop
+from edad_jax.files import file_checksum, write_json
+from edad_jax.training import checkpoint
 from edad_jax.training.checkpoint import Checkpointer
 
 EVERY_SECONDS = 60.0
@@ -74,4 +78,70 @@ def _time_save(loop, checkpoints, number, usual):
         "hold_up_seconds": held_up,
         "background_seconds": ended[0] - start - held_up,
         "slower_seconds": sum(updates) - len(updates) * usual,
+    }
+
+
+def time_checksums(folder: Path, megabytes: int, *, saves: int = 5) -> dict:
+    """Returns what checksums cost beside saving, with the checkpoints of a real run.
+
+    Args:
+      folder: where they go.
+      megabytes: of float32 arrays of 16 MB, as of large layers.
+      saves: how many are timed with checksums, and as many without, in turn.
+
+    Returns:
+      Medians: "hold_up_seconds" (the loop waits for the copy), "save_seconds" (until all is on the
+      disk, with checksums), "end_seconds" with and "flush_seconds" without them (from orbax's
+      commit until then), "share" of a save that checksums make longer; and "hash_cpu_seconds".
+    """
+    random = np.random.default_rng(0)
+    arrays = [
+        random.normal(size=(4096, 1024)).astype(np.float32) for _ in range(max(1, megabytes // 16))
+    ]
+    state = {str(number): jax.numpy.asarray(array) for number, array in enumerate(arrays)}
+    timed: dict[str, list] = {"with": [], "without": []}
+    write_manifest = checkpoint.write_manifest
+
+    def flush(directory, step):
+        for path in (directory / str(step)).rglob("*"):
+            if path.is_file():
+                with open(path, "rb+") as file:
+                    os.fsync(file.fileno())
+        write_json(directory / "checksums" / f"{step}.json", {"step": step, "files": {}})
+
+    try:
+        with Checkpointer(folder, keep=1) as checkpoints:
+            for step in range(2 * saves + 2):
+                kind = ("with", "without")[step % 2]
+                ends: list[float] = []
+
+                def end(directory, step, kind=kind, ends=ends):
+                    start = time.perf_counter()
+                    (write_manifest if kind == "with" else flush)(directory, step)
+                    ends.append(time.perf_counter() - start)
+
+                checkpoint.write_manifest = end
+                start = time.perf_counter()
+                checkpoints.save(step, state)
+                held_up = time.perf_counter() - start
+                checkpoints.wait()
+                timed[kind].append((held_up, time.perf_counter() - start, *ends))
+    finally:
+        checkpoint.write_manifest = write_manifest
+    # The first of each also starts orbax.
+    held_up, total, end_with = np.median(timed["with"][1:], axis=0).tolist()
+    end_without = float(np.median(timed["without"][1:], axis=0)[2])
+    start = time.process_time()
+    for path in folder.glob("[0-9]*/**/*"):
+        if path.is_file():
+            file_checksum(path)
+    return {
+        "megabytes": sum(array.nbytes for array in arrays) / 1e6,
+        "saves": saves,
+        "hold_up_seconds": held_up,
+        "save_seconds": total,
+        "end_seconds": end_with,
+        "flush_seconds": end_without,
+        "share": (end_with - end_without) / total,
+        "hash_cpu_seconds": time.process_time() - start,
     }

@@ -64,6 +64,8 @@ def get_config() -> ConfigDict:
     config.parallel = ConfigDict()
     config.parallel.engine = "auto"
     config.checkpoint = ConfigDict()
-    config.checkpoint.every_minutes = 10.0  # at the end of an epoch; 0: never
+    config.checkpoint.every_minutes = 10.0  # after any step; 0: not by the clock
+    config.checkpoint.every_steps = 0  # after so many steps, and after the last; 0: by the clock
+    config.checkpoint.keep = 1  # how many of the newest stay
     config.progress = True
     return config

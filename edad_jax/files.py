@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files that are whole or not there: written beside their place and renamed; JSON; checksums.
 
+What is damaged afterwards, by a bit that flips or an end that is lost, is found by checksums: of a
+folder in its SHA256SUMS (`sha256sum -c` reads it too), of a JSON object in itself (`seal`).
+
 Whatever stops a write, a kill, a full disk or a power cut, what was there before stays. An object
 in a bucket (`RemotePath`) appears whole or not at all, but there is no renaming: what several
 objects make up is there once the one that is written last is there.
@@ -11,12 +14,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import fnmatch
 import hashlib
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -29,6 +33,10 @@ _CREDENTIALS = {
 }
 # What tells one content of an object from another, in the words of the several stores.
 _VERSIONS = ("ETag", "etag", "md5Hash", "content_md5", "mtime", "LastModified", "created")
+
+SUMS = "SHA256SUMS"
+_NO_SUMS = (SUMS, "README.md")  # people write on in a model's card
+_SEAL = "sealed_sha256"
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
@@ -176,7 +184,7 @@ def path_beside(path: str | os.PathLike[str], *, shared: bool = False) -> Iterat
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield beside
-        _flush(beside)
+        flush_file(beside)
         os.replace(beside, path)
     except BaseException as error:
         with contextlib.suppress(OSError):
@@ -270,14 +278,65 @@ def read_json_or_none(path: str | os.PathLike[str] | RemotePath) -> Any:
         return None
 
 
-def file_checksum(path: str | os.PathLike[str] | RemotePath, *, flush: bool = False) -> str:
-    """Returns the sha256 of a file, in hexadecimal; with `flush` it is on the disk by then."""
+def file_checksum(path: str | os.PathLike[str] | RemotePath) -> str:
+    """Returns the sha256 of a file, in hexadecimal."""
     if isinstance(path, RemotePath):
         return hashlib.sha256(path.read_bytes()).hexdigest()
-    with open(path, "rb+" if flush else "rb") as file:
-        if flush:
-            os.fsync(file.fileno())
+    with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_sums(folder: Path) -> None:
+    """Writes the checksums of a folder's files into its SHA256SUMS."""
+    names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    lines = [f"{file_checksum(folder / name)}  {name}\n" for name in names if name not in _NO_SUMS]
+    write_file(folder / SUMS, "".join(lines).encode())
+
+
+def check_sums(folder: Path, *patterns: str) -> None:
+    """Compares the files of these names with the folder's SHA256SUMS, where it has one.
+
+    Raises:
+      ValueError: a file is another than when it was written, or SHA256SUMS is damaged; names it.
+    """
+    if not (folder / SUMS).is_file():
+        return
+    for number, line in enumerate((folder / SUMS).read_bytes().splitlines(), start=1):
+        expected, _, name = line.decode("utf-8", "replace").partition("  ")
+        if len(expected) != 64 or not name or "/" in name:
+            raise ValueError(
+                f"{folder / SUMS}:{number}: got {line[:90]!r}, expected a sha256, two blanks and a "
+                "name; the folder is damaged: fetch or export it again"
+            )
+        path = folder / name
+        if not any(fnmatch.fnmatch(name, pattern) for pattern in patterns) or not path.is_file():
+            continue
+        if (got := file_checksum(path)) != expected:
+            raise ValueError(
+                f"{path}: got sha256 {got}, {SUMS} says {expected}: the file is damaged, or was "
+                "changed; fetch or export it again, or, if it was you who changed it, delete "
+                f"{folder / SUMS}"
+            )
+
+
+def seal(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a JSON object with the checksum of all that is in it."""
+    return {**value, _SEAL: _seal_of(value)}
+
+
+def is_whole(value: Any) -> bool:
+    """Returns whether a JSON object is the one that was sealed, or never was sealed."""
+    return isinstance(value, dict) and value.get(_SEAL, None) in (None, _seal_of(value))
+
+
+def unsealed(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a JSON object without its seal."""
+    return {key: each for key, each in value.items() if key != _SEAL}
+
+
+def _seal_of(value: Mapping[str, Any]) -> str:
+    text = json.dumps(unsealed(value), sort_keys=True)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @contextlib.contextmanager
@@ -294,7 +353,7 @@ def replaced_folder(directory: str | os.PathLike[str]) -> Iterator[Path]:
         beside.mkdir(parents=True)
         yield beside
         for path in beside.iterdir():
-            _flush(path)
+            flush_file(path)
         _put_in_place(beside, directory)
     except BaseException as error:
         shutil.rmtree(beside, ignore_errors=True)
@@ -313,8 +372,8 @@ def recover_folder(directory: Path) -> None:
             os.rename(aside, directory)
 
 
-def _flush(path):
-    """Waits until a file is on the disk, so that a power cut cannot empty it."""
+def flush_file(path: str | os.PathLike[str]) -> None:
+    """Returns when a file is on the disk, so that a power cut cannot empty it."""
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
 

@@ -10,6 +10,7 @@ import onnx
 
 from edad_jax.export.card import ModelCard
 from edad_jax.export.huggingface import save_model
+from edad_jax.files import SUMS
 from edad_jax.models.config import ExBertConfig
 from edad_jax.models.task import Task
 from tests.tiny_models import random_params, tiny_exbert_config
@@ -96,6 +97,7 @@ def edit_json(path: Path, **changes: Any) -> None:
     values = json.loads(path.read_text(encoding="utf-8")) | changes
     kept = {key: value for key, value in values.items() if value is not None}
     path.write_text(json.dumps(kept, ensure_ascii=False), encoding="utf-8")
+    path.with_name(SUMS).unlink(missing_ok=True)  # as its message says
 
 
 def arrays_of(model: onnx.ModelProto) -> dict[str, np.ndarray]:

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from edad_jax.data.rows import FORMAT_VERSION, MANIFEST, row_type, shard_path
-from edad_jax.files import file_checksum, read_json_or_none
+from edad_jax.files import file_checksum, is_whole, read_json_or_none
 from edad_jax.types import Batch
 
 POOL = 64  # batches whose rows are sorted by length together, where there are buckets
@@ -49,10 +49,15 @@ class Rows:
                 f"{self.folder} is not a finished row set: got no readable {MANIFEST}; "
                 "prepare the rows again (finished shards are kept)"
             )
-        if self.manifest["format_version"] != FORMAT_VERSION:
+        if self.manifest.get("format_version") != FORMAT_VERSION:
             raise ValueError(
-                f"{self.folder}: got row format {self.manifest['format_version']}, expected "
+                f"{self.folder}: got row format {self.manifest.get('format_version')}, expected "
                 f"{FORMAT_VERSION}; prepare the rows again into a new folder"
+            )
+        if not is_whole(self.manifest):
+            raise ValueError(
+                f"{self.folder / MANIFEST} is damaged: its checksum is another; delete it and "
+                "prepare the rows again (finished shards are kept)"
             )
         if not self.manifest["rows"]:
             raise ValueError(

@@ -69,6 +69,8 @@ def prepare(config: ConfigDict, workdir: str | Path) -> Prepared:
     if not config.vocabulary.from_scratch:
         base_size = facts["vocabulary"]["base_size"]
     train, heldout = Rows(rows_dir / "train"), Rows(rows_dir / "heldout")
+    for rows in (train, heldout):
+        rows.verify()  # a bit that has flipped would be another piece, and nothing would fail
     if config.prepared:
         _check_prepared(config, pieces, train, folder)
     check_unknown(

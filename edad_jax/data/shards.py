@@ -36,7 +36,8 @@ class Shard:
         self._path, self._number = rows_on_disk.shard_path(folder, number), number
         self._shared = shared
         self._counts_path = self._path.with_suffix(".json")
-        self._old = files.read_json_or_none(self._counts_path)
+        old = files.read_json_or_none(self._counts_path)
+        self._old = files.unsealed(old) if files.is_whole(old) else None
         self.there: dict[str, tuple[dict, np.ndarray]] = {}
         self._chunks: list[dict] = []
         self._parts: list[np.ndarray] = []
@@ -75,7 +76,7 @@ class Shard:
             "chunks": self._chunks,
         }
         files.write_file(self._path, content, shared=self._shared)
-        files.write_json(self._counts_path, counts, shared=self._shared)
+        files.write_json(self._counts_path, files.seal(counts), shared=self._shared)
         self._parts, self.there = [], {}
         return counts
 
@@ -119,5 +120,5 @@ def finish_set(folder: Path | files.RemotePath, settings: dict, shards: list[dic
         {key: shard[key] for key in ("number", "rows", "bytes", "sha256")} for shard in shards
     ]
     manifest = settings | totals | {"shards": listed}
-    files.write_json(folder / rows_on_disk.MANIFEST, manifest)
+    files.write_json(folder / rows_on_disk.MANIFEST, files.seal(manifest))
     return totals

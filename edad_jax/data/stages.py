@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from edad_jax.files import RemotePath, read_json, write_json
+from edad_jax.files import RemotePath, is_whole, read_json, seal, write_json
 
 _EXPECTED = "the record of a finished stage; delete it and its folder"
 
@@ -28,7 +28,7 @@ def run_stage(folder: Path, fingerprint: Mapping[str, Any], build: Callable[[Pat
     record = _record_path(folder)
     fingerprint = json.loads(json.dumps(fingerprint))
     if is_done(folder):
-        done = read_json(record, expected=_EXPECTED)
+        done = _read_record(record)
         differing = differences(done["fingerprint"], fingerprint)
         if not differing:
             return done["facts"]
@@ -38,7 +38,7 @@ def run_stage(folder: Path, fingerprint: Mapping[str, Any], build: Callable[[Pat
             + "\n  ".join(f"{key}: got {new!r}, then {old!r}" for key, old, new in differing)
         )
     facts = build(folder)
-    write_json(record, {"fingerprint": fingerprint, "facts": facts})
+    write_json(record, seal({"fingerprint": fingerprint, "facts": facts}))
     return facts
 
 
@@ -53,7 +53,14 @@ def recorded_facts(folder: Path) -> dict:
     Raises:
       ValueError: there is no record of it, or a damaged one.
     """
-    return read_json(_record_path(folder), expected=_EXPECTED)["facts"]
+    return _read_record(_record_path(folder))["facts"]
+
+
+def _read_record(path):
+    record = read_json(path, expected=_EXPECTED)
+    if not is_whole(record) or not {"fingerprint", "facts"} <= record.keys():
+        raise ValueError(f"{path} is damaged: its checksum is another; expected {_EXPECTED}")
+    return record
 
 
 def _record_path(folder):

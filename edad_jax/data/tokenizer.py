@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from tokenizers import Tokenizer, normalizers
 
 from edad_jax.data.text.hub import is_hub_reachable
-from edad_jax.files import read_json_or_none, replaced_folder
+from edad_jax.files import check_sums, read_json_or_none, replaced_folder, write_sums
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -60,6 +60,8 @@ def load_tokenizer(
         raise ValueError(
             f"{source} has neither vocab.txt nor tokenizer.json; give a tokenizer: {option}"
         )
+    if is_folder:
+        check_sums(Path(source), "vocab.txt", "*token*.json")
     # AutoTokenizer would ask whether to run the torch code that lies beside our models.
     named = _named_class(source) if is_folder else None
     load = getattr(transformers, _OWN_CLASSES.get(named, "AutoTokenizer")).from_pretrained
@@ -271,3 +273,4 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, vocabulary: list[str], ou
             raise ValueError(
                 f"{beside}: the saved tokenizer does not load back with the same pieces"
             )
+        write_sums(beside)

@@ -16,7 +16,7 @@ from edad_jax.distillation.result import leave_result
 from edad_jax.distillation.settings import Settings, check_settings, resolve_config
 from edad_jax.models import init
 from edad_jax.training import batch_size, state
-from edad_jax.training.checkpoint import Checkpointer
+from edad_jax.training.checkpoint import Checkpointer, farewell
 from edad_jax.training.metrics import MetricsWriter
 from edad_jax.training.mirror import Mirror
 from edad_jax.training.parallel import Parallel, any_process, process_0_first, start_processes
@@ -192,9 +192,9 @@ def _train(
                     checkpoints.save(done, unpack(train_state))
                 if is_stopped and done < total_steps:
                     checkpoints.wait()
-                    raise SystemExit(_farewell(done, total_steps, checkpoints.last_error))
+                    raise SystemExit(farewell(done, total_steps, checkpoints.last_error))
             progress.settle()
-        checkpoints.wait()
+        checkpoints.tidy()
         if checkpoints.last_error is not None:
             LOG.error("The last checkpoint could not be saved: %s", checkpoints.last_error)
     return train_state
@@ -213,13 +213,6 @@ def _make_packers(train_state, parallel):
         lambda tree: unpack_saved(parallel.to_save(tree)),
         jax.jit(pack, out_shardings=parallel.replicated),
     )
-
-
-def _farewell(done, total_steps, save_error):
-    where = f"stopped by a signal at step {done} of {total_steps}"
-    if save_error is not None:
-        return f"{where}; its checkpoint could not be saved ({save_error}), the one before is whole"
-    return f"{where}; the checkpoint is saved, and the same command goes on from there"
 
 
 def _describe(config, settings, prepared, run, parallel, total_steps):

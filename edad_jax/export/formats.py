@@ -12,7 +12,7 @@ from edad_jax.data import disk
 from edad_jax.data.tokenizer import load_tokenizer
 from edad_jax.export import huggingface, onnx, pooling
 from edad_jax.export.card import ModelCard
-from edad_jax.files import file_checksum, replaced_folder
+from edad_jax.files import SUMS, file_checksum, replaced_folder, write_sums
 from edad_jax.models import pretrained
 from edad_jax.models.config import ExBertConfig
 from edad_jax.models.exbert import ExBert
@@ -115,6 +115,7 @@ def export(
                 ranges=ranges,
             )
             (beside / models.MODEL_FILE).write_bytes(graph.SerializeToString())
+        write_sums(beside)
     return out
 
 
@@ -153,7 +154,7 @@ def _check_replaceable(out, source):
 
 def _is_export(folder, names):
     """Whether a folder's files are those that `export` writes, all of them."""
-    common = {"config.json", *huggingface.TOKENIZER_FILES}
+    common = {"config.json", SUMS, *huggingface.TOKENIZER_FILES}
     if "model.safetensors" not in names:
         programs = {models.MODEL_FILE, STABLEHLO_FILE}
         return bool(names & programs) and names <= common | programs

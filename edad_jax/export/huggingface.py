@@ -23,7 +23,7 @@ from tokenizers.models import WordPiece
 
 from edad_jax.data.tokenizer import SPECIAL_TOKENS, composing, is_phrase, load_tokenizer
 from edad_jax.export.card import ModelCard, readme
-from edad_jax.files import read_json, replaced_folder
+from edad_jax.files import read_json, replaced_folder, write_sums
 from edad_jax.models.config import ExBertConfig
 from edad_jax.models.config_json import sizes_json
 from edad_jax.models.convert import check_vocabulary, to_torch_names
@@ -93,6 +93,7 @@ def save_model(
         if config.extension:
             code = importlib.resources.files("edad_jax.export") / MODELLING_FILE
             (beside / MODELLING_FILE).write_bytes(code.read_bytes())
+        write_sums(beside)
     return directory
 
 

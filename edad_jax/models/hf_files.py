@@ -8,7 +8,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from edad_jax.files import read_json
+from edad_jax.files import check_sums, read_json
 
 _SAFETENSORS, _TORCH_FILE = "model.safetensors", "pytorch_model.bin"
 _SIDE_FILES = ["*.json", "vocab.txt"]  # config.json and the tokenizer
@@ -41,6 +41,7 @@ def load_checkpoint(
       ValueError: no such directory and the hub does not answer; no weights; unreadable weights.
     """
     directory = local_folder(path_or_hub_id, option=option)
+    check_sums(directory, "config.json", "*.safetensors", "*.py")
     config = read_model_json(directory / "config.json")
     tensors = {
         name: tensor.astype(np.float32) if is_floating(tensor) else tensor

@@ -129,6 +129,7 @@ def read_config(directory: Path) -> dict[str, Any]:
             raise ValueError(
                 f"{directory} lacks {name}; expected what launch/export.py --format onnx writes"
             )
+    _check_sums(directory)
     path = directory / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -138,6 +139,33 @@ def read_config(directory: Path) -> dict[str, Any]:
     if missing:
         raise ValueError(f"{path} lacks {', '.join(sorted(missing))}; export the model again")
     return config
+
+
+def _check_sums(directory):
+    """Raises ValueError where a file is another than its checksum in SHA256SUMS says, if it does.
+
+    A bit that has flipped in the weights would give other answers, and nothing would fail.
+    """
+    path = directory / "SHA256SUMS"
+    if not path.is_file():
+        return  # exported by a version that wrote none
+    said = dict(reversed(line.split("  ", 1)) for line in _sums_lines(path))
+    for name in (MODEL_FILE, "config.json", "tokenizer.json"):
+        with open(directory / name, "rb") as file:
+            got = hashlib.file_digest(file, "sha256").hexdigest()
+        if name in said and got != said[name]:
+            raise ValueError(
+                f"{directory / name} has the SHA-256 {got}, {path.name} says {said[name]}: the "
+                "file is damaged, or was changed; export the model again, or, if it was you who "
+                f"changed it, delete {path}"
+            )
+
+
+def _sums_lines(path):
+    lines = path.read_bytes().decode("utf-8", "replace").splitlines()
+    if wrong := [line for line in lines if line.find("  ") != 64]:
+        raise ValueError(f"{path}: got {wrong[0]!r}, expected checksums; export the model again")
+    return lines
 
 
 def _read_tokenizer(directory, config):

@@ -15,7 +15,7 @@ from edad_jax.tasks.preflight import check_run
 from edad_jax.tasks.result import describe, leave_result, summarise
 from edad_jax.tasks.setup import build_net, prepare_examples, resolve_settings
 from edad_jax.tasks.step import choose_over_seeds
-from edad_jax.tasks.train import Trained, train
+from edad_jax.tasks.train import Trained, begun_over_seeds, train
 from edad_jax.training.workdir import open_workdir
 
 LOG = logging.getLogger(__name__)
@@ -73,16 +73,17 @@ def default_workdir(config: ConfigDict) -> str:
     return str(Path("runs", "-".join(names)))
 
 
-def _train_in_memory(config: ConfigDict, *run: Any) -> Trained:
+def _train_in_memory(config: ConfigDict, workdir: Path, *run: Any) -> Trained:
     """Trains the seeds as config.over_seeds says; where "auto" does not fit, they take turns."""
-    over = choose_over_seeds(config.over_seeds)
+    begun = begun_over_seeds(workdir)
+    over = begun or choose_over_seeds(config.over_seeds)
     try:
-        return train(config, *run, over=over)
+        return train(config, workdir, *run, over=over)
     except RuntimeError as error:  # jax has no class of its own for it
-        if _NO_MEMORY not in str(error) or config.over_seeds != "auto" or over == "loop":
+        if _NO_MEMORY not in str(error) or config.over_seeds != "auto" or begun or over == "loop":
             raise
     # Not within the handler, whose traceback would hold the arrays of the first attempt.
     LOG.warning(
         "%d seeds at once do not fit the device's memory: they take turns.", config.num_seeds
     )
-    return train(config, *run, over="loop")
+    return train(config, workdir, *run, over="loop")

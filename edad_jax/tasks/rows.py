@@ -142,9 +142,17 @@ def name_labels(
 
 
 def epoch_batches(
-    rows: TaskRows, *, batch_size: int, max_length: int, seeds: Sequence[int], epoch: int
+    rows: TaskRows,
+    *,
+    batch_size: int,
+    max_length: int,
+    seeds: Sequence[int],
+    epoch: int,
+    first: int = 0,
 ) -> Iterator[TaskBatch]:
     """Yields every row once for each seed, in the seed's own order: arrays [b, s, ...].
+
+    With `first`, only the batches from this number on: what is left of an epoch.
 
     A batch holds rows of about the same length. Which length comes when is the same for all
     seeds, since they share a step; which rows come is not. What does not fill a batch joins the
@@ -171,7 +179,7 @@ def epoch_batches(
     if len(left[0]):
         longest = next(length for length in padded_lengths if length >= lengths.max())
         plan.append((longest, left))
-    for index in np.random.default_rng(epoch).permutation(len(plan)):
+    for index in np.random.default_rng(epoch).permutation(len(plan))[first:]:
         length, chosen = plan[index]
         batches = [_batch(rows, numbers, batch_size, length) for numbers in chosen]
         yield TaskBatch(

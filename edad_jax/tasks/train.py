@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The loop of fine-tuning: epochs of steps, for groups of seeds that take turns."""
+"""The loop of fine-tuning: epochs of steps, for groups of seeds that take turns.
+
+A checkpoint may fall on any step. What its epoch has come to by then, the losses of the steps so
+far, is in it too: a run that goes on from there writes what one that was never stopped writes.
+"""
 
 import functools
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +20,7 @@ import optax
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from edad_jax.files import read_json_or_none, write_json
 from edad_jax.models.precision import resolve_precision
 from edad_jax.tasks.rows import count_batches, epoch_batches
 from edad_jax.tasks.setup import Predict, Prepared, run_seeds
@@ -27,11 +32,12 @@ from edad_jax.tasks.step import (
     group_seeds,
     make_tuning_step,
 )
-from edad_jax.training.checkpoint import Checkpointer
+from edad_jax.training.checkpoint import Checkpointer, farewell
 from edad_jax.training.metrics import FILE_NAME, MetricsWriter, read_metrics
 from edad_jax.training.optimizer import read_optimizer
 from edad_jax.training.parallel import Parallel
-from edad_jax.training.progress import Stopwatch
+from edad_jax.training.progress import TIME_COSTS, StopSignal, Stopwatch
+from edad_jax.training.schedules import make_due
 from edad_jax.types import TaskBatch
 
 LOG = logging.getLogger(__name__)
@@ -48,12 +54,21 @@ class Trained(NamedTuple):
 
 @flax.struct.dataclass
 class RunState:
-    """What goes from epoch to epoch, and into checkpoints. The lists are by group of seeds."""
+    """What goes from epoch to epoch. The lists are by group of seeds."""
 
     tuning: list[TuningState]
     best: list[dict]  # the parameters after each seed's best epoch, seeds in front
     best_score_s: jax.Array  # float32
     failed_s: jax.Array  # bool; whether a loss of the seed was not finite
+
+
+@flax.struct.dataclass
+class Snapshot:
+    """What a checkpoint holds. Those that were made after epochs only hold a RunState alone."""
+
+    run: RunState
+    losses_ts: jax.Array  # float32 [steps of an epoch, s]; 0 for those that are yet to come
+    costs: jax.Array  # float32; TIME_COSTS so far
 
 
 def train(
@@ -68,7 +83,8 @@ def train(
 ) -> Trained:
     """Trains all seeds; goes on after the newest checkpoint of the folder, if there is one.
 
-    `params` are what each seed begins with; `over` is one of OVER_SEEDS.
+    `params` are what each seed begins with; `over` is one of OVER_SEEDS. SIGTERM saves a checkpoint
+    and raises SystemExit.
 
     Raises:
       FloatingPointError: no seed's loss is finite any more.
@@ -99,40 +115,55 @@ def train(
         *(config.task, len(seeds), over, config.epochs, steps_per_epoch, config.batch_size),
         resolve_precision(config.dtype).name,
     )
-    with Checkpointer(workdir / "checkpoints", keep=1) as checkpoints:
-        first_epoch, state = checkpoints.restore(state) or (0, state)
-        if first_epoch:
-            LOG.info("Going on after epoch %d.", first_epoch)
-        begun = first_epoch * steps_per_epoch
+    with (
+        Checkpointer(workdir / "checkpoints", keep=config.checkpoint.keep) as checkpoints,
+        StopSignal() as stop,
+    ):
+        done, snapshot = _restore(checkpoints, state, steps_per_epoch)
+        if done:
+            LOG.info("Going on from the checkpoint of step %d of %d.", done, total_steps)
+        else:
+            write_json(_over_path(workdir), {"over_seeds": over})
+        state, spent = snapshot.run, dict(zip(TIME_COSTS, snapshot.costs.tolist(), strict=True))
+        losses = [[loss_s] for loss_s in np.asarray(snapshot.losses_ts)[: done % steps_per_epoch]]
         shown = {"unit": "step", "desc": config.task, "disable": not config.progress}
         with (
-            MetricsWriter(workdir, resume_step=begun or None) as writer,
-            tqdm(total=total_steps, initial=begun, **shown) as bar,
+            MetricsWriter(workdir, resume_step=done or None) as writer,
+            tqdm(total=total_steps, initial=done, **shown) as bar,
         ):
-            watch = Stopwatch(writer.last_values)
+            watch = Stopwatch(spent if any(spent.values()) else writer.last_values)
+            costs = watch.read()
             step = _without_compiling(step, watch)
-            saved_at = time.perf_counter()
-            for epoch in range(first_epoch, config.epochs):
+            saver = _Saver(
+                config.checkpoint, checkpoints, total_steps, steps_per_epoch, watch, stop
+            )
+            while done < total_steps:
+                epoch, first = divmod(done, steps_per_epoch)
                 watch.restart()
-                losses = run_epoch(
-                    step, state.tuning, batches_of(epoch=epoch), groups, parallel, bar
-                )
+                for batch in batches_of(epoch=epoch, first=first):
+                    losses.append(run_step(step, state.tuning, batch, groups, parallel))
+                    # One step ahead of the device, no more: the bar would run away, and stop.
+                    jax.block_until_ready(losses[-2:-1])
+                    bar.update()
+                    done += 1
+                    if done % steps_per_epoch:
+                        saver.save_if_due(done, state, losses, parallel)
+                losses_ts, losses = _collect(losses), []
                 costs = watch.read()
-                state = state.replace(failed_s=_find_failed(state.failed_s, losses, epoch))
+                state = state.replace(failed_s=_find_failed(state.failed_s, losses_ts, epoch))
                 scores_s = score_validation(prepared, predict, state)
                 state = keep_best(state, scores_s, groups)
                 metrics = {"epoch": epoch + 1} | costs
-                metrics |= _by_seed("loss", seeds, losses.mean(axis=0))
+                metrics |= _by_seed("loss", seeds, losses_ts.mean(axis=0))
                 metrics |= _by_seed(headline, seeds, scores_s)
-                writer.write((epoch + 1) * steps_per_epoch, metrics)
+                writer.write(done, metrics)
                 bar.set_postfix(
-                    loss=f"{np.nanmean(losses[-50:]):.3g}",
+                    loss=f"{np.nanmean(losses_ts[-50:]):.3g}",
                     validation=f"{scores_s[~np.asarray(state.failed_s)].mean():.4f}",
                 )
-                minutes = (time.perf_counter() - saved_at) / 60
-                if 0 < config.checkpoint.every_minutes <= minutes and epoch + 1 < config.epochs:
-                    checkpoints.save(epoch + 1, state)
-                    saved_at = time.perf_counter()
+                watch.restart()
+                saver.save_if_due(done, state, losses, parallel)
+        checkpoints.tidy()
     history = read_metrics(workdir / FILE_NAME)  # of earlier parts of the run too
     return Trained(
         best=jax.device_get(state.best),
@@ -142,34 +173,38 @@ def train(
     )
 
 
+def begun_over_seeds(workdir: Path) -> str | None:
+    """Returns how the run whose checkpoints are in the folder trains its seeds; None: no such run.
+
+    Its checkpoints have this form, and only so it comes to the same bits.
+    """
+    if not any((workdir / "checkpoints" / "checksums").glob("*.json")):
+        return None
+    return (read_json_or_none(_over_path(workdir)) or {}).get("over_seeds")
+
+
 def make_optimizer(section: ConfigDict, total_steps: int) -> optax.GradientTransformation:
     """Returns the optimiser of a run of so many steps."""
     settings = read_optimizer(section)
     return settings.build(settings.learning_rate(section.learning_rate, total_steps))
 
 
-def run_epoch(
+def run_step(
     step: Callable,
     states: list[TuningState],
-    batches: Iterable[TaskBatch],
+    batch: TaskBatch,
     groups: Sequence[slice],
     parallel: Parallel,
-    bar: tqdm,
-) -> np.ndarray:
-    """Returns the losses, float32 [steps, s], of a step with every batch; replaces the states."""
+) -> list[jax.Array]:
+    """Returns the losses of each group, float32 [seeds of the group]; replaces the states."""
     losses = []
-    for batch in batches:
-        losses.append([])
-        for number, group in enumerate(groups):
-            mine = parallel.shard_batch(jax.tree.map(lambda x, group=group: x[:, group], batch))
-            states[number], metrics = step(states[number], mine)
-            losses[-1].append(metrics["loss"])
-            if len(groups) > 1:  # else all run at once, each with its temporaries
-                jax.block_until_ready(metrics)
-        # One step ahead of the device, no more: the bar would run away, and stop.
-        jax.block_until_ready(losses[-2:-1])
-        bar.update()
-    return np.stack([np.concatenate(each) for each in jax.device_get(losses)])
+    for number, group in enumerate(groups):
+        mine = parallel.shard_batch(jax.tree.map(lambda x, group=group: x[:, group], batch))
+        states[number], metrics = step(states[number], mine)
+        losses.append(metrics["loss"])
+        if len(groups) > 1:  # else all run at once, each with its temporaries
+            jax.block_until_ready(metrics)
+    return losses
 
 
 def score_validation(prepared: Prepared, predict: Predict, state: RunState) -> np.ndarray:
@@ -196,6 +231,75 @@ def keep_best(state: RunState, scores_s: np.ndarray, groups: Sequence[slice]) ->
             choose = functools.partial(_choose_seeds, mine)
             state.best[number] = jax.tree.map(choose, params, state.best[number])
     return state.replace(best_score_s=jnp.where(is_better_s, scores_s, state.best_score_s))
+
+
+class _Saver:
+    """Writes the checkpoints that are due, and ends a run that was asked to end."""
+
+    def __init__(
+        self,
+        section: ConfigDict,
+        checkpoints: Checkpointer,
+        total_steps: int,
+        steps_per_epoch: int,
+        watch: Stopwatch,
+        stop: StopSignal,
+    ) -> None:
+        self._checkpoints, self._watch, self._stop = checkpoints, watch, stop
+        self._total, self._steps_per_epoch = total_steps, steps_per_epoch
+        self._every_minutes = section.every_minutes
+        self._is_due = make_due(section.every_steps, total_steps)
+        self._by_steps = section.every_steps > 0
+        self._saved_at = time.perf_counter()
+
+    def save_if_due(
+        self, done: int, state: RunState, losses: list[list[jax.Array]], parallel: Parallel
+    ) -> None:
+        """Saves after this step, if it is due; `losses` are of the steps of an unfinished epoch.
+
+        Raises:
+          SystemExit: a signal has come, and the checkpoint is on the disk.
+        """
+        is_stopped = self._stop.is_set and done < self._total
+        minutes = (time.perf_counter() - self._saved_at) / 60
+        by_clock = 0 < self._every_minutes <= minutes and done < self._total
+        if not (is_stopped or by_clock or (self._by_steps and self._is_due(done))):
+            return
+        costs = self._watch.read()
+        so_far = _collect(losses) if losses else np.zeros((0, len(state.failed_s)), np.float32)
+        missing = self._steps_per_epoch - len(so_far)
+        snapshot = Snapshot(
+            run=state,
+            losses_ts=jnp.asarray(np.pad(so_far, ((0, missing), (0, 0)))),
+            costs=jnp.asarray([costs[name] for name in TIME_COSTS], jnp.float32),
+        )
+        self._checkpoints.save(done, parallel.to_save(snapshot))
+        self._saved_at = time.perf_counter()
+        if is_stopped:
+            self._checkpoints.wait()
+            raise SystemExit(farewell(done, self._total, self._checkpoints.last_error))
+        self._watch.restart()
+
+
+def _restore(
+    checkpoints: Checkpointer, state: RunState, steps_per_epoch: int
+) -> tuple[int, Snapshot]:
+    """Returns (steps done, what the run goes on with); `state` is what it begins with."""
+    losses_ts = np.zeros((steps_per_epoch, len(state.failed_s)), np.float32)
+    begin = Snapshot(state, losses_ts, np.zeros(len(TIME_COSTS), np.float32))
+    step, restored = checkpoints.restore(begin, earlier=[state]) or (0, begin)
+    if isinstance(restored, RunState):  # the numbers of these checkpoints are of epochs
+        return step * steps_per_epoch, begin.replace(run=restored)
+    return step, restored
+
+
+def _over_path(workdir: Path) -> Path:
+    return workdir / "over_seeds.json"
+
+
+def _collect(losses: Sequence[Sequence[jax.Array]]) -> np.ndarray:
+    """Returns float32 losses_ts from those of each step and group."""
+    return np.stack([np.concatenate(each) for each in jax.device_get(losses)])
 
 
 def _begin(

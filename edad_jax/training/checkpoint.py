@@ -8,6 +8,8 @@ every step has a manifest, and a step without one, or that disagrees with it, is
     checkpoints/
       4/ 8/               steps, as orbax writes them
       checksums/8.json    bytes and sha256 of every file under 8/; written last, renamed into place
+      checksums/8.saving  there from before a save until it has its checksums: a step with it and
+                          without them is no damage, but what a kill has left
       12.broken/          a step that failed its check, moved aside when training went past it
 
 This is the only file that imports orbax.
@@ -16,11 +18,10 @@ This is the only file that imports orbax.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,13 @@ import orbax.checkpoint as ocp
 from absl import logging
 from jax.experimental import multihost_utils
 
-from edad_jax.files import file_checksum, write_json
+from edad_jax.training.manifest import (
+    find_faults,
+    list_steps,
+    manifest_path,
+    saving_path,
+    write_manifest,
+)
 
 _NONE_AT_ALL, _NONE_GOOD = -1, -2  # what process 0 tells the others instead of a step
 
@@ -123,14 +130,17 @@ class Checkpointer:
         step = int(step)
         if step == self._good_step:
             return
-        if not self._looked and _list_steps(self.directory):
+        if not self._looked and list_steps(self.directory):
             raise ValueError(
-                f"{self.directory}: got checkpoints of steps {_list_steps(self.directory)} from "
+                f"{self.directory}: got checkpoints of steps {list_steps(self.directory)} from "
                 "another run, expected none; call restore first, or choose another workdir"
             )
         self._looked = True
         try:
             self._clear_the_way()
+            if jax.process_index() == 0:
+                saving_path(self.directory, step).parent.mkdir(exist_ok=True)
+                saving_path(self.directory, step).touch()
             # force: whether to save at this step has been decided by the caller.
             self._manager.save(step, args=ocp.args.StandardSave(state), force=True)
         except OSError as error:
@@ -139,7 +149,9 @@ class Checkpointer:
         self._thread = threading.Thread(target=self._finish, args=(step,), name="checksums")
         self._thread.start()
 
-    def restore(self, abstract_state: Any) -> tuple[int, Any] | None:
+    def restore(
+        self, abstract_state: Any, *, earlier: Sequence[Any] = ()
+    ) -> tuple[int, Any] | None:
         """Returns (step, state) of the newest good checkpoint, or None if there is none at all.
 
         Every file of a step is checked first. What is broken is warned about, kept in `messages`,
@@ -148,6 +160,8 @@ class Checkpointer:
         Args:
           abstract_state: a pytree of arrays or `jax.ShapeDtypeStruct`s; the restored arrays get
             their shardings (the first local device where there is none).
+          earlier: likewise, what checkpoints of earlier versions may hold instead. The one that has
+            the leaves of the checkpoint is restored.
 
         Raises:
           ValueError: if there are checkpoints but none is good, with the reason for each; if the
@@ -164,13 +178,24 @@ class Checkpointer:
                 "what is broken, or choose another workdir to start again:\n  "
                 + "\n  ".join(self.messages or ["process 0 says which files are broken"])
             )
-        abstract_state = jax.tree.map(_to_abstract, abstract_state)
         self._manager.reload()
-        saved = self._manager.item_metadata(step)
-        _check_same_leaves(_flatten(saved), _flatten(abstract_state), self.directory / str(step))
+        saved = _flatten(self._manager.item_metadata(step))
+        forms = [abstract_state, *earlier]
+        same = [form for form in forms if _flatten(form).keys() == saved.keys()]
+        abstract_state = jax.tree.map(_to_abstract, (same or forms)[0])
+        _check_same_leaves(saved, _flatten(abstract_state), self.directory / str(step))
         restored = self._manager.restore(step, args=ocp.args.StandardRestore(abstract_state))
         self._good_step = step
         return step, restored
+
+    def read(self, step: int) -> dict[str, np.ndarray]:
+        """Returns all arrays of a checkpoint by their paths, without knowing what it is of."""
+        self._manager.reload()
+        leaves = self._manager.item_metadata(step).tree
+        abstract = jax.tree.map(lambda x: _to_abstract(np.zeros(x.shape, x.dtype)), leaves)
+        tree = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+        flat = ocp.tree.to_flat_dict(tree)
+        return {"/".join(map(str, path)): np.asarray(leaf) for path, leaf in flat.items()}
 
     def wait(self) -> None:
         """Returns when the last save is on disk with its checksums, or has failed."""
@@ -181,18 +206,28 @@ class Checkpointer:
             with contextlib.suppress(Exception):
                 self._manager.wait_until_finished()
 
+    def tidy(self) -> None:
+        """Removes what a kill has left, once the last save is on disk; to be called at the end.
+
+        The next save would do so; after the last one there is none.
+        """
+        self.wait()
+        if jax.process_index() == 0 and self._good_step is not None:
+            self._remove_unfinished()
+            self._remove_old()
+
     def _newest_good_step(self) -> int:
         step = _NONE_AT_ALL
         if jax.process_index() == 0:
             self.messages = []
-            for candidate in reversed(_list_steps(self.directory)):
+            for candidate in reversed(list_steps(self.directory)):
                 faults = find_faults(self.directory, candidate)
                 if not faults:
                     step = candidate
                     break
                 # A step without a manifest was being saved when the run was killed. Where that
                 # is all there is, nothing is lost by beginning again; damage is another matter.
-                if _manifest_path(self.directory, candidate).exists():
+                if manifest_path(self.directory, candidate).exists():
                     step = _NONE_GOOD
                 self.messages += faults
             for message in self.messages:
@@ -206,17 +241,16 @@ class Checkpointer:
     def _clear_the_way(self) -> None:
         """Removes what is half-written; the first time, moves aside what restore found broken."""
         if jax.process_index() == 0:
-            for leftover in self.directory.glob("*.orbax-checkpoint-tmp*"):
-                shutil.rmtree(leftover, ignore_errors=True)
+            self._remove_unfinished()
         if self._cleared:
             return
         if jax.process_index() == 0:
             newest_good = -1 if self._good_step is None else self._good_step
-            for step in _list_steps(self.directory):
+            for step in list_steps(self.directory):
                 if step > newest_good:
                     aside = self.directory / f"{step}.broken"
                     shutil.rmtree(aside, ignore_errors=True)  # at most one of each step is kept
-                    _manifest_path(self.directory, step).unlink(missing_ok=True)
+                    manifest_path(self.directory, step).unlink(missing_ok=True)
                     (self.directory / str(step)).rename(aside)
                     logging.warning("The broken checkpoint of step %d is now %s.", step, aside)
         if jax.process_count() > 1:
@@ -224,12 +258,22 @@ class Checkpointer:
         self._manager.reload()
         self._cleared = True
 
+    def _remove_unfinished(self) -> None:
+        """Removes the steps whose saving was never finished, and the marks of those that was."""
+        for leftover in self.directory.glob("*.orbax-checkpoint-tmp*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        for mark in self.directory.glob("checksums/*.saving"):
+            if not manifest_path(self.directory, int(mark.stem)).exists():
+                shutil.rmtree(self.directory / mark.stem, ignore_errors=True)
+            mark.unlink(missing_ok=True)
+
     def _finish(self, step: int) -> None:
         """Runs in a thread: waits for orbax's commit, then adds the checksums."""
         try:
             self._manager.wait_until_finished()
             if jax.process_index() == 0:
                 write_manifest(self.directory, step)
+                saving_path(self.directory, step).unlink(missing_ok=True)
         except Exception as error:  # orbax wraps a full disk in several kinds of error
             self._note_failure(step, error)
             return
@@ -244,6 +288,8 @@ class Checkpointer:
         if jax.process_index() == 0:
             for path in (str(step), *(p.name for p in self.directory.glob(f"{step}.orbax-*"))):
                 shutil.rmtree(self.directory / path, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                saving_path(self.directory, step).unlink(missing_ok=True)
         logging.error(
             "The checkpoint of step %d was not saved: %s. Training goes on; the newest whole "
             "checkpoint in %s is that of step %s. Free some space there, or make it writable: the "
@@ -252,72 +298,20 @@ class Checkpointer:
         )
 
     def _remove_old(self) -> None:
-        steps = _list_steps(self.directory)
-        good = [step for step in steps if _manifest_path(self.directory, step).exists()]
+        steps = list_steps(self.directory)
+        good = [step for step in steps if manifest_path(self.directory, step).exists()]
         for step in steps:
             if step < good[-self._keep :][0]:
-                _manifest_path(self.directory, step).unlink(missing_ok=True)
+                manifest_path(self.directory, step).unlink(missing_ok=True)
                 shutil.rmtree(self.directory / str(step), ignore_errors=True)
 
 
-def write_manifest(directory: Path, step: int) -> None:
-    """Returns when the checksums of a committed step, and the step itself, are safe on disk.
-
-    Raises:
-      OSError: if a file cannot be read or the manifest cannot be written.
-    """
-    files = {}
-    for name, path in _list_files(directory / str(step)).items():
-        # Flushed, so that a power cut after `_remove_old` cannot take both old and new.
-        files[name] = {"bytes": path.stat().st_size, "sha256": file_checksum(path, flush=True)}
-    if not files:
-        raise FileNotFoundError(f"{directory / str(step)}: got no files, expected a checkpoint")
-    write_json(_manifest_path(directory, step), {"step": step, "files": files})
-
-
-def find_faults(directory: Path, step: int) -> list[str]:
-    """Returns one sentence per file of `step` that is not as it was written; empty if good."""
-    step_directory, manifest_path = directory / str(step), _manifest_path(directory, step)
-    try:
-        manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
-        if manifest["step"] != step:
-            return [f"{manifest_path}: got checksums of step {manifest['step']}, expected {step}"]
-        expected = {
-            name: (int(entry["bytes"]), str(entry["sha256"]))
-            for name, entry in manifest["files"].items()
-        }
-        files = _list_files(step_directory)
-    except FileNotFoundError as error:
-        return [f"{step_directory}: got no {error.filename}, expected one (killed while saving?)"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return [f"{manifest_path}: got {error!r}, expected the checksums of step {step}"]
-    missing, extra = expected.keys() - files.keys(), files.keys() - expected.keys()
-    faults = [f"{step_directory / name}: got no file, expected one" for name in sorted(missing)]
-    faults += [f"{step_directory / name}: got a file, expected none" for name in sorted(extra)]
-    for name in sorted(expected.keys() & files.keys()):
-        path, (size, checksum) = files[name], expected[name]
-        try:
-            got_size = path.stat().st_size
-            if got_size != size:
-                faults.append(f"{path}: got {got_size} bytes, expected {size}")
-            elif (got_checksum := file_checksum(path)) != checksum:
-                faults.append(f"{path}: got sha256 {got_checksum}, expected {checksum}")
-        except OSError as error:
-            faults.append(f"{path}: got {error.strerror}, expected a readable file")
-    return faults
-
-
-def _manifest_path(directory: Path, step: int) -> Path:
-    return directory / "checksums" / f"{step}.json"
-
-
-def _list_steps(directory: Path) -> list[int]:
-    return sorted(int(p.name) for p in directory.iterdir() if p.name.isdecimal() and p.is_dir())
-
-
-def _list_files(directory: Path) -> dict[str, Path]:
-    paths = sorted(path for path in directory.rglob("*") if not path.is_dir())
-    return {path.relative_to(directory).as_posix(): path for path in paths}
+def farewell(done: int, total_steps: int, save_error: Exception | None) -> str:
+    """Returns what a run says that a signal has stopped after a checkpoint."""
+    where = f"stopped by a signal at step {done} of {total_steps}"
+    if save_error is not None:
+        return f"{where}; its checkpoint could not be saved ({save_error}), the one before is whole"
+    return f"{where}; the checkpoint is saved, and the same command goes on from there"
 
 
 def _to_abstract(leaf: Any) -> jax.ShapeDtypeStruct:

@@ -24,7 +24,7 @@ from absl import logging
 
 from edad_jax.data.stages import differences
 from edad_jax.files import RemoteError, RemotePath, as_path, file_checksum, read_json, write_file
-from edad_jax.training.checkpoint import find_faults
+from edad_jax.training.manifest import find_faults
 from edad_jax.training.metrics import FILE_NAME
 from edad_jax.training.workdir import MAY_CHANGE, has_begun
 

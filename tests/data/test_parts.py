@@ -16,6 +16,7 @@ from edad_jax.data import parts
 from edad_jax.data.parts import join_parts, make_part
 from edad_jax.data.prepare import join_prepared, learn_vocabulary, prepare_folder, prepare_part
 from edad_jax.data.text.reading import ReadReport
+from edad_jax.files import is_whole, unsealed
 from tests.tiny_run import make_inputs, run_command, tiny_config, write_config_file, write_corpus
 from tests.tiny_text import TINY_ROWS, make_documents, make_tiny_rows, read_files
 
@@ -283,6 +284,8 @@ def read_results(folder):
     """Returns the files of a prepared folder but for its parts, and seconds as 0."""
     content = {name: each for name, each in read_files(folder).items() if name[:6] != "parts/"}
     record = json.loads(content["vocabulary.stage.json"])
+    assert is_whole(record)
+    record = unsealed(record)
     record["facts"]["seconds"] = 0
     return content | {"vocabulary.stage.json": record}
 

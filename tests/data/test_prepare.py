@@ -251,3 +251,24 @@ def test_the_share_of_unknown_pieces_is_always_told(finished, caplog):
     with caplog.at_level(logging.INFO):
         prepare(tiny_config(finished.inputs), finished.workdir)
     assert "does not know ([UNK]): train 0.00%, held-out 0.00%." in caplog.text
+
+
+@pytest.mark.parametrize(
+    "name", ["rows/train/rows-00000.npy", "rows/heldout/rows-00000.npy", "rows/train/manifest.json"]
+)
+def test_a_flipped_bit_in_the_rows_ends_the_run_before_it_trains(finished, tmp_path, name):
+    shutil.copytree(finished.workdir, tmp_path / "run")
+    content = bytearray((tmp_path / "run" / name).read_bytes())
+    place = content.index(b'"tokens": ') + 10 if name.endswith("json") else len(content) // 2
+    content[place] ^= 1
+    (tmp_path / "run" / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name}.*prepare the rows again"):
+        prepare(tiny_config(finished.inputs, prepared=str(tmp_path / "run")), tmp_path)
+
+
+def test_a_flipped_bit_in_the_vocabulary_is_named(finished, tmp_path):
+    shutil.copytree(finished.workdir, tmp_path / "run")
+    path = tmp_path / "run" / "vocabulary" / "tokenizer_config.json"
+    path.write_bytes(path.read_bytes().replace(b'"do_lower_case": true', b'"do_lower_case": trud'))
+    with pytest.raises(ValueError, match="tokenizer_config.json: got sha256"):
+        prepare(tiny_config(finished.inputs, prepared=str(tmp_path / "run")), tmp_path)

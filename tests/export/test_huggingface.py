@@ -51,7 +51,9 @@ def test_saved_model_loads_back_bit_for_bit(tmp_path, tokenizer_dir, blocks):
     assert_trees_equal(loaded, params)
     names = {path.name for path in (tmp_path / "student").iterdir()}
     expected = {"config.json", "model.safetensors", "README.md", "vocab.txt", "tokenizer.json"}
-    expected |= {"tokenizer_config.json"} | ({"modeling_exbert.py"} if blocks else set())
+    expected |= {"tokenizer_config.json", "SHA256SUMS"} | (
+        {"modeling_exbert.py"} if blocks else set()
+    )
     assert names == expected
     assert {path.name for path in tmp_path.iterdir()} == {"student", "tokenizer"}
 

@@ -10,10 +10,12 @@ from edad_jax.runtime import models
 from tests.runtime.stand_ins import DRUG, GENE, SMALL
 from tests.tiny_exports import edit_json
 
+NO_SUMS = shutil.ignore_patterns("SHA256SUMS")
+
 
 @pytest.mark.parametrize("name", ["model.onnx", "config.json", "tokenizer.json"])
 def test_an_incomplete_folder_is_told(folders, tmp_path, name):
-    shutil.copytree(folders["tagging"], tmp_path / "copy")
+    shutil.copytree(folders["tagging"], tmp_path / "copy", ignore=NO_SUMS)
     (tmp_path / "copy" / name).unlink()
     with pytest.raises(ValueError, match=f"lacks {name}; expected what launch/export.py"):
         models.Tagger(tmp_path / "copy")
@@ -21,7 +23,7 @@ def test_an_incomplete_folder_is_told(folders, tmp_path, name):
 
 def test_damaged_files_and_strange_tokenizers_are_told(folders, tmp_path):
     copy = tmp_path / "copy"
-    shutil.copytree(folders["tagging"], copy)
+    shutil.copytree(folders["tagging"], copy, ignore=NO_SUMS)
     whole = (copy / "model.onnx").read_bytes()
     (copy / "model.onnx").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match="model.onnx: onnxruntime cannot read it"):
@@ -41,7 +43,7 @@ def test_damaged_files_and_strange_tokenizers_are_told(folders, tmp_path):
 
 
 def test_the_tokenizer_of_another_model_is_told_though_it_has_as_many_pieces(folders, tmp_path):
-    copy = shutil.copytree(folders["tagging"], tmp_path / "copy")
+    copy = shutil.copytree(folders["tagging"], tmp_path / "copy", ignore=NO_SUMS)
     tokenizer = json.loads((copy / "tokenizer.json").read_text(encoding="utf-8"))
     pieces = tokenizer["model"]["vocab"]
     pieces[DRUG], pieces[GENE] = pieces[GENE], pieces[DRUG]
@@ -62,7 +64,7 @@ def test_the_tokenizer_of_another_model_is_told_though_it_has_as_many_pieces(fol
     ],
 )
 def test_the_config_of_another_model_is_told(folders, tmp_path, kind, changes, message):
-    copy = shutil.copytree(folders[kind], tmp_path / "copy")
+    copy = shutil.copytree(folders[kind], tmp_path / "copy", ignore=NO_SUMS)
     edit_json(copy / "config.json", **changes)
     with pytest.raises(ValueError, match=f"{message}: one of them belongs to another model"):
         models.open_model(copy, **SMALL)
@@ -77,8 +79,20 @@ def test_another_task_and_impossible_windows_are_told(folders):
 
 
 def test_labels_that_name_no_entity_are_told(folders, tmp_path):
-    shutil.copytree(folders["tagging"], tmp_path / "copy")
+    shutil.copytree(folders["tagging"], tmp_path / "copy", ignore=NO_SUMS)
     labels = {"0": "O", "1": "B", "2": "I", "3": "LABEL_3"}
     edit_json(tmp_path / "copy" / "config.json", id2label=labels)
     with pytest.raises(ValueError, match=r"got labels \['B', 'I', 'LABEL_3'\], expected O and B-"):
+        models.Tagger(tmp_path / "copy", **SMALL)
+
+
+def test_a_flipped_bit_in_the_weights_is_named(folders, tmp_path):
+    path = shutil.copytree(folders["tagging"], tmp_path / "copy") / "model.onnx"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="model.onnx has the SHA-256 .* the file is damaged"):
+        models.Tagger(tmp_path / "copy", **SMALL)
+    (tmp_path / "copy" / "SHA256SUMS").write_text("half a li")
+    with pytest.raises(ValueError, match="SHA256SUMS: got 'half a li', expected checksums"):
         models.Tagger(tmp_path / "copy", **SMALL)

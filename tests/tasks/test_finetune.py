@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 import csv
 import json
+import os
+import signal
 import subprocess
 
 import jax
@@ -14,6 +16,7 @@ from edad_jax.models import init, pretrained
 from edad_jax.models.exbert import ExBert
 from edad_jax.models.heads import Classifier
 from edad_jax.tasks import finetune as room
+from edad_jax.tasks import train as loop
 from edad_jax.tasks.data.labelled import read_labelled
 from edad_jax.tasks.data.tagged import read_tagged
 from edad_jax.tasks.finetune import default_workdir, finetune
@@ -22,9 +25,10 @@ from edad_jax.tasks.result import describe
 from edad_jax.tasks.rows import name_labels
 from edad_jax.tasks.setup import TASKS, prepare_examples
 from edad_jax.tasks.step import TaskNet
-from edad_jax.tasks.tagging import Tagging
+from edad_jax.training.checkpoint import Checkpointer
 from edad_jax.training.metrics import read_metrics
 from edad_jax.training.parallel import Parallel
+from edad_jax.training.progress import TIME_COSTS
 from tests.conftest import FinishedRun
 from tests.tiny_run import ROOT, command, environment, write_teacher
 from tests.tiny_tasks import (
@@ -36,7 +40,7 @@ from tests.tiny_tasks import (
     write_tagging,
 )
 
-EPOCHS = 3
+EPOCHS, SAVE_EVERY = 3, 4  # of 6 steps; after so many steps
 # The program of a step is then the same for any number of them; and Adam does not scale up the
 # rounding in gradients that are 0, those of the keys' biases.
 CONSTANT = {"optimizer__schedule": "constant", "optimizer__eps": 1e-3}
@@ -62,7 +66,13 @@ def tuned(finished, data, tmp_path_factory):
     """Returns (workdir, summary) of a student tuned with two seeds; tests change nothing there."""
     workdir = tmp_path_factory.mktemp("tuned") / "run"
     config = tiny_tuning(
-        "tagging", finished.workdir / "student", data, num_seeds=2, epochs=EPOCHS, **CONSTANT
+        "tagging",
+        finished.workdir / "student",
+        data,
+        num_seeds=2,
+        epochs=EPOCHS,
+        checkpoint__every_steps=SAVE_EVERY,
+        **CONSTANT,
     )
     return workdir, finetune(config, str(workdir))
 
@@ -157,34 +167,107 @@ def test_a_finished_run_is_not_run_again(tuned, finished, data, monkeypatch):
     assert finetune(config, str(workdir)) == json.loads(json.dumps(summary))
 
 
-def test_a_killed_run_goes_on_after_its_last_saved_epoch_and_ends_the_same(
-    tuned, finished, data, tmp_path, monkeypatch
+def end_of(workdir):
+    """Returns all that a run leaves but times: files, metrics, the arrays of its checkpoint."""
+    lines = [
+        {name: value for name, value in line.items() if name not in ("time", *TIME_COSTS)}
+        for line in read_metrics(workdir / "metrics.jsonl")
+    ]
+    (step,) = (int(path.stem) for path in (workdir / "checkpoints" / "checksums").iterdir())
+    with Checkpointer(workdir / "checkpoints", keep=1) as checkpoints:
+        arrays = {
+            path: (array.dtype, array.shape, array.tobytes())
+            for path, array in checkpoints.read(step).items()
+            if path != "costs"
+        }
+    files = {
+        path.name: path.read_bytes()
+        for folder in ("model", "predictions")
+        for path in (workdir / folder).iterdir()
+    }
+    return {"metrics": lines, "step": step} | arrays | files
+
+
+def stop_at(monkeypatch, number):
+    """Has training end with an error before the step of this number, counted from 0."""
+    run_step, count = loop.run_step, iter(range(10_000))
+
+    def run_or_stop(*arguments):
+        if next(count) == number:
+            raise KeyboardInterrupt
+        return run_step(*arguments)
+
+    monkeypatch.setattr(loop, "run_step", run_or_stop)
+
+
+def stopped_and_resumed(config, workdir, step):
+    """Returns the summary of a run that was stopped in this step, and given again."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        stop_at(monkeypatch, step)
+        with pytest.raises(KeyboardInterrupt):
+            finetune(config, str(workdir))
+    return finetune(config, str(workdir))
+
+
+def test_a_run_killed_within_an_epoch_goes_on_from_its_step_and_ends_in_the_same_bits(
+    tuned, finished, data, tmp_path, caplog
 ):
+    caplog.set_level("INFO", logger="edad_jax")
     config = tiny_tuning(
         "tagging",
         finished.workdir / "student",
         data,
         num_seeds=2,
         epochs=EPOCHS,
-        checkpoint__every_minutes=1e-9,
+        checkpoint__every_steps=SAVE_EVERY,
         **CONSTANT,
     )
-    score, calls = Tagging.quick_score, []
-
-    def killed(*arguments):
-        calls.append(1)
-        if len(calls) == 5:  # two seeds an epoch: in the third
-            raise KeyboardInterrupt
-        return score(*arguments)
-
-    monkeypatch.setattr(Tagging, "quick_score", killed)
-    with pytest.raises(KeyboardInterrupt):
-        finetune(config, str(tmp_path / "run"))
-    calls.extend([1] * 100)
-    summary = finetune(config, str(tmp_path / "run"))
-    assert len(calls) == 105 + 2 * (EPOCHS - 2)
+    summary = stopped_and_resumed(config, tmp_path / "run", 10)  # 6 steps an epoch
+    assert "Going on from the checkpoint of step 8 of 18." in caplog.text
     assert summary["validation_by_epoch"] == tuned[1]["validation_by_epoch"]
     assert summary["seeds"] == tuned[1]["seeds"]
+    assert 0 < read_metrics(tmp_path / "run" / "metrics.jsonl")[1]["train/seconds"]
+    assert end_of(tmp_path / "run") == end_of(tuned[0])
+
+
+def test_checkpoints_that_hold_whole_epochs_are_gone_on_from_and_sigterm_saves_the_step(
+    tuned, finished, data, tmp_path, monkeypatch, caplog
+):
+    caplog.set_level("INFO", logger="edad_jax")
+    save, run_step = Checkpointer.save, loop.run_step
+    config = tiny_tuning(
+        "tagging",
+        finished.workdir / "student",
+        data,
+        num_seeds=2,
+        epochs=EPOCHS,
+        checkpoint__every_steps=6,
+        **CONSTANT,
+    )
+    with monkeypatch.context() as before:  # as it was: the state alone, the epoch as its number
+        before.setattr(Checkpointer, "save", lambda self, step, it: save(self, step // 6, it.run))
+        stop_at(before, 14)
+        with pytest.raises(KeyboardInterrupt):
+            finetune(config, str(tmp_path / "run"))
+    assert [path.name for path in (tmp_path / "run/checkpoints/checksums").glob("*.json")] == [
+        "2.json"
+    ]
+    count = iter(range(100))
+
+    def run_and_signal(*arguments):
+        if next(count) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return run_step(*arguments)
+
+    monkeypatch.setattr(loop, "run_step", run_and_signal)
+    with pytest.raises(SystemExit, match="stopped by a signal at step 15 of 18; the checkpoint is"):
+        finetune(config, str(tmp_path / "run"))
+    assert "Going on from the checkpoint of step 12 of 18." in caplog.text
+    finetune(config, str(tmp_path / "run"))
+    assert next(count) == 6  # no step twice
+    ours, expected = end_of(tmp_path / "run"), end_of(tuned[0])
+    assert ours.pop("README.md") != expected.pop("README.md")  # it tells how often was saved
+    assert ours == expected
 
 
 def test_seeds_at_once_give_what_seeds_in_turn_give(tuned, finished, data, tmp_path):
@@ -195,9 +278,12 @@ def test_seeds_at_once_give_what_seeds_in_turn_give(tuned, finished, data, tmp_p
         num_seeds=2,
         epochs=1,
         over_seeds="vmap",
+        checkpoint__every_steps=SAVE_EVERY,
         **CONSTANT,
     )
     finetune(config, str(tmp_path / "run"))
+    stopped_and_resumed(config, tmp_path / "stopped", 5)
+    assert end_of(tmp_path / "stopped") == end_of(tmp_path / "run")
     together, in_turn = (
         read_metrics(run / "metrics.jsonl")[0] for run in (tmp_path / "run", tuned[0])
     )

@@ -98,6 +98,10 @@ def test_a_seed_sees_the_same_batches_whichever_other_seeds_there_are(sentences,
     settings = {"batch_size": 4, "max_length": 16, "epoch": 3}
     together = list(task_rows.epoch_batches(rows, seeds=(1, 2, 3), **settings))
     alone = list(task_rows.epoch_batches(rows, seeds=(2,), **settings))
+    rest = list(task_rows.epoch_batches(rows, seeds=(2,), first=2, **settings))
+    assert len(rest) == len(alone) - 2 > 0
+    for one, other in zip(rest, alone[2:], strict=True):
+        np.testing.assert_array_equal(one.ids_bt, other.ids_bt)
     assert len(together) == len(alone)
     for many, one in zip(together, alone, strict=True):
         np.testing.assert_array_equal(many.ids_bt[:, 1:2], one.ids_bt)

@@ -475,3 +475,42 @@ def test_manifest_names_every_file_with_its_size(tmp_path):
     }
     assert manifest["step"] == 4
     assert {name: entry["bytes"] for name, entry in manifest["files"].items()} == sizes
+
+
+def test_a_save_that_a_kill_cut_short_leaves_nothing_behind(tmp_path):
+    save_steps(tmp_path, 4, 8, keep=2)
+    # As it is between orbax's commit and the checksums; and between those and the removal of 4.
+    (tmp_path / "checksums" / "8.saving").write_bytes(b"")
+    (tmp_path / "checksums" / "8.json").unlink()
+    with Checkpointer(tmp_path, keep=1) as checkpointer:
+        assert checkpointer.restore(make_state(0))[0] == 4
+        checkpointer.save(8, make_state(8))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["8", "checksums"]
+    assert [path.name for path in (tmp_path / "checksums").iterdir()] == ["8.json"]
+
+
+def test_the_end_of_a_run_removes_what_a_kill_in_its_last_save_left(tmp_path):
+    save_steps(tmp_path, 4, 8, keep=2)
+    (tmp_path / "checksums" / "8.saving").write_bytes(b"")
+    (tmp_path / "12.orbax-checkpoint-tmp-0").mkdir()
+    with Checkpointer(tmp_path, keep=1) as checkpointer:
+        checkpointer.tidy()
+        assert steps_on_disk(tmp_path) == [4, 8]  # nothing was restored: not this run's
+        assert checkpointer.restore(make_state(0))[0] == 8
+        checkpointer.tidy()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["8", "checksums"]
+    assert [path.name for path in (tmp_path / "checksums").iterdir()] == ["8.json"]
+
+
+def test_the_form_of_an_earlier_version_is_restored_as_such(tmp_path):
+    save_steps(tmp_path, 4)
+    larger = {"state": make_state(0), "losses": np.zeros(3, np.float32)}
+    with Checkpointer(tmp_path, keep=1) as checkpointer:
+        step, restored = checkpointer.restore(larger, earlier=[make_state(0)])
+        assert step == 4
+        assert_same_bits(restored, make_state(4))
+        with pytest.raises(ValueError, match="of another model or optimiser"):
+            checkpointer.restore(larger)
+        arrays = checkpointer.read(4)
+    kernel = arrays["params/kernel"]
+    assert kernel.tobytes() == np.asarray(make_state(4).params["kernel"]).tobytes()

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The checksums of a checkpoint: how they are written, and what they find.
+
+`checkpoint` says where they are, and when a step counts as whole.
+"""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from edad_jax.files import file_checksum, flush_file, write_json
+
+_HASHERS = 2  # threads that make checksums
+
+
+def write_manifest(directory: Path, step: int) -> None:
+    """Returns when the checksums of a committed step, and the step itself, are safe on disk.
+
+    Raises:
+      OSError: if a file cannot be read or the manifest cannot be written.
+    """
+    there = _list_files(directory / str(step))
+    # Flushed, so that a power cut after `_remove_old` cannot take both old and new. Meanwhile the
+    # checksums are made, of what the system has in memory: they hardly make a save longer.
+    with ThreadPoolExecutor(1) as flusher, ThreadPoolExecutor(_HASHERS) as hashers:
+        flushed = [flusher.submit(flush_file, path) for path in there.values()]
+        sums = hashers.map(file_checksum, there.values())
+        files = {
+            name: {"bytes": path.stat().st_size, "sha256": sha256}
+            for (name, path), sha256 in zip(there.items(), sums, strict=True)
+        }
+        for each in flushed:
+            each.result()
+    if not files:
+        raise FileNotFoundError(f"{directory / str(step)}: got no files, expected a checkpoint")
+    write_json(manifest_path(directory, step), {"step": step, "files": files})
+
+
+def find_faults(directory: Path, step: int) -> list[str]:
+    """Returns one sentence per file of `step` that is not as it was written; empty if good."""
+    step_directory, listed = directory / str(step), manifest_path(directory, step)
+    try:
+        manifest = json.loads(listed.read_text(encoding="utf-8"))
+        if manifest["step"] != step:
+            return [f"{listed}: got checksums of step {manifest['step']}, expected {step}"]
+        expected = {
+            name: (int(entry["bytes"]), str(entry["sha256"]))
+            for name, entry in manifest["files"].items()
+        }
+        files = _list_files(step_directory)
+    except FileNotFoundError as error:
+        return [f"{step_directory}: got no {error.filename}, expected one (killed while saving?)"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return [f"{listed}: got {error!r}, expected the checksums of step {step}"]
+    missing, extra = expected.keys() - files.keys(), files.keys() - expected.keys()
+    faults = [f"{step_directory / name}: got no file, expected one" for name in sorted(missing)]
+    faults += [f"{step_directory / name}: got a file, expected none" for name in sorted(extra)]
+    for name in sorted(expected.keys() & files.keys()):
+        path, (size, checksum) = files[name], expected[name]
+        try:
+            got_size = path.stat().st_size
+            if got_size != size:
+                faults.append(f"{path}: got {got_size} bytes, expected {size}")
+            elif (got_checksum := file_checksum(path)) != checksum:
+                faults.append(f"{path}: got sha256 {got_checksum}, expected {checksum}")
+        except OSError as error:
+            faults.append(f"{path}: got {error.strerror}, expected a readable file")
+    return faults
+
+
+def manifest_path(directory: Path, step: int) -> Path:
+    """Returns where the checksums of a step are."""
+    return directory / "checksums" / f"{step}.json"
+
+
+def saving_path(directory: Path, step: int) -> Path:
+    """Returns the file that is there from before a save until the step has its checksums."""
+    return directory / "checksums" / f"{step}.saving"
+
+
+def list_steps(directory: Path) -> list[int]:
+    """Returns the steps in a folder of checkpoints, good or not."""
+    return sorted(int(p.name) for p in directory.iterdir() if p.name.isdecimal() and p.is_dir())
+
+
+def _list_files(directory: Path) -> dict[str, Path]:
+    paths = sorted(path for path in directory.rglob("*") if not path.is_dir())
+    return {path.relative_to(directory).as_posix(): path for path in paths}
