@@ -18,10 +18,8 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
-from tokenizers import Tokenizer
-from tokenizers.models import WordPiece
 
-from edad_jax.data.tokenizer import SPECIAL_TOKENS, composing, load_tokenizer
+from edad_jax.data.tokenizer import SPECIAL_TOKENS, composing, is_bert_kind, load_tokenizer
 from edad_jax.export.card import ModelCard, readme
 from edad_jax.files import read_json, replaced_folder
 from edad_jax.models.config import ExBertConfig
@@ -31,7 +29,7 @@ from edad_jax.models.names import HEADS
 from edad_jax.models.task import KINDS, Task, write_task
 
 TOKENIZER_FILES = (
-    "vocab.txt",
+    "vocab.txt",  # BERT's kind; other kinds are a tokenizer.json alone
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -143,23 +141,9 @@ def _config_json(config, architecture, pad_token_id):
 
 def _check_tokenizer(tokenizer_dir, config):
     """Returns the id of the padding piece, once the tokenizer is seen to fit the model."""
-    path = tokenizer_dir / "tokenizer.json"
-    if not path.is_file() and not (tokenizer_dir / "vocab.txt").is_file():
-        raise ValueError(
-            f"{tokenizer_dir} has neither tokenizer.json nor vocab.txt; "
-            "expected the tokenizer that the model was trained with"
-        )
-    if path.is_file() and not _is_wordpiece(path):
-        vocabulary = Tokenizer.from_file(str(path)).get_vocab()
-        check_vocabulary(len(vocabulary), config)
-        return vocabulary.get("[PAD]", 0)
     tokenizer = load_tokenizer(tokenizer_dir)  # with the words of added_tokens.json
     check_vocabulary(len(tokenizer), config)
     return tokenizer.pad_token_id
-
-
-def _is_wordpiece(path):
-    return isinstance(Tokenizer.from_file(str(path)).model, WordPiece)
 
 
 def copy_tokenizer(tokenizer_dir: Path, directory: Path, *, positions: int) -> None:
@@ -170,14 +154,11 @@ def copy_tokenizer(tokenizer_dir: Path, directory: Path, *, positions: int) -> N
     that; the class named instead takes tokenizer.json as it is. Text that is to be cut is cut at
     the model's positions: an original tokenizer says how many its own model had, or nothing.
     """
-    for name in TOKENIZER_FILES:
+    tokenizer = load_tokenizer(tokenizer_dir)
+    for name in TOKENIZER_FILES if is_bert_kind(tokenizer) else ("tokenizer_config.json",):
         if (tokenizer_dir / name).is_file():
             shutil.copyfile(tokenizer_dir / name, directory / name)
-    path = directory / "tokenizer.json"
-    if path.is_file() and not _is_wordpiece(path):
-        return  # no BERT's: nothing here reads it
-    tokenizer = load_tokenizer(tokenizer_dir)
-    composing(tokenizer.backend_tokenizer).save(str(path))
+    composing(tokenizer.backend_tokenizer).save(str(directory / "tokenizer.json"))
     config = directory / "tokenizer_config.json"
     values = read_json(config, expected="a tokenizer's settings") if config.is_file() else {}
     specials = {name: getattr(tokenizer, name) for name in SPECIAL_TOKENS}

@@ -77,7 +77,9 @@ class Tagger(_TextModel):
         """Returns a label for each word of sentences that have been cut into words already."""
         pieces, firsts = [], []
         for words in sentences:
-            of_words = [self.tokenize(word).ids if word else () for word in words]
+            # With the blanks between words, which some tokenizers have in their pieces.
+            texts = [f" {word}" if number and word else word for number, word in enumerate(words)]
+            of_words = [self.tokenize(text).ids if text else () for text in texts]
             of_words = [ids if len(ids) else np.array([self._unknown]) for ids in of_words]
             sizes = np.array([len(ids) for ids in of_words], np.int64)
             first = np.cumsum(sizes) - sizes
