@@ -23,11 +23,11 @@ def write_kind(kind: str, folder: Path) -> Path:
       kind: "wordpiece" (BERT's vocab.txt), "unigram" (XLM-R's tokenizer.json), "bytes" (RoBERTa's
         tokenizer.json), "merges" (the same as vocab.json and merges.txt), "sentencepiece" (a .model
         alone) or "kobert" (a .model whose ids are in the vocab.txt beside it).
-      folder: where to; made anew.
+      folder: where to; made where it is not there.
     """
     if kind == "wordpiece":
         return write_tokenizer(folder)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     if kind == "unigram":
         unigram().save(str(folder / "tokenizer.json"))
     elif kind == "bytes":

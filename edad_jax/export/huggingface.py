@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A trained model as a directory that Hugging Face tools load.
 
-Without extension blocks the model is an ordinary BERT, DistilBERT or ALBERT, as its sizes say:
+Without extension blocks the model is an ordinary BERT or one of its kin, as its sizes say:
 `models/config_json.py`. With them the directory brings its torch code along,
 `modeling_exbert.py`, which `trust_remote_code=True` runs.
 """
@@ -45,7 +45,15 @@ _AUTO_MAP = {
     "AutoModelForQuestionAnswering": "ExBertForQuestionAnswering",
 }
 MODELLING_FILE = "modeling_exbert.py"
-_CLASSES = {"bert": "Bert", "distilbert": "DistilBert", "albert": "Albert", "exbert": "ExBert"}
+_CLASSES = {
+    "bert": "Bert",
+    "distilbert": "DistilBert",
+    "albert": "Albert",
+    "roberta": "Roberta",
+    "xlm-roberta": "XLMRoberta",
+    "electra": "Electra",
+    "exbert": "ExBert",
+}
 
 
 def save_model(
@@ -123,6 +131,12 @@ def _architecture(config, heads, task):
 
 def _config_json(config, architecture, pad_token_id):
     sizes = sizes_json(config.base, extended=config.extension is not None)
+    if sizes.get("pad_token_id", pad_token_id) != pad_token_id:
+        raise ValueError(
+            f"the tokenizer pads with piece {pad_token_id}, expected {sizes['pad_token_id']}: a "
+            f"{sizes['model_type']} counts its positions from there; pass the tokenizer that the "
+            "model was trained with"
+        )
     values = {
         "architectures": [f"{_CLASSES[sizes['model_type']]}{architecture}"],
         "dtype": "float32",
