@@ -33,6 +33,9 @@ FOLDER = GOLDEN / "exports"
 REMAKE = "where torch is installed: python -m tests.golden.make_export_golden"
 DISTILBERT = {"type_vocab_size": 0, "has_pooler": False}
 ALBERT = {"shares_layers": True, "embedding_size": 16, "hidden_act": "gelu_new"}
+# As the pieces below have them: their padding piece is the first.
+ROBERTA = {"family": "roberta", "position_offset": 1, "type_vocab_size": 1, "has_pooler": False}
+ELECTRA = {"family": "electra", "embedding_size": 16, "has_pooler": False}
 CARD = ModelCard("A tiny model", "Made by a test.", {}, {}, {})
 LABELS = ("O", "B-Drug", "I-Drug", "B-Gene")
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{n}" for n in range(63))]
@@ -48,7 +51,7 @@ class Export(NamedTuple):
 
 
 def _plain(**changes):
-    """Returns an exBERT that is this BERT, DistilBERT or ALBERT."""
+    """Returns an exBERT that is this BERT or one of its kin."""
     return ExBertConfig(tiny_bert_config(vocab_size=68, **changes), None, 0)
 
 
@@ -87,12 +90,23 @@ EXPORTS: dict[str, Callable[[], Export]] = {
         _plain(**(ALBERT | {"hidden_act": "gelu", "embedding_size": 24})), without=_NO_NSP
     ),
 }
+EXPORTS |= {
+    "roberta": lambda: _pretrained(_plain(**ROBERTA)),
+    "xlm-roberta": lambda: _pretrained(_plain(**(ROBERTA | {"family": "xlm-roberta"}))),
+    "electra": lambda: _pretrained(_plain(**ELECTRA)),
+    "electra, wide table": lambda: _pretrained(_plain(**(ELECTRA | {"embedding_size": 0}))),
+    "exbert on roberta": lambda: _pretrained(
+        tiny_exbert_config(type_vocab_size=1, has_pooler=False)
+    ),
+}
 NETS = tuple(EXPORTS)
 _TASK_NETS = {
     "exbert": tiny_exbert_config,
     "bert": functools.partial(tiny_exbert_config, blocks=False),
     "distilbert": functools.partial(_plain, **DISTILBERT),
     "albert": functools.partial(_plain, **ALBERT),
+    "roberta": functools.partial(_plain, **ROBERTA),
+    "electra": functools.partial(_plain, **ELECTRA),
 }
 for _kind in KINDS:
     for _net, _config in _TASK_NETS.items():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text to word-piece ids, exactly as the BERT tokenizer gives them, only faster.
+"""Text to word-piece ids, exactly as the tokenizer gives them; with BERT's only faster.
 
 BERT's tokenisation never looks across white space, so the ids of a text are those of its words
 one after another, and natural text repeats its words: each worker keeps the ids of the words it
@@ -7,6 +7,9 @@ has met and asks the tokenizer for new ones only. `split_words` splits where BER
 
 Special words in a text ("[SEP]", "[MASK]") are plain text, as in Devlin's own code: a text must
 not be able to end a segment or to mask a word.
+
+Tokenizers of other kinds may look at the blank before a word, and split by other rules: they read
+whole sentences (`SentenceTable`).
 """
 
 from __future__ import annotations
@@ -41,6 +44,25 @@ def split_words(text: str) -> list[str]:
     return remove_separators(text).split()
 
 
+def part_types(tokenizer: Tokenizer) -> dict[str, str | None]:
+    """Returns what a tokenizer's normaliser, pre-tokeniser and model are."""
+    parts = {part: getattr(tokenizer, part) for part in ("normalizer", "pre_tokenizer", "model")}
+    return {name: type(part).__name__ if part else None for name, part in parts.items()}
+
+
+BERT_TYPES = {
+    "normalizer": "BertNormalizer",
+    "pre_tokenizer": "BertPreTokenizer",
+    "model": "WordPiece",
+}
+
+
+def table_for(tokenizer: Tokenizer) -> PieceTable | SentenceTable:
+    """Returns what turns sentences into ids: `PieceTable` for BERT's kind of tokenizer."""
+    is_bert = part_types(tokenizer) == BERT_TYPES
+    return PieceTable(tokenizer) if is_bert else SentenceTable(tokenizer)
+
+
 class WordPieces(NamedTuple):
     """Ids of all words of some sentences, flat, and where words and sentences stop."""
 
@@ -71,6 +93,12 @@ class PieceTable:
         self._characters = 0
         self._ids = np.zeros(0, np.int32)
         self._starts = np.zeros(1, np.int64)
+
+    @staticmethod
+    def split(sentence: str, *, is_first: bool) -> list[str]:
+        """Returns the words of a sentence; see `split_words`."""
+        del is_first
+        return split_words(sentence)
 
     def encode(self, sentences: Sequence[Sequence[str]]) -> WordPieces:
         """Returns the ids of sentences, each given as the list of its words (`split_words`)."""
@@ -122,3 +150,39 @@ class _Numbers(dict):
         self.new.append(word)
         number = self[word] = len(self)
         return number
+
+
+class SentenceTable:
+    """The ids of sentences, which the tokenizer reads one by one; of any kind of tokenizer.
+
+    Args:
+      tokenizer: a `tokenizers.Tokenizer`. It is copied, and not changed.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        tokenizer = Tokenizer.from_str(tokenizer.to_str())
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        tokenizer.encode_special_tokens = True  # as the plain text that they are
+        self._tokenizer = tokenizer
+
+    @staticmethod
+    def split(sentence: str, *, is_first: bool) -> list[str]:
+        """Returns the words of a sentence, each with the blank before it.
+
+        Args:
+          sentence: any text; other white space is one blank too.
+          is_first: whether it begins its text, so that no blank is before it.
+        """
+        words = [f" {word}" for word in sentence.split()]
+        if is_first and words:
+            words[0] = words[0][1:]
+        return words
+
+    def encode(self, sentences: Sequence[Sequence[str]]) -> WordPieces:
+        """Returns the ids of sentences, each given as the list of its words (`split`)."""
+        texts = ["".join(words) for words in sentences]
+        found = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        ids = [np.array(encoding.ids, np.int32) for encoding in found]
+        starts = np.cumsum([0, *map(len, ids)])
+        return WordPieces(np.concatenate([np.zeros(0, np.int32), *ids]), starts.astype(np.int64))

@@ -22,7 +22,7 @@ from edad_jax.data.stages import is_done, recorded_facts, run_stage
 from edad_jax.data.storage import fetch_prepared, local_folder
 from edad_jax.data.text.reading import ReadReport
 from edad_jax.data.text.source import cut_text, describe_source, read_text
-from edad_jax.data.tokenizer import check_unknown, load_tokenizer, pieces_in_order
+from edad_jax.data.tokenizer import check_unknown, is_bert_kind, load_tokenizer, pieces_in_order
 from edad_jax.data.vocabulary import extend_vocabulary, split_added_words
 from edad_jax.files import RemotePath, file_checksum
 from edad_jax.machine import core_count
@@ -212,9 +212,13 @@ def _base(config):
     return config.vocabulary.base or config.teacher.checkpoint
 
 
-def _load_base_pieces(config):
+def _load_base(config):
     option = {"option": "--config.vocabulary.base=FOLDER"} if config.vocabulary.base else {}
-    return pieces_in_order(load_tokenizer(_base(config), **option).backend_tokenizer)
+    return load_tokenizer(_base(config), **option)
+
+
+def _load_base_pieces(config):
+    return pieces_in_order(_load_base(config).backend_tokenizer)
 
 
 def learn_vocabulary(
@@ -232,7 +236,11 @@ def learn_vocabulary(
     """
     source = describe_source(config.corpus)
     section = config.vocabulary
-    base_pieces = "\n".join(_load_base_pieces(config)).encode("utf-8", "surrogatepass")
+    base = _load_base(config)
+    base_pieces = "\n".join(pieces_in_order(base.backend_tokenizer))
+    if not is_bert_kind(base):  # scores or merges decide as well
+        base_pieces = base.backend_tokenizer.to_str()
+    base_pieces = base_pieces.encode("utf-8", "surrogatepass")
     fingerprint = {
         "corpus": source,
         "base_sha256": hashlib.sha256(base_pieces).hexdigest(),
@@ -288,9 +296,12 @@ def _first_megabytes(documents: Iterator[str], megabytes: float) -> Iterator[str
 
 def _rows_fingerprint(settings: RowSettings, source: dict, folder: Path | RemotePath) -> dict:
     names = ("duplicates", "max_length", "mode", "short_seq_prob")
+    vocabulary = folder / "vocabulary" / "vocab.txt"
+    if not vocabulary.exists():  # of another kind than BERT's
+        vocabulary = folder / "vocabulary" / "tokenizer.json"
     return {
         "corpus": source,
-        "vocabulary": file_checksum(folder / "vocabulary" / "vocab.txt"),
+        "vocabulary": file_checksum(vocabulary),
         "rows": {name: getattr(settings, name) for name in names},
         "heldout_fraction": settings.heldout_fraction,
         "seed": settings.seed,

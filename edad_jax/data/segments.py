@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from edad_jax.data.pieces import PieceTable, split_words
+from edad_jax.data.pieces import PieceTable, SentenceTable
 from edad_jax.data.text.sentences import split_sentences
 
 SHORTEST_SINGLE = 9  # pieces; DistilBERT drops sequences of 11 or fewer, [CLS] and [SEP] included
@@ -34,7 +34,9 @@ class Documents(NamedTuple):
     starts: list[list[int]]  # per document, one longer than its sentences; positions in ids
 
 
-def encode_documents(texts: Sequence[str], table: PieceTable, max_length: int) -> Documents:
+def encode_documents(
+    texts: Sequence[str], table: PieceTable | SentenceTable, max_length: int
+) -> Documents:
     """Returns the ids of the documents, by sentence; documents without any are left out.
 
     Sentences of more than `max_length` words are cut in parts of half that many words: a deviation
@@ -46,7 +48,7 @@ def encode_documents(texts: Sequence[str], table: PieceTable, max_length: int) -
     for text in texts:
         before = len(sentences)
         for sentence in split_sentences(text):
-            words = split_words(sentence)
+            words = table.split(sentence, is_first=len(sentences) == before)
             if len(words) <= max_length:
                 sentences.append(words)
             else:

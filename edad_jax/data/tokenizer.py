@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A tokenizer of the BERT kind: from a folder or the hub, and with another vocabulary."""
+"""A tokenizer from a folder or the hub, and with another vocabulary.
+
+BERT's kind (WordPiece) may grow. Others, unigram and BPE, are read as they are: `tokenizer_files`.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,9 @@ from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer, normalizers
 
+from edad_jax.data.pieces import BERT_TYPES, part_types
 from edad_jax.data.text.hub import is_hub_reachable
+from edad_jax.data.tokenizer_files import find_files, read_tokenizer, shield_specials
 from edad_jax.files import check_sums, read_json_or_none, replaced_folder, write_sums
 
 if TYPE_CHECKING:
@@ -22,7 +27,7 @@ LOG = logging.getLogger(__name__)
 _MOST_LOST = 0.01  # share of pieces that may never come out without a word
 
 SPECIAL_TOKENS = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
-_COMPOSING = [normalizers.NFC, normalizers.BertNormalizer]
+MODELS = ("WordPiece", "Unigram", "BPE")  # kinds of tokenizers that are read
 # Class that a folder names -> class that reads it.
 _OWN_CLASSES = {
     "BertTokenizer": "BertTokenizer",
@@ -34,39 +39,60 @@ _OWN_CLASSES = {
 def load_tokenizer(
     path_or_hub_id: str | Path, *, option: str = "--config.teacher.checkpoint=/a/local/folder"
 ) -> PreTrainedTokenizerFast:
-    """Returns the tokenizer of a local folder or of a hub id; it is of the BERT WordPiece kind.
+    """Returns the tokenizer of a local folder or of a hub id.
 
     "[SEP]" and "[MASK]" in a text are plain text to it, as in pretraining (`data.pieces`). Texts
     are to be composed (NFC) before it reads them: what makes an exported tokenizer do so itself
     (`composing`) is taken off, so that a tokenizer is the same before and after its export.
 
     Args:
-      path_or_hub_id: a folder with vocab.txt or tokenizer.json, or an id such as
-        "bert-base-uncased". What the hub's cache holds is taken from there without asking.
+      path_or_hub_id: a folder with vocab.txt, tokenizer.json, vocab.json and merges.txt, or a
+        SentencePiece .model, or an id such as "bert-base-uncased". What the hub's cache holds is
+        taken from there without asking.
       option: named in errors as the way to give a local folder.
 
     Raises:
-      ValueError: nothing there, the hub cannot be reached, or another kind of tokenizer.
+      ValueError: nothing there, the hub cannot be reached, a kind of tokenizer that is not read,
+        or one without [MASK] or another special piece.
     """
-    import transformers
-
     source = str(path_or_hub_id)
     is_folder = os.path.isdir(source)
     if not is_folder and (source.startswith((".", "/", "~")) or source.count("/") > 1):
         raise ValueError(f"got {source}, expected a folder with a tokenizer; give {option}")
-    if is_folder and not any(
-        os.path.exists(os.path.join(source, name)) for name in ("vocab.txt", "tokenizer.json")
-    ):
+    form = find_files(Path(source)) if is_folder else None
+    if is_folder and form is None:
         raise ValueError(
-            f"{source} has neither vocab.txt nor tokenizer.json; give a tokenizer: {option}"
+            f"{source} has neither vocab.txt nor tokenizer.json, nor vocab.json with merges.txt, "
+            f"nor a SentencePiece .model; give a tokenizer: {option}"
         )
     if is_folder:
-        check_sums(Path(source), "vocab.txt", "*token*.json")
+        check_sums(Path(source), "vocab.*", "merges.txt", "*.model", "*token*.json")
+    if form in ("merges", "sentencepiece") or (form == "json" and not _is_bert_file(Path(source))):
+        tokenizer = read_tokenizer(Path(source), form)
+    else:
+        tokenizer = _load_by_class(source, is_folder, option)
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        backend.normalizer = _not_composing(backend.normalizer)
+    check_kind(tokenizer, source)
+    if is_bert_kind(tokenizer):
+        _leave_phrases(tokenizer, source)
+        _tell_unreachable(tokenizer, source)
+    else:
+        shield_specials(backend)
+    tokenizer.split_special_tokens = True
+    return tokenizer
+
+
+def _load_by_class(source, is_folder, option):
+    """Returns what transformers makes of a folder or a hub id."""
+    import transformers
+
     # AutoTokenizer would ask whether to run the torch code that lies beside our models.
     named = _named_class(source) if is_folder else None
     load = getattr(transformers, _OWN_CLASSES.get(named, "AutoTokenizer")).from_pretrained
     try:
-        tokenizer = load(source, local_files_only=True)
+        return load(source, local_files_only=True)
     except Exception as error:
         if is_folder:
             raise ValueError(f"{source}: the tokenizer cannot be read: {error}") from error
@@ -75,22 +101,49 @@ def load_tokenizer(
                 f"the tokenizer {source} is not on this machine and the Hugging Face hub cannot "
                 f"be reached; give a local folder: {option}"
             ) from None
-        try:
-            tokenizer = load(source)
-        except Exception as second:
-            raise ValueError(
-                f"the tokenizer {source} cannot be loaded from the hub ({second}); give a local "
-                f"folder: {option}"
-            ) from second
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    parts = getattr(backend, "normalizer", None)
-    if isinstance(parts, normalizers.Sequence) and [type(part) for part in parts] == _COMPOSING:
-        backend.normalizer = parts[1]
-    check_kind(tokenizer, source)
-    _leave_phrases(tokenizer, source)
-    _tell_unreachable(tokenizer, source)
-    tokenizer.split_special_tokens = True
-    return tokenizer
+    try:
+        return load(source)
+    except Exception as error:
+        raise ValueError(
+            f"the tokenizer {source} cannot be loaded from the hub ({error}); give a local "
+            f"folder: {option}"
+        ) from error
+
+
+def _is_bert_file(folder):
+    """Returns whether tokenizer.json is of BERT's kind, or cannot be read at all."""
+    try:
+        backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    except Exception:  # tokenizers raises nothing more definite; the class that is named will too
+        return True
+    backend.normalizer = _not_composing(backend.normalizer)
+    return part_types(backend) == BERT_TYPES
+
+
+def is_bert_kind(tokenizer: PreTrainedTokenizerFast) -> bool:
+    """Returns whether a tokenizer normalises and splits words as BERT's does, into WordPiece."""
+    return part_types(tokenizer.backend_tokenizer) == BERT_TYPES
+
+
+def _steps(normalizer):
+    """Returns the normalisers that a sequence has, or the one, or none."""
+    if normalizer is None:
+        return []
+    if not isinstance(normalizer, normalizers.Sequence):
+        return [normalizer]
+    return [each for step in normalizer for each in _steps(step)]
+
+
+def _in_sequence(steps):
+    if not steps:
+        return None
+    return steps[0] if len(steps) == 1 else normalizers.Sequence(steps)
+
+
+def _not_composing(normalizer):
+    """Returns a normaliser without the composing in front: `composing` undone."""
+    steps = _steps(normalizer)
+    return _in_sequence(steps[1:] if steps and isinstance(steps[0], normalizers.NFC) else steps)
 
 
 def is_phrase(content: str) -> bool:
@@ -180,33 +233,28 @@ def check_unknown(shares: Mapping[str, float], most: float, *, option: str, advi
 def composing(backend: Tokenizer) -> Tokenizer:
     """Returns a copy of a tokenizer that composes (NFC) whatever text it is given."""
     copy = Tokenizer.from_str(backend.to_str())
-    copy.normalizer = normalizers.Sequence([normalizers.NFC(), copy.normalizer])
+    copy.normalizer = _in_sequence([normalizers.NFC(), *_steps(copy.normalizer)])
     return copy
 
 
 def check_kind(tokenizer: PreTrainedTokenizerFast, source: str) -> None:
-    """Raises ValueError unless the tokenizer normalises and splits words as BERT's does."""
+    """Raises ValueError for a tokenizer that is not fast, of another kind, or without a role."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    description = json.loads(backend.to_str()) if backend is not None else {}
-    kinds = {
-        part: (description.get(part) or {}).get("type")
-        for part in ("normalizer", "pre_tokenizer", "model")
-    }
-    expected = {
-        "normalizer": "BertNormalizer",
-        "pre_tokenizer": "BertPreTokenizer",
-        "model": "WordPiece",
-    }
-    if kinds != expected:
+    kind = type(backend.model).__name__ if backend is not None else type(tokenizer).__name__
+    if kind not in MODELS:
         raise ValueError(
-            f"{source} is no BERT tokenizer: got {kinds}, expected {expected}; take a model of the "
-            "BERT family with a WordPiece vocabulary"
+            f"{source}: got a tokenizer of the kind {kind}, expected one of {', '.join(MODELS)} in "
+            "the form of the tokenizers library (tokenizer.json)"
         )
-    if not description["normalizer"]["clean_text"]:
+    if is_bert_kind(tokenizer) and not backend.normalizer.clean_text:
         raise ValueError(f"{source}: got clean_text=false, expected true, as in BERT")
     missing = [name for name in SPECIAL_TOKENS if getattr(tokenizer, f"{name}_id") is None]
     if missing:
-        raise ValueError(f"{source}: the tokenizer lacks {', '.join(missing)}")
+        raise ValueError(
+            f"{source}: the tokenizer lacks {', '.join(missing)}, expected a piece for each of "
+            f"{', '.join(SPECIAL_TOKENS)}: an encoder's have them, most decoders' have not. If it "
+            "has one under another name, say so in its tokenizer_config.json"
+        )
     ids = sorted(backend.get_vocab(with_added_tokens=True).values())
     if ids != list(range(len(ids))):
         raise ValueError(
@@ -222,10 +270,13 @@ def pieces_in_order(backend: Tokenizer) -> list[str]:
 
 
 def tokenizes_alike(first: PreTrainedTokenizerFast, second: PreTrainedTokenizerFast) -> bool:
-    """Returns whether two tokenizers of the BERT kind have the same pieces and read texts alike."""
-    backends = [each.backend_tokenizer for each in (first, second)]
-    said = [json.loads(backend.to_str())["normalizer"] for backend in backends]
-    return said[0] == said[1] and pieces_in_order(backends[0]) == pieces_in_order(backends[1])
+    """Returns whether two tokenizers have the same pieces and read texts alike."""
+    said = [json.loads(each.backend_tokenizer.to_str()) for each in (first, second)]
+    if is_bert_kind(first) and is_bert_kind(second):
+        pieces = [pieces_in_order(each.backend_tokenizer) for each in (first, second)]
+        return said[0]["normalizer"] == said[1]["normalizer"] and pieces[0] == pieces[1]
+    parts = ("normalizer", "pre_tokenizer", "model")
+    return all(said[0][part] == said[1][part] for part in parts)
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, vocabulary: list[str], out: Path) -> None:
@@ -242,19 +293,27 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, vocabulary: list[str], ou
     """
     import transformers
 
+    is_bert = is_bert_kind(tokenizer)
     description = json.loads(tokenizer.backend_tokenizer.to_str())
     description["truncation"] = description["padding"] = None
-    description["model"]["vocab"] = {piece: number for number, piece in enumerate(vocabulary)}
-    normalizer = description["normalizer"]
+    if is_bert:
+        description["model"]["vocab"] = {piece: number for number, piece in enumerate(vocabulary)}
+    elif vocabulary != pieces_in_order(tokenizer.backend_tokenizer):
+        raise ValueError(f"a tokenizer of the kind {description['model']['type']} cannot grow")
     specials = {name: getattr(tokenizer, name) for name in SPECIAL_TOKENS}
     with replaced_folder(out) as beside:
         tokenizer.save_pretrained(beside)
-        config = json.loads((beside / "tokenizer_config.json").read_text()) | {
-            "tokenizer_class": "BertTokenizer",
-            "do_lower_case": normalizer["lowercase"],
-            "strip_accents": normalizer["strip_accents"],
-            "tokenize_chinese_chars": normalizer["handle_chinese_chars"],
-        }
+        config = json.loads((beside / "tokenizer_config.json").read_text())
+        if is_bert:
+            normalizer = description["normalizer"]
+            config |= {
+                "tokenizer_class": "BertTokenizer",
+                "do_lower_case": normalizer["lowercase"],
+                "strip_accents": normalizer["strip_accents"],
+                "tokenize_chinese_chars": normalizer["handle_chinese_chars"],
+            }
+        else:
+            config = specials | config | {"tokenizer_class": "PreTrainedTokenizerFast"}
         for key in ("is_local", "local_files_only", "name_or_path"):
             config.pop(key, None)
         for name, content in (
@@ -264,9 +323,10 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, vocabulary: list[str], ou
         ):
             text = json.dumps(content, indent=2, ensure_ascii=False)
             (beside / name).write_text(text + "\n", encoding="utf-8")
-        (beside / "vocab.txt").write_text(
-            "\n".join(vocabulary) + "\n", encoding="utf-8", newline="\n"
-        )
+        if is_bert:
+            (beside / "vocab.txt").write_text(
+                "\n".join(vocabulary) + "\n", encoding="utf-8", newline="\n"
+            )
         saved = transformers.AutoTokenizer.from_pretrained(beside, local_files_only=True)
         check_kind(saved, str(beside))
         if pieces_in_order(saved.backend_tokenizer) != vocabulary:

@@ -21,7 +21,12 @@ import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from edad_jax.data.pieces import split_words
-from edad_jax.data.tokenizer import load_tokenizer, pieces_in_order, save_tokenizer
+from edad_jax.data.tokenizer import (
+    is_bert_kind,
+    load_tokenizer,
+    pieces_in_order,
+    save_tokenizer,
+)
 
 LEARN_FROM_WORDS = 20_000_000  # running words given to the learner; counts are scaled down to it
 MOST_DISTINCT_WORDS = 4_000_000  # rarer ones are forgotten when there are more, to bound memory
@@ -88,22 +93,33 @@ def extend_vocabulary(
       progress: whether to show a bar on standard error.
 
     Raises:
-      ValueError: the text has fewer than `size` new pieces of two uses or more, or the base
-        cannot be loaded.
+      ValueError: the text has fewer than `size` new pieces of two uses or more; the base cannot
+        be loaded, or is no WordPiece tokenizer and so cannot grow.
     """
     start = time.monotonic()
     tokenizer = load_tokenizer(base)
     backend = tokenizer.backend_tokenizer
     base_pieces = pieces_in_order(backend)
     vocabulary = base_pieces if keep_base else base_pieces[: max(tokenizer.all_special_ids) + 1]
+    can_grow = is_bert_kind(tokenizer)
+    if not can_grow and (size or not keep_base):
+        raise ValueError(
+            f"{base}: got a {type(backend.model).__name__} tokenizer, of which a vocabulary "
+            "cannot grow, expected BERT's kind (WordPiece) for that; keep its pieces as they are: "
+            "--config.vocabulary.size=0 --config.vocabulary.from_scratch=False"
+        )
     counts, heldout, text_bytes = Counter(), Counter(), 0
     if size:
         chunks, heldout_chunks, text_bytes = _count_chunks(texts, progress)
         counts, heldout = _count_words(backend, chunks), _count_words(backend, heldout_chunks)
     new = _choose_pieces(backend, vocabulary, counts, size, text_bytes) if size else []
     save_tokenizer(tokenizer, vocabulary + new, Path(out))
-    before, unknown_before = _measure_pieces(_build_bare_model(backend, base_pieces), heldout)
-    after, unknown_after = _measure_pieces(_build_bare_model(backend, vocabulary + new), heldout)
+    before = unknown_before = after = unknown_after = None
+    if size:
+        bare = (_build_bare_model(backend, pieces) for pieces in (base_pieces, vocabulary + new))
+        (before, unknown_before), (after, unknown_after) = (
+            _measure_pieces(model, heldout) for model in bare
+        )
     return VocabularyReport(
         base_size=len(vocabulary),
         added=len(new),

@@ -26,7 +26,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from edad_jax.data import segments
-from edad_jax.data.pieces import PieceTable
+from edad_jax.data.pieces import PieceTable, SentenceTable, table_for
 from edad_jax.data.rows import RowSettings, row_type
 
 
@@ -59,7 +59,7 @@ class ChunkRows(NamedTuple):
     one_sentence: int  # documents of one sentence: used, always with a random next sentence
 
 
-def make_chunk_rows(chunk: Chunk, recipe: Recipe, table: PieceTable) -> ChunkRows:
+def make_chunk_rows(chunk: Chunk, recipe: Recipe, table: PieceTable | SentenceTable) -> ChunkRows:
     """Returns the rows of a chunk: a pure function of chunk and recipe, not of the table."""
     settings = recipe.settings
     documents = segments.encode_documents(chunk.texts, table, settings.max_length)
@@ -130,10 +130,10 @@ def map_chunks(chunks: Iterable[Chunk], recipe: Recipe, workers: int) -> Iterato
         executor.shutdown(wait=True)
 
 
-def _load_table(recipe: Recipe) -> PieceTable:
+def _load_table(recipe: Recipe) -> PieceTable | SentenceTable:
     from tokenizers import Tokenizer
 
-    return PieceTable(Tokenizer.from_str(recipe.tokenizer))
+    return table_for(Tokenizer.from_str(recipe.tokenizer))
 
 
 def _start_worker(recipe: Recipe) -> subprocess.Popen:

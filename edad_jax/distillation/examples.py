@@ -18,6 +18,7 @@ _ROWS = 64  # held-out rows that gaps are looked for in
 _AROUND = 8  # pieces that are shown on either side of a gap
 _WORD = re.compile(r"[^\W\d_]{4,}")  # letters alone
 _CONTINUES = "##"  # how a WordPiece piece within a word begins
+_BLANKS = "\u2581\u0120"  # how others begin a piece after a blank: SentencePiece, byte-level BPE
 
 
 def fill_gaps(
@@ -53,20 +54,26 @@ def fill_gaps(
     words = {net: _guess(*nets[net], batch, positions, prepared.vocabulary.mask_id) for net in nets}
     return [
         {"text": _show(tokenizer, batch.ids_bt[at], int(batch.length_b[at]), position)}
-        | {"word": tokenizer.convert_ids_to_tokens(int(batch.ids_bt[at, position]))}
-        | {net: tokenizer.convert_ids_to_tokens(int(ids[at])) for net, ids in words.items()}
+        | {"word": _word(tokenizer, batch.ids_bt[at, position])}
+        | {net: _word(tokenizer, ids[at]) for net, ids in words.items()}
         for at, position in enumerate(positions)
     ]
 
 
 def _find_gap(pieces, asked):
     """Returns the position of a whole word near the middle; None where there is none."""
+    has_blanks = any(piece[:1] in _BLANKS for piece in pieces if piece)
     for position in sorted(range(len(pieces)), key=lambda each: abs(each - len(pieces) // 2)):
-        ends = [*pieces, ""][position + 1]
-        piece = pieces[position]
-        if _WORD.fullmatch(piece) and not ends.startswith(_CONTINUES) and piece not in asked:
+        piece, after = pieces[position], [*pieces, ""][position + 1]
+        begins = not has_blanks or piece[:1] in _BLANKS
+        ends = after[:1] in _BLANKS if has_blanks else not after.startswith(_CONTINUES)
+        if begins and ends and _WORD.fullmatch(piece.lstrip(_BLANKS)) and piece not in asked:
             return position
     return None
+
+
+def _word(tokenizer, piece_id):
+    return tokenizer.convert_ids_to_tokens(int(piece_id)).lstrip(_BLANKS)
 
 
 def _guess(model: ExBert, params: dict, batch: Batch, positions: list[int], mask_id: int):

@@ -8,7 +8,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from edad_jax.models import block_copy, config_json, convert, init, pretrained
-from edad_jax.models.config import BertConfig, ExBertConfig, ExtensionConfig
+from edad_jax.models.config import BertConfig, ExBertConfig, ExtensionConfig, as_base
 from edad_jax.models.exbert import ExBert
 from edad_jax.models.heads import WidthProjection
 from edad_jax.models.hf_files import load_checkpoint
@@ -77,9 +77,9 @@ def build_teacher(
 ) -> tuple[ExBert, dict, tuple[str, ...]]:
     """Returns the teacher, its parameters, and which of its heads start from random values.
 
-    section.checkpoint is a BERT, DistilBERT or ALBERT in Hugging Face layout, to which the
-    extension is added (an ALBERT takes none), or a model that this project exported, which is
-    taken as it is.
+    section.checkpoint is a BERT or one of its kin in Hugging Face layout, to which the extension is
+    added (nets whose tables are narrower take none: ALBERT, small ELECTRAs), or a model that this
+    project exported, which is taken as it is.
     """
     if is_exported(section.checkpoint):
         exbert, params = pretrained.load_model(section.checkpoint)
@@ -109,6 +109,7 @@ def build_teacher(
         base = plain.base
     convert.check_vocabulary(vocabulary.base_size, base)
     extension = extension_config(section.extension)
+    base = as_base(base) if extension else base
     config_json.family_of(base, extended=extension is not None)  # it must be written when learned
     model = ExBert(ExBertConfig(base, extension, vocabulary.added_size), *precision)
     params = init.init_params(model, seed, gate_bias=section.gate_bias)
@@ -167,7 +168,7 @@ def student_config(section: ConfigDict, vocabulary: Vocabulary) -> ExBertConfig:
         **{
             field.name: section[field.name]
             for field in dataclasses.fields(BertConfig)
-            if field.name != "vocab_size"
+            if field.name != "vocab_size" and field.name in section  # a student names no family
         },
     )
     return ExBertConfig(base, extension_config(section.extension), vocabulary.added_size)

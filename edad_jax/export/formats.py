@@ -94,7 +94,9 @@ def export(
     load_tokenizer(folder, option="--model=DIR")  # raises for one that the runtime cannot read
     values = huggingface.config_json(model.params, model.config, folder, model.task)
     values.pop("auto_map", None)  # this folder has no torch code
-    values["hidden_size"] = model.config.base.hidden_size  # the runtime's word; DistilBERT says dim
+    # The runtime's words: DistilBERT says dim, and RoBERTa counts positions that no piece reads.
+    values["hidden_size"] = model.config.base.hidden_size
+    values["max_position_embeddings"] = model.config.base.max_position_embeddings
     if vectors:
         values["sentence_pooling"] = vectors
     with replaced_folder(out) as beside:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A trained model as a directory that Hugging Face tools load.
 
-Without extension blocks the model is an ordinary BERT, DistilBERT or ALBERT, as its sizes say:
+Without extension blocks the model is an ordinary BERT or one of its kin, as its sizes say:
 `models/config_json.py`. With them the directory brings its torch code along,
 `modeling_exbert.py`, which `trust_remote_code=True` runs.
 """
@@ -18,10 +18,14 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
-from tokenizers import Tokenizer
-from tokenizers.models import WordPiece
 
-from edad_jax.data.tokenizer import SPECIAL_TOKENS, composing, is_phrase, load_tokenizer
+from edad_jax.data.tokenizer import (
+    SPECIAL_TOKENS,
+    composing,
+    is_bert_kind,
+    is_phrase,
+    load_tokenizer,
+)
 from edad_jax.export.card import ModelCard, readme
 from edad_jax.files import read_json, replaced_folder, write_sums
 from edad_jax.models.config import ExBertConfig
@@ -31,7 +35,7 @@ from edad_jax.models.names import HEADS
 from edad_jax.models.task import KINDS, Task, write_task
 
 TOKENIZER_FILES = (
-    "vocab.txt",
+    "vocab.txt",  # BERT's kind; other kinds are a tokenizer.json alone
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -47,7 +51,15 @@ _AUTO_MAP = {
     "AutoModelForQuestionAnswering": "ExBertForQuestionAnswering",
 }
 MODELLING_FILE = "modeling_exbert.py"
-_CLASSES = {"bert": "Bert", "distilbert": "DistilBert", "albert": "Albert", "exbert": "ExBert"}
+_CLASSES = {
+    "bert": "Bert",
+    "distilbert": "DistilBert",
+    "albert": "Albert",
+    "roberta": "Roberta",
+    "xlm-roberta": "XLMRoberta",
+    "electra": "Electra",
+    "exbert": "ExBert",
+}
 
 
 def save_model(
@@ -126,6 +138,12 @@ def _architecture(config, heads, task):
 
 def _config_json(config, architecture, pad_token_id):
     sizes = sizes_json(config.base, extended=config.extension is not None)
+    if sizes.get("pad_token_id", pad_token_id) != pad_token_id:
+        raise ValueError(
+            f"the tokenizer pads with piece {pad_token_id}, expected {sizes['pad_token_id']}: a "
+            f"{sizes['model_type']} counts its positions from there; pass the tokenizer that the "
+            "model was trained with"
+        )
     values = {
         "architectures": [f"{_CLASSES[sizes['model_type']]}{architecture}"],
         "dtype": "float32",
@@ -144,23 +162,9 @@ def _config_json(config, architecture, pad_token_id):
 
 def _check_tokenizer(tokenizer_dir, config):
     """Returns the id of the padding piece, once the tokenizer is seen to fit the model."""
-    path = tokenizer_dir / "tokenizer.json"
-    if not path.is_file() and not (tokenizer_dir / "vocab.txt").is_file():
-        raise ValueError(
-            f"{tokenizer_dir} has neither tokenizer.json nor vocab.txt; "
-            "expected the tokenizer that the model was trained with"
-        )
-    if path.is_file() and not _is_wordpiece(path):
-        vocabulary = Tokenizer.from_file(str(path)).get_vocab()
-        check_vocabulary(len(vocabulary), config)
-        return vocabulary.get("[PAD]", 0)
     tokenizer = load_tokenizer(tokenizer_dir)  # with the words of added_tokens.json
     check_vocabulary(len(tokenizer), config)
     return tokenizer.pad_token_id
-
-
-def _is_wordpiece(path):
-    return isinstance(Tokenizer.from_file(str(path)).model, WordPiece)
 
 
 def copy_tokenizer(tokenizer_dir: Path, directory: Path, *, positions: int) -> None:
@@ -171,14 +175,11 @@ def copy_tokenizer(tokenizer_dir: Path, directory: Path, *, positions: int) -> N
     that; the class named instead takes tokenizer.json as it is. Text that is to be cut is cut at
     the model's positions: an original tokenizer says how many its own model had, or nothing.
     """
-    for name in TOKENIZER_FILES:
+    tokenizer = load_tokenizer(tokenizer_dir)
+    for name in TOKENIZER_FILES if is_bert_kind(tokenizer) else ("tokenizer_config.json",):
         if (tokenizer_dir / name).is_file():
             shutil.copyfile(tokenizer_dir / name, directory / name)
-    path = directory / "tokenizer.json"
-    if path.is_file() and not _is_wordpiece(path):
-        return  # no BERT's: nothing here reads it
-    tokenizer = load_tokenizer(tokenizer_dir)
-    composing(tokenizer.backend_tokenizer).save(str(path))
+    composing(tokenizer.backend_tokenizer).save(str(directory / "tokenizer.json"))
     config = directory / "tokenizer_config.json"
     values = read_json(config, expected="a tokenizer's settings") if config.is_file() else {}
     specials = {name: getattr(tokenizer, name) for name in SPECIAL_TOKENS}

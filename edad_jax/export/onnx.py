@@ -89,7 +89,9 @@ def _encode(graph, config, params, word_rank):
     hidden = graph.add("Add", words, _positions(graph, base["embeddings"]))
     if config.base.type_vocab_size:
         table = graph.constant(as_float(base["embeddings"]["token_type"]["embedding"]), "segments")
-        hidden = graph.add("Add", hidden, graph.add("Gather", table, "token_type_ids"))
+        first = graph.constant(np.array([[0]], np.int64), "first segment")
+        kinds = "token_type_ids" if config.base.type_vocab_size > 1 else first
+        hidden = graph.add("Add", hidden, graph.add("Gather", table, kinds))
     hidden = graph.norm(
         hidden, base["embeddings"]["norm"], config.base.layer_norm_eps, "embeddings.norm"
     )
@@ -192,7 +194,7 @@ def _heads(graph, sizes, params, hidden, task):
     first = graph.add("Gather", hidden, graph.constant(np.array(0, np.int64), "first"), axis=1)
     dense = params["pooler"]["dense"]
     pooled = graph.linear(first, dense["kernel"], dense["bias"], "pooler")
-    pooled = graph.add("Tanh" if sizes.has_pooler else "Relu", pooled)
+    pooled = graph.add(sizes.pooler_act.capitalize(), pooled)
     if task is None:
         return outputs | {graph.rename(pooled, "pooler_output"): ["batch", width]}
     logits = graph.linear(pooled, classifier["kernel"], classifier["bias"], "classifier")

@@ -93,7 +93,7 @@ class Embeddings(nn.Module):
     ) -> jax.Array:
         """Returns hidden_btd from word vectors that have been looked up already.
 
-        Without segment vectors `segments_bt` is not read.
+        Without segment vectors, or with one alone (RoBERTa), `segments_bt` is not read.
         """
         length = words_btd.shape[1]
         if length > self.config.max_position_embeddings:
@@ -104,7 +104,8 @@ class Embeddings(nn.Module):
         positions_1td = self.position(jnp.arange(length))[None]
         hidden_btd = words_btd + positions_1td
         if self.config.type_vocab_size:
-            hidden_btd = hidden_btd + self.token_type(segments_bt)
+            kinds = self.config.type_vocab_size
+            hidden_btd += self.token_type(segments_bt if kinds > 1 else jnp.zeros_like(segments_bt))
         hidden_btd = self.dropout(self.norm(hidden_btd), deterministic=deterministic)
         return self.projection(hidden_btd) if self.config.embedding_size else hidden_btd
 

@@ -3,10 +3,15 @@
 
 DistilBERT (Sanh et al. 2019)   type_vocab_size=0, has_pooler=False
 ALBERT (Lan et al. 2020)        shares_layers=True, embedding_size=128, hidden_act="gelu_new"
+RoBERTa (Liu et al. 2019)       family, position_offset=2, type_vocab_size=1, has_pooler=False
+XLM-R (Conneau et al. 2020)     likewise
+ELECTRA (Clark et al. 2020)     family, embedding_size=128 (small), has_pooler=False
 """
 
 import dataclasses
 
+# The activation of the layer between [CLS] and a classifier, in families that have no pooler else.
+_POOLERS = {"roberta": "tanh", "xlm-roberta": "tanh", "electra": "gelu"}
 ACTIVATIONS = ("gelu", "gelu_new")  # by the error function, as in BERT; by tanh, as in ALBERT
 
 
@@ -29,6 +34,11 @@ class BertConfig:
     shares_layers: bool = False  # one block, applied num_hidden_layers times
     embedding_size: int = 0  # width of the tables before a map to hidden_size; 0: no such map
     hidden_act: str = "gelu"  # one of ACTIVATIONS
+    family: str = (
+        ""  # what a checkpoint calls it; "" where the sizes tell: BERT, DistilBERT, ALBERT
+    )
+    # Rows in front of a checkpoint's position table that no piece reads; nets do not have them.
+    position_offset: int = 0
 
     def __post_init__(self):
         check_heads(self.hidden_size, self.num_attention_heads, "hidden_size")
@@ -36,7 +46,7 @@ class BertConfig:
             raise ValueError(
                 f"got hidden_act={self.hidden_act!r}, expected one of {', '.join(ACTIVATIONS)}"
             )
-        for name in ("type_vocab_size", "embedding_size"):
+        for name in ("type_vocab_size", "embedding_size", "position_offset"):
             if getattr(self, name) < 0:
                 raise ValueError(f"got {name}={getattr(self, name)}, expected 0 (none) or more")
 
@@ -44,6 +54,11 @@ class BertConfig:
     def table_width(self) -> int:
         """Returns the width of the word, position and segment vectors."""
         return self.embedding_size or self.hidden_size
+
+    @property
+    def pooler_act(self) -> str:
+        """Returns what comes after the pooler's linear layer: "tanh", "gelu" or "relu"."""
+        return "tanh" if self.has_pooler else _POOLERS.get(self.family, "relu")
 
     @property
     def stored_layers(self) -> int:
@@ -58,6 +73,14 @@ def check_heads(width: int, heads: int, name: str) -> None:
             f"{name}={width} is not divisible by num_attention_heads={heads}; "
             f"choose {name}={max(1, width // max(heads, 1)) * max(heads, 1)} or another head count"
         )
+
+
+def as_base(config: BertConfig) -> BertConfig:
+    """Returns the sizes of a net that gets extension blocks: an exBERT, whatever it was before.
+
+    Blocks and heads are the same; of its checkpoint only names and unread rows were others.
+    """
+    return dataclasses.replace(config, family="", position_offset=0)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,12 +2,15 @@
 """What config.json says of an encoder's sizes, in the words of each family of checkpoints."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from edad_jax.models.config import ACTIVATIONS, BertConfig
 
-FAMILIES = ("bert", "distilbert", "albert")  # what model_type may say, beside our own "exbert"
+# What model_type may say, beside our own "exbert".
+FAMILIES = ("bert", "distilbert", "albert", "roberta", "xlm-roberta", "electra")
+_NAMED = FAMILIES[3:]  # whose sizes alone do not tell what they are
+_ROBERTAS = ("roberta", "xlm-roberta")
 _DISTILBERT_WORDS = {
     "hidden_size": "dim",
     "num_hidden_layers": "n_layers",
@@ -42,7 +45,17 @@ _DEFAULTS = {
         "hidden_act": "gelu_new",
         "embedding_size": 128,
     },
+    "electra": {
+        "type_vocab_size": 2,
+        "hidden_dropout_prob": 0.1,
+        "attention_probs_dropout_prob": 0.1,
+        "layer_norm_eps": 1e-12,
+        "initializer_range": 0.02,
+        "hidden_act": "gelu",
+        "embedding_size": 128,
+    },
 }
+_DEFAULTS |= dict.fromkeys(_ROBERTAS, _DEFAULTS["bert"])
 # What the family is, whatever its config.json says; where it says otherwise, it is an error.
 _FIXED = {
     "bert": {"position_embedding_type": "absolute"},
@@ -52,6 +65,8 @@ _FIXED = {
         "num_hidden_groups": 1,
         "inner_group_num": 1,
     },
+    # Their MLM heads have gelu whatever the blocks have.
+    **dict.fromkeys(_NAMED, {"position_embedding_type": "absolute", "hidden_act": "gelu"}),
 }
 _IMPLIED = {
     "bert": {"shares_layers": False, "embedding_size": 0},
@@ -65,7 +80,10 @@ _IMPLIED = {
         "layer_norm_eps": 1e-12,
     },
     "albert": {"shares_layers": True},
+    "electra": {"shares_layers": False, "has_pooler": False},
+    **dict.fromkeys(_ROBERTAS, {"shares_layers": False, "embedding_size": 0, "has_pooler": False}),
 }
+_FIRST_PAD = 1  # pad_token_id of a RoBERTa whose config.json does not say it
 
 
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
@@ -77,15 +95,15 @@ def bert_config(
     hidden_dropout_prob: float | None = None,
     attention_probs_dropout_prob: float | None = None,
 ) -> BertConfig:
-    """Returns the sizes that the config.json of a BERT, DistilBERT or ALBERT gives.
+    """Returns the sizes that the config.json of an encoder of one of FAMILIES gives.
 
     Where it is silent, the values are those that transformers takes for that family (for a BERT:
     layer_norm_eps 1e-12, initializer_range 0.02, two segments, dropout rates of 0.1). Dropout
     rates may be overridden.
 
     Raises:
-      ValueError: another model family, activation or kind of positions; an ALBERT with several
-        groups of layers; a size is missing.
+      ValueError: another model family, a decoder or an encoder-decoder; another activation or
+        kind of positions; an ALBERT with several groups of layers; a size is missing.
     """
     # null stands for what is not said: so transformers writes options that nobody has set.
     config_json = {name: value for name, value in config_json.items() if value is not None}
@@ -95,10 +113,11 @@ def bert_config(
             "config.json says is_decoder=true: pieces see only what is before them. Choose an "
             "encoder, or set it to false if the model is one"
         )
-    if family not in FAMILIES:
+    check_family(family, FAMILIES, "choose a checkpoint of one of these families")
+    if config_json.get("is_encoder_decoder", False):
         raise ValueError(
-            f"config.json says model_type={family!r}, expected 'bert', 'distilbert' or 'albert': "
-            "choose a checkpoint of one of these families"
+            "config.json says is_encoder_decoder=true: half of the net writes texts. Choose an "
+            "encoder, or set it to false if the model is one"
         )
     for key, value in _FIXED[family].items():
         if config_json.get(key, value) != value:
@@ -113,6 +132,7 @@ def bert_config(
     values |= _DEFAULTS[family]
     values |= {name: config_json[word] for name, word in said.items() if word in config_json}
     values |= _IMPLIED[family]
+    values |= {"family": family if family in _NAMED else "", "position_offset": 0}
     overrides = {
         "hidden_dropout_prob": hidden_dropout_prob,
         "attention_probs_dropout_prob": attention_probs_dropout_prob,
@@ -134,7 +154,28 @@ def bert_config(
         raise ValueError(
             f"config.json lacks {', '.join(missing)}; expected a {family.upper()}'s config.json"
         )
+    if family in _ROBERTAS:
+        # Positions are counted from the padding piece's id on: the rows up to it are never read.
+        padding = config_json.get("pad_token_id", _FIRST_PAD)
+        if not _is_a(padding, int) or not 0 <= padding < values["max_position_embeddings"] - 1:
+            raise ValueError(
+                f"config.json says pad_token_id={padding!r}, expected a number below "
+                f"max_position_embeddings={values['max_position_embeddings']}, after which the "
+                "positions begin"
+            )
+        values["position_offset"] = padding + 1
+        values["max_position_embeddings"] -= padding + 1
+    if family == "electra" and values["embedding_size"] == values["hidden_size"]:
+        values["embedding_size"] = 0  # then it has no map
     return BertConfig(**values)
+
+
+def check_family(family: str, known: Collection[str], advice: str) -> None:
+    """Raises ValueError where model_type says a family that is not known; names those that are."""
+    if family not in known:
+        raise ValueError(
+            f"config.json says model_type={family!r}, expected one of {', '.join(known)}: {advice}"
+        )
 
 
 def _is_a(value, kind):
@@ -156,6 +197,8 @@ def sizes_json(config: BertConfig, *, extended: bool) -> dict[str, Any]:
     """
     family = family_of(config, extended=extended)
     values = dataclasses.asdict(config)
+    del values["family"]
+    offset = values.pop("position_offset")
     if family == "distilbert":
         values = {word: values[name] for name, word in _DISTILBERT_WORDS.items()} | {
             name: values[name]
@@ -165,20 +208,28 @@ def sizes_json(config: BertConfig, *, extended: bool) -> dict[str, Any]:
     values = {"model_type": family, "position_embedding_type": "absolute", **values}
     if family == "albert":
         values |= {"num_hidden_groups": 1, "inner_group_num": 1}
+    elif family == "electra":
+        values["embedding_size"] = config.table_width
     else:
         del values["embedding_size"]
+    if family in _ROBERTAS:
+        values["max_position_embeddings"] += offset
+        values["pad_token_id"] = offset - 1
     del values["shares_layers"]
-    if config.has_pooler:
+    if config.has_pooler or family in _NAMED:
         del values["has_pooler"]  # our own word, for what the others cannot say
     return values
 
 
 def family_of(config: BertConfig, *, extended: bool) -> str:
-    """Returns the model_type that an encoder is written as: bert, distilbert, albert or exbert.
+    """Returns the model_type that an encoder is written as: one of FAMILIES, or exbert.
 
     Raises:
       ValueError: no family of checkpoints has such an encoder.
     """
+    if config.family:
+        _check_named(config, extended=extended)
+        return config.family
     is_albert = config.shares_layers and config.embedding_size > 0
     if config.shares_layers != (config.embedding_size > 0) or (extended and is_albert):
         raise ValueError(
@@ -197,6 +248,27 @@ def family_of(config: BertConfig, *, extended: bool) -> str:
             )
         return "distilbert"
     return "albert" if is_albert else "bert"
+
+
+def _check_named(config, *, extended):
+    """Raises ValueError where a net cannot be of the family that it names."""
+    check_family(config.family, _NAMED, "leave family empty for BERT, DistilBERT and ALBERT")
+    is_roberta = config.family in _ROBERTAS
+    wrong = {
+        "an extension": extended,  # see `config.as_base`
+        "a pooler": config.has_pooler,
+        "shared layers": config.shares_layers,
+        "no segment vectors": not config.type_vocab_size,
+        f"hidden_act={config.hidden_act!r}": config.hidden_act != "gelu",
+        f"embedding_size={config.embedding_size}": is_roberta and config.embedding_size > 0,
+        f"position_offset={config.position_offset}": is_roberta != (config.position_offset > 0),
+    }
+    found = [what for what, is_so in wrong.items() if is_so]
+    if found:
+        raise ValueError(
+            f"got family={config.family!r} with {', '.join(found)}, which no kind of checkpoint "
+            "can hold: that family's nets have none of it"
+        )
 
 
 _REQUIRED = dataclasses.MISSING

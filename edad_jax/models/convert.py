@@ -35,6 +35,7 @@ from edad_jax.types import MaskedBatch
 
 _WORDS, _ADDED_WORDS = "base/embeddings/word/embedding", "extension/word/embedding"
 _WORD_TABLE = "embeddings.word_embeddings.weight"
+_POSITIONS = "base/embeddings/position/embedding"
 _POOLER = "pooler/dense"
 
 
@@ -62,12 +63,12 @@ def bert_params(
 ) -> dict[str, Any]:
     """Returns {"base", "pooler", "mlm", "nsp"} from a checkpoint, less the `fresh` heads.
 
-    Takes names with and without `bert.` (`distilbert.`, `albert.`), and the old `gamma` and
+    Takes names with and without `bert.` (`roberta.` and so on), and the old `gamma` and
     `beta` of LayerNorm. A tied decoder may be in the file or not; where it is, it must equal what
     it is tied to. A net without pooler has only "base" and "mlm".
 
     Args:
-      checkpoint: of a BERT, DistilBERT or ALBERT.
+      checkpoint: of one of `config_json.FAMILIES`.
       config: sizes, usually `bert_config(checkpoint.config)`.
       fresh: heads out of "pooler", "mlm", "nsp" that are to start from random values. They
         are left out of the result, whether the checkpoint has them or not. An ALBERT has no
@@ -95,7 +96,7 @@ def encoder_params(
     """Returns {"base", "extension", "pooler"}; heads that sit on the encoder are left behind.
 
     Args:
-      checkpoint: of a BERT, DistilBERT or ALBERT, or of a model that this project exported.
+      checkpoint: of one of `config_json.FAMILIES`, or of a model that this project exported.
       config: its sizes.
       with_pooler: whether to take the pooler; where the checkpoint has none there is none in
         the result either.
@@ -126,15 +127,18 @@ def to_torch_names(
     """Returns the tensors of an exBERT under torch's names, in torch's orientation.
 
     The word table is the base's rows and then the added ones. Without extension blocks the
-    result is an ordinary BERT (`bert.*`, `cls.*`; BertForPreTraining without the tied decoder),
-    DistilBERT or ALBERT, as its sizes say. With them, `bert.encoder.extension_layer.*` and
-    `bert.encoder.gate.*` stand beside it, as `export/modeling_exbert.py` reads them. Heads that
-    `params` lacks are left out; with `labels` there must be a classifier of so many classes,
-    which torch calls `classifier` or qa_outputs.
+    result is an ordinary BERT (`bert.*`, `cls.*`; BertForPreTraining without the tied decoder) or
+    one of its kin, as its sizes say. With them, `bert.encoder.extension_layer.*` and
+    `bert.encoder.gate.*` stand beside it, as `export/modeling_exbert.py` reads them. Positions that
+    no piece reads are zeros. Heads that `params` lacks are left out; with `labels` there must be a
+    classifier of so many classes, which torch calls `classifier` or qa_outputs.
     """
     leaves = {path: np.asarray(leaf) for path, leaf in _flatten(params).items()}
     if _WORDS in leaves and _ADDED_WORDS in leaves:
         leaves[_WORDS] = np.concatenate([leaves[_WORDS], leaves.pop(_ADDED_WORDS)])
+    if config.base.position_offset and _POSITIONS in leaves:
+        unread_ud = np.zeros_like(leaves[_POSITIONS], shape=_unread_shape(config))
+        leaves[_POSITIONS] = np.concatenate([unread_ud, leaves[_POSITIONS]])
     heads = [head for head in HEADS if head in params]
     expected = _expected(config, heads=heads, labels=labels, classifier=classifier)
     names = {path: name for path, (name, _) in expected.items()}
@@ -202,6 +206,7 @@ def _from_bare_names(
     expected = _expected(config, heads=heads, labels=labels, classifier=classifier)
     _check(tensors, expected, source=source, heads=table.heads if advise_fresh else {})
     leaves = {path: _turned(path, tensors[name]) for path, (name, _) in expected.items()}
+    leaves[_POSITIONS] = leaves[_POSITIONS][config.base.position_offset :]
     if config.extension_vocab_size:
         base_rows = config.base.vocab_size
         table_vd = leaves[_WORDS]
@@ -251,8 +256,9 @@ def _expected(config, *, heads, labels, classifier):
 
     The word table is the joint one, as in torch.
     """
-    modules = modules_of(name_table(config), config.base.stored_layers)
-    modules["classifier/dense"] = classifier
+    table = name_table(config)
+    modules = modules_of(table, config.base.stored_layers)
+    modules["classifier/dense"] = ("pooler" in heads and table.text_classifier) or classifier
     shapes = dict(_shapes(config))
     width = config.base.hidden_size
     if "pooler" in heads:  # in a classifier it is there though the pretraining net has none
@@ -268,7 +274,13 @@ def _expected(config, *, heads, labels, classifier):
             expected[path] = (f"{modules[module]}.{LEAVES[leaf]}", shape)
     word_name, _ = expected[_WORDS]
     expected[_WORDS] = (word_name, (config.vocab_size, config.base.table_width))
+    position_name, (positions, width) = expected[_POSITIONS]
+    expected[_POSITIONS] = (position_name, (positions + config.base.position_offset, width))
     return expected
+
+
+def _unread_shape(config):
+    return config.base.position_offset, config.base.table_width
 
 
 @functools.lru_cache(maxsize=8)
@@ -287,7 +299,7 @@ def _without_tied_decoder(tensors, table, *, check):
     tensors = dict(tensors)
     bias_name = f"{table.modules['mlm']}.bias"
     tied = {f"{table.decoder}.weight": _WORD_TABLE, f"{table.decoder}.bias": bias_name}
-    tied.pop(bias_name, None)  # DistilBERT's decoder has the bias itself, no copy
+    tied.pop(bias_name, None)  # DistilBERT's and ELECTRA's decoders have the bias itself
     copies = {copy: tensors.pop(copy) for copy in tied if copy in tensors}
     if not check:
         return tensors

@@ -18,7 +18,8 @@ class Pooler(nn.Module):
     """tanh(linear([CLS])), the vector that NSP and sequence classification read.
 
     A net whose pretraining has no pooler gets one with relu for tanh when it learns to classify:
-    that is DistilBERT's `pre_classifier`, so that its classifiers can be read and written.
+    that is DistilBERT's `pre_classifier`, so that its classifiers can be read and written. In
+    RoBERTa's and ELECTRA's classifiers it has tanh and gelu.
     """
 
     config: BertConfig
@@ -30,7 +31,9 @@ class Pooler(nn.Module):
         pooled_bd = Linear(
             self.config.hidden_size, self.config, self.dtype, self.matmul_dtype, name="dense"
         )(hidden_btd[:, 0])
-        return jnp.tanh(pooled_bd) if self.config.has_pooler else jax.nn.relu(pooled_bd)
+        if self.config.pooler_act == "gelu":
+            return activate(pooled_bd, self.config)
+        return {"tanh": jnp.tanh, "relu": jax.nn.relu}[self.config.pooler_act](pooled_bd)
 
 
 def gather_positions(hidden_btd: jax.Array, positions_bm: jax.Array) -> jax.Array:

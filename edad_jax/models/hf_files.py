@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 from edad_jax.files import check_sums, read_json
 
 _SAFETENSORS, _TORCH_FILE = "model.safetensors", "pytorch_model.bin"
-_SIDE_FILES = ["*.json", "vocab.txt"]  # config.json and the tokenizer
+_SIDE_FILES = ["*.json", "vocab.txt", "merges.txt", "*.model"]  # config.json and the tokenizer
 _HUB_TIMEOUT_SECONDS = 10.0
 _LFS = b"version https://git-lfs"  # how a pointer begins
 _WRAPPERS = ("model", "state_dict", "model_state_dict")  # keys of what training programs save

@@ -25,6 +25,8 @@ class NameTable:
     heads: Mapping[str, tuple[str, ...]]  # our head -> how the names of its tensors begin
     decoder: str  # the MLM head's map to words; tied to the word table and to the head's bias
     left_behind: tuple[str, ...] = ()  # heads that we have no use for
+    # The classifier of whole texts, where it is called otherwise than that of words.
+    text_classifier: str = ""
 
     def prefixed(self, name: str) -> str:
         """Returns the name that a bare one has in a model with heads."""
@@ -130,7 +132,48 @@ ALBERT = NameTable(
     decoder="predictions.decoder",
     left_behind=("sop_classifier.",),
 )
-TABLES = {"bert": BERT, "exbert": EXBERT, "distilbert": DISTILBERT, "albert": ALBERT}
+ROBERTA = NameTable(
+    modules={
+        **_EMBEDDINGS,
+        "pooler/dense": "classifier.dense",  # only in a RobertaForSequenceClassification
+        "mlm/transform": "lm_head.dense",
+        "mlm/norm": "lm_head.layer_norm",
+        "mlm": "lm_head",
+    },
+    layers=BERT.layers,
+    prefix="roberta.",
+    outside=("lm_head.",),
+    heads={"pooler": ("classifier.dense.",), "mlm": ("lm_head.",)},
+    decoder="lm_head.decoder",
+    left_behind=("pooler.",),  # of a RobertaModel; no pretraining task has taught it anything
+    text_classifier="classifier.out_proj",
+)
+ELECTRA = NameTable(
+    modules={
+        **_EMBEDDINGS,
+        "base/embeddings/projection": "embeddings_project",
+        "pooler/dense": "classifier.dense",
+        "mlm/transform": "generator_predictions.dense",  # a discriminator has no such head
+        "mlm/norm": "generator_predictions.LayerNorm",
+        "mlm": "generator_lm_head",
+    },
+    layers=BERT.layers,
+    prefix="electra.",
+    outside=("generator_", "discriminator_predictions."),
+    heads={"pooler": ("classifier.dense.",), "mlm": ("generator_",)},
+    decoder="generator_lm_head",
+    left_behind=("discriminator_predictions.",),
+    text_classifier="classifier.out_proj",
+)
+TABLES = {
+    "bert": BERT,
+    "exbert": EXBERT,
+    "distilbert": DISTILBERT,
+    "albert": ALBERT,
+    "roberta": ROBERTA,
+    "xlm-roberta": ROBERTA,
+    "electra": ELECTRA,
+}
 
 
 def modules_of(table: NameTable, stored_layers: int) -> dict[str, str]:

@@ -12,10 +12,11 @@ from typing import Any
 
 from edad_jax.files import recover_folder
 from edad_jax.models.config import BertConfig, ExBertConfig, ExtensionConfig
-from edad_jax.models.config_json import FAMILIES, bert_config
+from edad_jax.models.config_json import FAMILIES, bert_config, check_family
 from edad_jax.models.convert import (
     encoder_params,
     from_torch_names,
+    name_table,
 )
 from edad_jax.models.hf_files import load_checkpoint, local_folder
 from edad_jax.models.names import HEADS
@@ -52,7 +53,7 @@ def load_task_model(
     """Returns (sizes, parameters, task) of a fine-tuned model.
 
     What `save_model` wrote with a task comes back bit for bit; a BertForTokenClassification or
-    BertForSequenceClassification (DistilBert, Albert) that others trained is read too.
+    BertForSequenceClassification (or of its kin) that others trained is read too.
 
     Args:
       path_or_hub_id: the model.
@@ -64,7 +65,10 @@ def load_task_model(
     """
     checkpoint = _load(path_or_hub_id, option)
     config = _sizes(checkpoint.config)
-    biases = (checkpoint.tensors.get(f"{kind.classifier}.bias") for kind in KINDS.values())
+    classifiers = {kind.classifier for kind in KINDS.values()} | {
+        name_table(config).text_classifier
+    }
+    biases = (checkpoint.tensors.get(f"{classifier}.bias") for classifier in sorted(classifiers))
     bias = next((bias for bias in biases if bias is not None), ())
     task = read_task(checkpoint.config, classes=len(bias))
     params = from_torch_names(
@@ -88,7 +92,7 @@ def load_encoder(
 ) -> tuple[ExBertConfig, dict[str, Any], bool]:
     """Returns (sizes, parameters, whether the pooler must start afresh) of an encoder.
 
-    Takes what this project exported and any BERT, DistilBERT or ALBERT in Hugging Face layout,
+    Takes what this project exported and any net of `config_json.FAMILIES` in Hugging Face layout,
     pretrained or fine-tuned; their other heads are left behind.
 
     Args:
@@ -161,11 +165,7 @@ def exbert_config(config_json: Mapping[str, Any]) -> ExBertConfig:
       ValueError: the config.json is of another kind of model.
     """
     family = config_json.get("model_type")
-    if family not in (*FAMILIES, "exbert"):
-        raise ValueError(
-            f"config.json says model_type={family!r}, expected 'bert', 'distilbert', 'albert' or "
-            "'exbert': pass a model that edad_jax exported"
-        )
+    check_family(family, (*FAMILIES, "exbert"), "pass a model that edad_jax exported")
     try:
         added_words = config_json.get("extension_vocab_size", 0)
         if family != "exbert":

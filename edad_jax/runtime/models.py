@@ -83,7 +83,9 @@ class Tagger(ExportedModel):
         """Returns a label for each word of sentences that have been cut into words already."""
         readings, firsts = [], []
         for words in sentences:
-            of_words = [self.tokenize(word).ids if word else () for word in words]
+            # With the blanks between words, which some tokenizers have in their pieces.
+            texts = [f" {word}" if number and word else word for number, word in enumerate(words)]
+            of_words = [self.tokenize(text).ids if text else () for text in texts]
             of_words = [ids if len(ids) else np.array([self._unknown]) for ids in of_words]
             sizes = np.array([len(ids) for ids in of_words], np.int64)
             firsts.append(np.cumsum(sizes) - sizes)

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Texts as windows of pieces, and windows as what a session reads. numpy alone."""
 
+import functools
 import re
+import string
+import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -53,12 +56,15 @@ def chunks(texts: Iterable[Any]) -> Iterator[list[Any]]:
 
 
 def segments(text: str) -> Iterator[tuple[int, int]]:
-    """Yields (start, end) of parts of a text, which end where a word does if one ends there."""
+    """Yields (start, end) of parts of a text, which end where a word does if one ends there.
+
+    The blank goes to the part behind it: to some tokenizers it belongs to the next word.
+    """
     start = 0
     while len(text) - start > SEGMENT:
         end = start + SEGMENT
         gap = max(text.rfind(" ", start, end), text.rfind("\n", start, end))
-        end = gap + 1 if gap > start else end
+        end = gap if gap > start else end
         yield start, end
         start = end
     yield start, len(text)
@@ -90,15 +96,56 @@ def tokenize(tokenizer: "tokenizers.Tokenizer", text: str) -> Pieces:
     parts = []
     for start, end in segments(text):
         encoding = tokenizer.encode(text[start:end], add_special_tokens=False)
-        words = np.array([-1 if word is None else word for word in encoding.word_ids], np.int64)
         offsets = np.array(encoding.offsets, np.int64).reshape(-1, 2) + start
-        is_first = np.diff(words, prepend=-2) != 0
+        if _splits_as_bert(tokenizer):
+            words = [-1 if word is None else word for word in encoding.word_ids]
+        else:
+            offsets = _without_blanks(text, offsets)
+            words = _words_at(text, offsets[:, 0])
+        is_first = np.diff(np.array(words, np.int64), prepend=-2) != 0
         parts.append((np.array(encoding.ids, np.int64), offsets, is_first))
     ids, offsets, is_first = (np.concatenate(column) for column in zip(*parts, strict=True))
     if not unicodedata.is_normalized("NFC", text):
         # The tokenizer gives a composed character the place of its first part alone.
         offsets[:, 1] = [_whole_end(text, start, end) for start, end in offsets.tolist()]
     return Pieces(ids, offsets[:, 0], offsets[:, 1], is_first)
+
+
+def _splits_as_bert(tokenizer):
+    """Returns whether what the tokenizer takes for a word is one: not so beyond BERT's kind."""
+    return type(tokenizer.pre_tokenizer).__name__ == "BertPreTokenizer"
+
+
+def _without_blanks(text, offsets):
+    """Returns the places of pieces without the white space in front; of a blank, what follows."""
+    trimmed = []
+    for start, end in offsets.tolist():
+        while start < len(text) and text[start].isspace():
+            start += 1
+        trimmed.append((start, max(start, end)))
+    return np.array(trimmed, np.int64).reshape(-1, 2)
+
+
+def _words_at(text, starts):
+    """Returns the number of the word that each character is of, one more from word to word.
+
+    Words are split as BERT splits them, at white space and around punctuation, so that a tagger
+    finds the same entities whatever its pieces are.
+    """
+    if not len(starts):
+        return starts
+    found = _word_pattern().finditer(text, int(starts.min()))
+    return np.searchsorted(np.array([word.end() for word in found], np.int64), starts, side="right")
+
+
+@functools.cache
+def _word_pattern():
+    """Returns what finds words and signs; signs are ASCII's and what Unicode calls punctuation."""
+    unicodes = (
+        c for c in map(chr, range(128, sys.maxunicode)) if unicodedata.category(c)[0] == "P"
+    )
+    signs = re.escape(string.punctuation + "".join(unicodes))
+    return re.compile(f"[^\\s{signs}]+|[{signs}]")
 
 
 def _whole_end(text, start, end):

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
+from edad_jax.data.tokenizer import composing, is_bert_kind
+from edad_jax.runtime.windows import read_all
 from edad_jax.types import TaskBatch
 
 NO_LABEL = -1
@@ -234,6 +236,9 @@ def _pieces(
     sentences: Sequence[Sequence[str]], tokenizer: PreTrainedTokenizerFast
 ) -> Iterator[list[list[int]]]:
     """Yields, for each sentence, the list of pieces of each of its words."""
+    if not is_bert_kind(tokenizer):
+        yield from _pieces_with_blanks(sentences, tokenizer)
+        return
     for start in range(0, len(sentences), 1_000):
         chunk = [
             [unicodedata.normalize("NFC", word) for word in words]  # as vocabularies are
@@ -247,6 +252,19 @@ def _pieces(
             ):
                 pieces_of_words[word].append(piece)
             yield pieces_of_words
+
+
+def _pieces_with_blanks(sentences, tokenizer):
+    """Yields likewise; all words but the first have the blank before them, as in a text.
+
+    Byte-level BPE has other pieces for a word after a blank than for one without, and no
+    tokenizer's pieces go across a blank: so these are those of the words as one text.
+    """
+    backend = read_all(composing(tokenizer.backend_tokenizer))
+    for words in sentences:
+        texts = [f" {word}" if number else word for number, word in enumerate(words)]
+        found = backend.encode_batch(texts, add_special_tokens=False)
+        yield [list(encoding.ids) for encoding in found]
 
 
 def _windows(pieces_per_word: np.ndarray, room: int) -> Iterator[tuple[int, int]]:

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whole runs of the other families: an ALBERT teaches a DistilBERT, which is tuned and exported."""
+"""Whole runs of the other families: they teach, are adapted, tuned and exported.
+
+An ALBERT teaches a DistilBERT; a RoBERTa and an ELECTRA become exBERTs and teach a BERT each.
+"""
 
 import json
 from types import SimpleNamespace
@@ -8,9 +11,10 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from edad_jax import types
+from edad_jax.data.tokenizer import load_tokenizer
 from edad_jax.distillation.train import train
 from edad_jax.export import check, formats
 from edad_jax.export.graph import INPUTS
@@ -23,17 +27,19 @@ from edad_jax.training.metrics import read_metrics
 from tests.tiny_models import random_params, tiny_bert_config
 from tests.tiny_run import run_of, tiny_config, write_corpus
 from tests.tiny_tasks import tiny_tuning, write_labelled, write_tagging
-from tests.tiny_text import write_tokenizer
+from tests.tiny_tokenizers import write_kind
 
 DISTILBERT = {"type_vocab_size": 0, "has_pooler": False}
 ALBERT = {"shares_layers": True, "embedding_size": 16, "hidden_act": "gelu_new"}
+# As the byte-level and the WordPiece tokenizer below have their padding pieces.
+ROBERTA = {"family": "roberta", "position_offset": 2, "type_vocab_size": 1, "has_pooler": False}
+ELECTRA = {"family": "electra", "embedding_size": 16, "has_pooler": False}
 COMPARE = {"rows": 24, "batch_size": 4, "progress": False}
 
 
-def write_model(folder, heads, **options):
-    """Returns a folder with a random model of a family, its tokenizer beside it."""
-    write_tokenizer(folder)
-    pieces = len((folder / "vocab.txt").read_text(encoding="utf-8").splitlines())
+def write_model(folder, heads, *, kind="wordpiece", **options):
+    """Returns a folder with a random model of a family, a tokenizer of some kind beside it."""
+    pieces = len(load_tokenizer(write_kind(kind, folder)))
     base = tiny_bert_config(
         vocab_size=pieces, max_position_embeddings=40, initializer_range=0.02, **options
     )
@@ -149,10 +155,12 @@ def correlation(model, folder):
 
 
 @pytest.mark.parametrize("format_name", ["onnx", "onnx-int8", "stablehlo"])
-@pytest.mark.parametrize("name", ["distilbert", "albert"])
+@pytest.mark.parametrize("name", ["distilbert", "albert", "roberta", "electra"])
 def test_encoders_give_what_flax_gives(tmp_path, name, format_name):
-    options = {"distilbert": DISTILBERT, "albert": ALBERT}[name]
-    heads = ("base", "mlm") if name == "distilbert" else ("base", "pooler")
+    options = {"distilbert": DISTILBERT, "albert": ALBERT, "electra": ELECTRA}
+    options["roberta"] = ROBERTA | {"kind": "bytes"}
+    options = options[name]
+    heads = ("base", "pooler") if name == "albert" else ("base", "mlm")
     model = formats.load(str(write_model(tmp_path / "model", heads, **options)))
     out = formats.export(model, format_name, tmp_path / "out")
     if format_name == "onnx-int8":
@@ -172,3 +180,83 @@ def test_the_one_block_of_an_albert_is_stored_once(tmp_path):
         graph = onnx.load(out / "model.onnx").graph
         sizes.append(sum(np.prod(each.dims) for each in graph.initializer))
     assert sizes[0] == sizes[1]
+
+
+@pytest.fixture(scope="module")
+def adapted(tmp_path_factory):
+    """A RoBERTa with byte-level pieces that became an exBERT while a BERT learned from it."""
+    inputs = tmp_path_factory.mktemp("roberta")
+    write_corpus(inputs / "corpus.txt")
+    write_model(inputs / "teacher", ("base", "mlm"), kind="bytes", **ROBERTA)
+    config = tiny_config(
+        inputs,
+        max_steps=2,
+        vocabulary__size=0,
+        rows__mode="single",
+        heldout__examples=2,
+        student__extension__hidden_size=0,
+        student__has_pooler=False,
+    )
+    return SimpleNamespace(inputs=inputs, run=inputs / "run", summary=train(config, inputs / "run"))
+
+
+def test_a_roberta_is_adapted_and_teaches_a_bert_in_the_same_step(adapted):
+    teacher, params = pretrained.load_model(adapted.run / "teacher")
+    assert teacher.extension and set(params) == {"base", "extension", "mlm"}
+    assert (teacher.base.family, teacher.base.max_position_embeddings) == ("", 40)
+    before = load_file(adapted.inputs / "teacher" / "model.safetensors")
+    after = load_file(adapted.run / "teacher" / "model.safetensors")
+    name = "encoder.layer.0.attention.self.query.weight"  # the base is frozen
+    np.testing.assert_array_equal(before[f"roberta.{name}"], after[f"bert.{name}"])
+    unread = before["roberta.embeddings.position_embeddings.weight"][2:]
+    np.testing.assert_array_equal(unread, after["bert.embeddings.position_embeddings.weight"])
+    values = json.loads((adapted.run / "student" / "config.json").read_text())
+    assert (values["model_type"], values["architectures"]) == ("bert", ["BertForMaskedLM"])
+    assert values["pad_token_id"] == 1
+    logged = {name for line in read_metrics(adapted.run / "metrics.jsonl") for name in line}
+    assert {"teacher/mlm", "student/mlm", "distill/hidden"} <= logged
+    told = json.dumps(adapted.summary["heldout"])
+    assert "nan" not in told.lower()
+
+
+@pytest.mark.parametrize("name", ["roberta", "electra"])
+def test_a_model_of_the_family_learns_to_tag_and_comes_back_as_it_was(tmp_path, name):
+    options = {"roberta": ROBERTA | {"kind": "bytes"}, "electra": ELECTRA}[name]
+    write_model(tmp_path / "model", ("base",), **options)
+    data = write_tagging(tmp_path / "words")
+    config = tiny_tuning("tagging", tmp_path / "model", data, num_seeds=1, epochs=1)
+    finetune(config, str(tmp_path / "run"))
+    values = json.loads((tmp_path / "run" / "model" / "config.json").read_text())
+    assert values["model_type"] == name
+    assert values["architectures"] == [f"{name.capitalize()}ForTokenClassification"]
+    assert values["max_position_embeddings"] == 40 + options.get("position_offset", 0)
+    model = formats.load(str(tmp_path / "run" / "model"))
+    assert model.config.base.family == name
+    out = formats.export(model, "onnx", tmp_path / "onnx")
+    assert check.largest_difference(model, "onnx", out, **COMPARE) < 2e-5
+    tagger = models.open_model(out, max_length=40)
+    assert len(tagger.tag_words([["the", "astrocyte", "binds"]])[0]) == 3
+    with pytest.raises(ValueError, match="expected max_length from 4 to 40"):
+        models.open_model(out, max_length=41)
+
+
+def test_an_electra_discriminator_becomes_an_exbert_with_a_fresh_mlm_head(tmp_path):
+    folder = write_model(tmp_path / "teacher", ("base",), **(ELECTRA | {"embedding_size": 0}))
+    config = tiny_config(tmp_path, teacher__random_heads=("mlm",))
+    pieces = len(load_tokenizer(folder))
+    words = types.Vocabulary(pieces, pieces + 20, mask_id=4, cls_id=2, sep_id=3)
+    run = run_of(config, words, total_steps=1)
+    teacher = run.nets.teacher.config
+    assert teacher.extension and teacher.extension_vocab_size == 20
+    assert (teacher.base.family, run.nets.student.config.base.family) == ("", "")
+    assert set(run.trained["teacher"]) == {"extension", "mlm"}
+    words_vd = load_file(folder / "model.safetensors")["electra.embeddings.word_embeddings.weight"]
+    frozen = run.frozen["teacher"]["base"]["embeddings"]["word"]["embedding"]
+    np.testing.assert_array_equal(frozen, words_vd)
+
+
+def test_a_model_whose_tokenizer_pads_otherwise_is_not_written(tmp_path):
+    write_model(tmp_path / "model", ("base", "mlm"), **(ROBERTA | {"position_offset": 3}))
+    model = formats.load(str(tmp_path / "model"))
+    with pytest.raises(ValueError, match="pads with piece 0, expected 2: a roberta counts"):
+        formats.export(model, "hf", tmp_path / "out")

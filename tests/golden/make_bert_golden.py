@@ -3,8 +3,9 @@
 
     python tests/golden/make_bert_golden.py
 
-`bert/` is transformers' BertForPreTraining, `distilbert/` its DistilBertForMaskedLM, `albert/` its
-AlbertForPreTraining, and `exbert/` the modelling file that exported models bring along. Each has
+`bert/` is transformers' BertForPreTraining, `distilbert/`, `roberta/` and `electra/` its classes
+ForMaskedLM, `albert/` its AlbertForPreTraining, and `exbert/` the modelling file that exported
+models bring along. Each has
 config.json, model.safetensors and outputs.npz (inputs, all hidden states, scores before mask and
 softmax, MLM and NSP logits). Needs torch and transformers.
 """
@@ -62,6 +63,22 @@ def make_albert(name: str = "AlbertForPreTraining", **changes) -> transformers.P
     return _randomised(getattr(transformers, name)(transformers.AlbertConfig(**(sizes | changes))))
 
 
+def make_roberta(**changes) -> transformers.RobertaForMaskedLM:
+    """Returns transformers' RoBERTa with random weights: positions from 2 on, one segment."""
+    sizes = _SIZES | {"type_vocab_size": 1, "layer_norm_eps": 1e-5, "attn_implementation": "eager"}
+    return _randomised(
+        transformers.RobertaForMaskedLM(transformers.RobertaConfig(**(sizes | changes)))
+    )
+
+
+def make_electra(**changes) -> transformers.ElectraForMaskedLM:
+    """Returns transformers' ELECTRA with random weights: a generator with narrow tables."""
+    sizes = _SIZES | {"embedding_size": 16, "attn_implementation": "eager"}
+    return _randomised(
+        transformers.ElectraForMaskedLM(transformers.ElectraConfig(**(sizes | changes)))
+    )
+
+
 def make_exbert():
     """Returns our torch exBERT with random weights: 61 base words and 7 added ones."""
     module = exbert_module()
@@ -92,11 +109,13 @@ def run(model, *, rows: int = 2, length: int = 10) -> dict[str, np.ndarray]:
     lengths_b = length - 3 * np.arange(rows)
     positions_1t = np.arange(length)[None]
     mask_bt = positions_1t < lengths_b[:, None]
-    ids_bt = np.where(mask_bt, random.integers(1, model.config.vocab_size, mask_bt.shape), 0)
+    padding = model.config.pad_token_id or 0  # RoBERTa's positions count what is another piece
+    ids_bt = random.integers(padding + 1, model.config.vocab_size, mask_bt.shape)
+    ids_bt = np.where(mask_bt, ids_bt, padding)
     segments_bt = ((positions_1t >= 5) & mask_bt).astype(np.int32)
     scores, hooks = _record_scores(model)
     inputs = {"input_ids": ids_bt, "token_type_ids": segments_bt, "attention_mask": mask_bt}
-    if model.config.model_type == "distilbert":
+    if getattr(model.config, "type_vocab_size", 0) < 2:
         del inputs["token_type_ids"]
     with torch.no_grad():
         output = model(
@@ -150,7 +169,7 @@ def _record_scores(model):
         (block,) = model.albert.encoder.albert_layer_groups[0].albert_layers
         record(0, config.num_attention_heads, block.attention)
         return scores, hooks
-    encoder = model.bert.encoder
+    encoder = getattr(model, model.base_model_prefix).encoder
     for layer, block in enumerate(encoder.layer):
         record(layer, config.num_attention_heads, block.attention.self)
     for layer, block in enumerate(getattr(encoder, "extension_layer", ())):
@@ -182,3 +201,5 @@ if __name__ == "__main__":
     save(make_exbert(), GOLDEN / "exbert")
     save(make_distilbert(), GOLDEN / "distilbert")
     save(make_albert(), GOLDEN / "albert")
+    save(make_roberta(), GOLDEN / "roberta")
+    save(make_electra(), GOLDEN / "electra")

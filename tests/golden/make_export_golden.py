@@ -94,7 +94,8 @@ def _new_bert(export: Export):
         **{
             key: value
             for key, value in vars(export.config.base).items()
-            if key not in ("shares_layers", "embedding_size", "has_pooler")
+            if key
+            not in ("shares_layers", "embedding_size", "has_pooler", "family", "position_offset")
         },
         id2label=labels,
         label2id={label: number for number, label in labels.items()},
@@ -116,7 +117,7 @@ def _outputs(export, model):
     batch = tiny_batch(export.config.vocab_size)
     arrays = {name: getattr(batch, name) for name in ("ids_bt", "segments_bt", "mask_bt")}
     inputs = as_torch(arrays)
-    if not export.config.base.type_vocab_size:
+    if export.config.base.type_vocab_size < 2:
         del inputs["token_type_ids"]
     with torch.no_grad():
         output = model(**inputs)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DistilBERT and ALBERT: parity with torch, and their checkpoints in and out.
+"""BERT's kin: parity with torch, and their checkpoints in and out.
 
 As for BERT, parity is with what torch computed, in tests/golden.
 """
@@ -21,7 +21,14 @@ from edad_jax.models.config_json import bert_config, family_of, sizes_json
 from edad_jax.models.exbert import ExBert
 from edad_jax.models.heads import Pooler
 from edad_jax.models.hf_files import load_checkpoint
-from tests.golden_exports import ALBERT, DISTILBERT, load_outputs, write_and_check
+from tests.golden_exports import (
+    ALBERT,
+    DISTILBERT,
+    ELECTRA,
+    ROBERTA,
+    load_outputs,
+    write_and_check,
+)
 from tests.tiny_exports import CARD, write_words
 from tests.tiny_models import (
     GOLDEN,
@@ -33,7 +40,20 @@ from tests.tiny_models import (
     tiny_bert_config,
 )
 
-FRESH = {"distilbert": (), "albert": ("nsp",)}
+FAMILIES = ("distilbert", "albert", "roberta", "electra")
+FRESH = dict.fromkeys(FAMILIES, ()) | {"albert": ("nsp",)}
+
+
+# What a config.json must say of a RoBERTa's sizes.
+SIZES = {
+    "model_type": "roberta",
+    "vocab_size": 68,
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 40,
+    "max_position_embeddings": 20,
+}
 
 
 def plain(base):
@@ -48,7 +68,7 @@ def load(directory, **options):
     return config, convert.bert_params(checkpoint, config, **options)
 
 
-@pytest.fixture(params=["distilbert", "albert"])
+@pytest.fixture(params=FAMILIES)
 def family(request):
     return request.param
 
@@ -93,6 +113,8 @@ def test_golden_parity_notices_the_other_gelu(family):
     [
         ("distilbert, 4 heads", (), {"base", "mlm"}),
         ("albert, wide table", ("pooler", "nsp"), {"base", "mlm"}),
+        ("electra, wide table", (), {"base", "mlm"}),
+        ("xlm-roberta", (), {"base", "mlm"}),
     ],
 )
 def test_other_sizes_match_golden_torch(tmp_path, name, fresh, parts):
@@ -118,7 +140,12 @@ def test_alberts_pooler_matches_golden_torch():
 
 def test_names_without_prefix_and_decoders_that_are_stored_are_the_same(folder, family):
     config, expected = load(folder, fresh=FRESH[family])
-    decoder = {"distilbert": "vocab_projector", "albert": "predictions.decoder"}[family]
+    decoder = {
+        "distilbert": "vocab_projector",
+        "albert": "predictions.decoder",
+        "roberta": "lm_head.decoder",
+        "electra": "generator_lm_head",
+    }[family]
 
     def change(tensors):
         tensors = {name.removeprefix(f"{family}."): array for name, array in tensors.items()}
@@ -126,6 +153,9 @@ def test_names_without_prefix_and_decoders_that_are_stored_are_the_same(folder, 
         if family == "albert":
             tensors[f"{decoder}.bias"] = tensors["predictions.bias"].copy()
             assert "sop_classifier.classifier.weight" in tensors  # left behind
+        if family == "roberta":
+            tensors[f"{decoder}.bias"] = tensors["lm_head.bias"].copy()
+            tensors["pooler.dense.weight"] = np.zeros((24, 24), np.float32)  # likewise
         return tensors
 
     edit(folder, change)
@@ -138,7 +168,7 @@ def test_names_without_prefix_and_decoders_that_are_stored_are_the_same(folder, 
 
 
 def test_an_encoder_without_its_mlm_head_is_told_the_option(folder, family):
-    heads = ("vocab_", "predictions.")
+    heads = ("vocab_", "predictions.", "lm_head.", "generator_")
     edit(folder, lambda t: {name: x for name, x in t.items() if not name.startswith(heads)})
     with pytest.raises(ValueError, match="--config.teacher.random_heads=\"\\('mlm',"):
         load(folder)
@@ -161,9 +191,39 @@ def test_sizes_come_from_each_familys_own_words():
     config, _ = load(GOLDEN / "albert", fresh=("nsp",))
     rates = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     assert config == tiny_bert_config(vocab_size=68, num_hidden_layers=3, **ALBERT, **rates)
+    config, _ = load(GOLDEN / "roberta")
+    sizes = ROBERTA | {"position_offset": 2, "max_position_embeddings": 18, "layer_norm_eps": 1e-5}
+    assert config == tiny_bert_config(vocab_size=68, **sizes)
+    config, _ = load(GOLDEN / "electra")
+    assert config == tiny_bert_config(vocab_size=68, **ELECTRA)
 
 
-@pytest.mark.parametrize("options", [{}, DISTILBERT, ALBERT, {"has_pooler": False}])
+def test_a_discriminator_has_no_mlm_head_and_says_so(tmp_path):
+    shutil.copytree(GOLDEN / "electra", tmp_path / "electra")
+
+    def change(tensors):
+        kept = {name: x for name, x in tensors.items() if not name.startswith("generator_")}
+        return kept | {"discriminator_predictions.dense.weight": np.zeros((24, 24), np.float32)}
+
+    edit(tmp_path / "electra", change)
+    with pytest.raises(ValueError, match="missing .5.(.*\n)*.*random_heads=\"\\('mlm',"):
+        load(tmp_path / "electra")
+    assert set(load(tmp_path / "electra", fresh=("mlm",))[1]) == {"base"}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        DISTILBERT,
+        ALBERT,
+        {"has_pooler": False},
+        ROBERTA,
+        ROBERTA | {"family": "xlm-roberta", "position_offset": 2},
+        ELECTRA,
+        ELECTRA | {"embedding_size": 0},
+    ],
+)
 def test_sizes_survive_config_json(options):
     config = tiny_bert_config(**options)
     values = json.loads(json.dumps(sizes_json(config, extended=False)))
@@ -178,7 +238,20 @@ def test_sizes_survive_config_json(options):
         ({"model_type": "albert", "inner_group_num": 2}, "inner_group_num=2, expected 1"),
         ({"model_type": "distilbert", "activation": "relu"}, "activation='relu', expected 'gelu'"),
         ({"model_type": "distilbert"}, "lacks vocab_size, dim, n_layers, n_heads, hidden_dim"),
-        ({"model_type": "t5"}, "model_type='t5', expected 'bert', 'distilbert' or 'albert'"),
+        (
+            {"model_type": "t5"},
+            "model_type='t5', expected one of bert, distilbert, albert, roberta, xlm-roberta, elec",
+        ),
+        ({"model_type": "gpt2"}, "model_type='gpt2', expected one of bert, "),
+        ({"model_type": "roberta", "is_decoder": True}, "is_decoder=true: pieces see only"),
+        ({"is_encoder_decoder": True}, "is_encoder_decoder=true: half of the net"),
+        ({"model_type": "roberta", "hidden_act": "relu"}, "hidden_act='relu', expected 'gelu'"),
+        (SIZES | {"pad_token_id": 19}, "pad_token_id=19, expected a number below max_pos.*=20"),
+        (SIZES | {"pad_token_id": "1"}, "pad_token_id='1', expected a number"),
+        (
+            {"model_type": "electra", "position_embedding_type": "relative_key"},
+            "position_embedding_type='relative_key', expected 'absolute'",
+        ),
     ],
 )
 def test_a_config_json_of_something_else_is_an_error(values, message):
@@ -195,6 +268,13 @@ def test_a_config_json_of_something_else_is_an_error(values, message):
         ({"type_vocab_size": 0}, False),
         (ALBERT | {"type_vocab_size": 0}, False),
         (DISTILBERT | {"layer_norm_eps": 1e-6}, False),
+        (ROBERTA, True),
+        (ROBERTA | {"position_offset": 0}, False),
+        (ROBERTA | {"embedding_size": 8}, False),
+        (ROBERTA | {"hidden_act": "gelu_new"}, False),
+        (ELECTRA | {"position_offset": 1}, False),
+        (ELECTRA | {"has_pooler": True}, False),
+        (ELECTRA | {"type_vocab_size": 0}, False),
     ],
 )
 def test_sizes_that_no_checkpoint_can_hold_are_an_error(options, extended):
@@ -281,7 +361,10 @@ def _exbert():
 # Out again, to what torch read
 
 
-@pytest.mark.parametrize("options", [DISTILBERT, ALBERT, {"has_pooler": False}])
+@pytest.mark.parametrize(
+    "options",
+    [DISTILBERT, ALBERT, {"has_pooler": False}, ROBERTA | {"position_offset": 2}, ELECTRA],
+)
 @pytest.mark.parametrize("added_words", [0, 7])
 def test_what_is_saved_loads_back_bit_for_bit(tmp_path, tokenizer_dir, options, added_words):
     base = tiny_bert_config(vocab_size=68 - added_words, **options)
@@ -300,6 +383,11 @@ def test_what_is_saved_loads_back_bit_for_bit(tmp_path, tokenizer_dir, options, 
         ("albert", "AlbertForMaskedLM"),
         ("bert without pooler", "BertForMaskedLM"),
         ("exbert on distilbert", "ExBertForMaskedLM"),
+        ("roberta", "RobertaForMaskedLM"),
+        ("xlm-roberta", "XLMRobertaForMaskedLM"),
+        ("electra", "ElectraForMaskedLM"),
+        ("electra, wide table", "ElectraForMaskedLM"),
+        ("exbert on roberta", "ExBertForMaskedLM"),
     ],
 )
 def test_torch_computes_ours_from_what_is_saved(tmp_path, name, opened_by):
@@ -309,7 +397,7 @@ def test_torch_computes_ours_from_what_is_saved(tmp_path, name, opened_by):
 
 
 @pytest.mark.parametrize("kind", ["tagging", "classification", "answering"])
-@pytest.mark.parametrize("family", ["distilbert", "albert"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_fine_tuned_models_go_there_and_back(tmp_path, family, kind):
     read = write_and_check(f"{family} for {kind}", tmp_path)
     assert read.opened_by.lower().startswith(family)

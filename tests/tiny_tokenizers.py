@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tiny tokenizers of every kind that is read, in the files that models come with."""
+
+import functools
+import json
+import random
+import struct
+from pathlib import Path
+
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+from tests.tiny_text import make_documents, write_tokenizer
+
+XLM_R = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")  # in RoBERTa's order
+KOREAN = "해마는 기억을 맡는다. 소뇌는 운동을 맡는다. 뇌세포의 안녕 한국어 하세요."
+KINDS = ("wordpiece", "unigram", "bytes", "merges", "sentencepiece", "kobert")
+
+
+def write_kind(kind: str, folder: Path) -> Path:
+    """Returns the folder of a tokenizer.
+
+    Args:
+      kind: "wordpiece" (BERT's vocab.txt), "unigram" (XLM-R's tokenizer.json), "bytes" (RoBERTa's
+        tokenizer.json), "merges" (the same as vocab.json and merges.txt), "sentencepiece" (a .model
+        alone) or "kobert" (a .model whose ids are in the vocab.txt beside it).
+      folder: where to; made where it is not there.
+    """
+    if kind == "wordpiece":
+        return write_tokenizer(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if kind == "unigram":
+        unigram().save(str(folder / "tokenizer.json"))
+    elif kind == "bytes":
+        byte_bpe().save(str(folder / "tokenizer.json"))
+    elif kind == "merges":
+        byte_bpe().model.save(str(folder))
+    else:
+        write_model(folder / "spiece.model", sorts=kind != "kobert")
+        if kind == "kobert":
+            names = [piece for piece, _ in sentencepieces()]
+            (folder / "vocab.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
+    return folder
+
+
+@functools.cache
+def _texts() -> tuple[str, ...]:
+    lines = [line for document in make_documents(30, seed=3) for line in document.split("\n")]
+    return (*lines, *[KOREAN] * 20)
+
+
+@functools.cache
+def _learned_unigram() -> str:
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Strip()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=300, special_tokens=list(XLM_R), unk_token="<unk>", show_progress=False
+    )
+    tokenizer.train_from_iterator(_texts(), trainer)
+    return tokenizer.to_str()
+
+
+def unigram() -> Tokenizer:
+    """Returns a unigram tokenizer with XLM-R's special pieces."""
+    return Tokenizer.from_str(_learned_unigram())
+
+
+@functools.cache
+def _learned_bytes() -> str:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=list(XLM_R),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_texts(), trainer)
+    tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True, special=True)])
+    return tokenizer.to_str()
+
+
+def byte_bpe() -> Tokenizer:
+    """Returns a byte-level BPE tokenizer with RoBERTa's special pieces."""
+    return Tokenizer.from_str(_learned_bytes())
+
+
+def sentencepieces() -> list[tuple[str, float]]:
+    """Returns pieces and scores with KoBERT's special pieces in front, in KoBERT's order."""
+    learned = json.loads(_learned_unigram())["model"]["vocab"]
+    specials = ("[UNK]", "[PAD]", "[CLS]", "[SEP]", "[MASK]")
+    return [*((name, 0.0) for name in specials), *(tuple(p) for p in learned if p[0] not in XLM_R)]
+
+
+def write_model(path: Path, *, sorts: bool = False, algorithm: int = 1) -> Path:
+    """Returns a SentencePiece .model, written field by field.
+
+    Args:
+      path: where to.
+      sorts: False for an order of pieces that is not theirs in `sentencepieces`.
+      algorithm: trainer_spec.model_type.
+    """
+    pieces = sentencepieces()
+    if not sorts:
+        random.Random(0).shuffle(pieces)
+    kinds = {"[UNK]": 2, **dict.fromkeys(("[PAD]", "[CLS]", "[SEP]", "[MASK]"), 3)}
+    content = b""
+    for piece, score in pieces:
+        text = piece.encode()
+        inside = _field(1, text) + b"\x15" + struct.pack("<f", score)
+        inside += b"\x18" + _varint(kinds.get(piece, 1))
+        content += _field(1, inside)
+    content += _field(2, b"\x18" + _varint(algorithm))
+    content += _field(3, _field(1, b"identity"))
+    path.write_bytes(content)
+    return path
+
+
+def _field(number: int, content: bytes) -> bytes:
+    return _varint(number << 3 | 2) + _varint(len(content)) + content
+
+
+def _varint(value: int) -> bytes:
+    out = b""
+    while value > 127:
+        out += bytes([value & 127 | 128])
+        value >>= 7
+    return out + bytes([value])
