@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A trained model in the format that someone asks for, as a folder of its own."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,6 +61,8 @@ def export(
     reduce_range: bool = False,
     word_rank: int = 0,
     ranges: Mapping[str, tuple[float, float]] | None = None,
+    keep_float32: Collection[str] = (),
+    check: Callable[[Path], None] | None = None,
 ) -> Path:
     """Returns the folder, which now has the model's file, config.json and the tokenizer.
 
@@ -71,6 +73,9 @@ def export(
       reduce_range: see `onnx.build_onnx`.
       word_rank: likewise; ONNX alone has it.
       ranges: likewise; onnx-int8 alone has them.
+      keep_float32: likewise.
+      check: called with the folder before it takes its place, such as a
+        `verification.Verification`; what it raises leaves all as it was.
 
     Raises:
       ValueError: no such format, the tokenizer does not fit the model, or what is there is no
@@ -85,7 +90,7 @@ def export(
     if format_name == "hf":
         card = ModelCard(out.name, f"{model.source}, {_AGAIN}.", {}, {}, {})
         return huggingface.save_model(
-            out, model.params, model.config, folder, card=card, task=model.task
+            out, model.params, model.config, folder, card=card, task=model.task, check=check
         )
     load_tokenizer(folder, option="--model=DIR")  # raises for one that the runtime cannot read
     values = huggingface.config_json(model.params, model.config, folder, model.task)
@@ -108,8 +113,11 @@ def export(
                 reduce_range=reduce_range,
                 word_rank=word_rank,
                 ranges=ranges,
+                keep_float32=keep_float32,
             )
             (beside / models.MODEL_FILE).write_bytes(graph.SerializeToString())
+        if check:
+            check(beside)
     return out
 
 

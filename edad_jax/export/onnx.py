@@ -38,7 +38,7 @@ def build_onnx(
     word_rank: int = 0,
     ranges: Mapping[str, tuple[float, float]] | None = None,
     keep_float32: Collection[str] = (),
-    watched: bool = False,
+    watched: str = "",
 ) -> onnx.ModelProto:
     """Returns the model as an ONNX graph.
 
@@ -54,22 +54,26 @@ def build_onnx(
       ranges: of linear layers' inputs, from `calibration.measure_ranges`; int8 alone reads them.
       keep_float32: what keeps 32 bits in int8: names of linear layers and tables ("words",
         "0.qkv", "0.base.output", "classifier", ...), or patterns of them such as "0.*".
-      watched: give what linear layers read, instead of the model's outputs: the smallest and the
-        largest number of each, as "NAME.smallest" and "NAME.largest".
+      watched: give what linear layers read, instead of the model's outputs: with "ranges" the
+        smallest and the largest number of each, as "NAME.smallest" and "NAME.largest"; with
+        "inputs" all of it, as "NAME.input".
 
     Raises:
       ValueError: parameters are missing; nothing is called as `keep_float32` says.
     """
-    graph = Graph(
-        int8=int8, reduce_range=reduce_range, ranges=ranges, keep_float32=keep_float32
-    )
+    graph = Graph(int8=int8, reduce_range=reduce_range, ranges=ranges, keep_float32=keep_float32)
     try:
         hidden = _encode(graph, config, params, word_rank)
         outputs = _heads(graph, config.base, params, hidden, task)
     except KeyError as error:
         raise ValueError(f"the parameters lack {error}; expected those of the task") from error
     graph.check_kept()
-    if watched:
+    if watched == "inputs":
+        outputs = {
+            graph.rename(hidden, f"{name}.input"): []
+            for name, hidden in graph.linear_inputs.items()
+        }
+    elif watched:
         outputs = {
             graph.rename(graph.add(kind, hidden, keepdims=0), f"{name}.{end}"): []
             for name, hidden in graph.linear_inputs.items()
@@ -198,6 +202,12 @@ def _heads(graph, sizes, params, hidden, task):
                 strict=True,
             )
         }
+    with graph.within("head"):
+        return _vectors_and_classes(graph, sizes, params, hidden, task)
+
+
+def _vectors_and_classes(graph, sizes, params, hidden, task):
+    """Adds what an encoder or a classifier of texts gives."""
     outputs = {}
     if task is None:
         width = sizes.hidden_size
@@ -210,5 +220,6 @@ def _heads(graph, sizes, params, hidden, task):
     pooled = graph.add("Tanh" if sizes.has_pooler else "Relu", pooled)
     if task is None:
         return outputs | {graph.rename(pooled, "pooler_output"): ["batch", width]}
+    classifier = params["classifier"]["dense"]
     logits = graph.linear(pooled, classifier["kernel"], classifier["bias"], "classifier")
     return {graph.rename(logits, "logits"): ["batch", len(task.labels)]}
