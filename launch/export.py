@@ -65,6 +65,12 @@ CALIBRATE = flags.DEFINE_string(
 CALIBRATION_ROWS = flags.DEFINE_integer(
     "calibration_rows", 256, "Texts for --calibrate.", lower_bound=1
 )
+LICENSE = flags.DEFINE_string(
+    "license",
+    "",
+    "Of the weights, for the card, such as apache-2.0; empty: as --model's card says.",
+)
+LANGUAGE = flags.DEFINE_string("language", "", "A code such as en, for the card; empty: likewise.")
 PUSH = flags.DEFINE_string("push_to_hub", "", "USER/NAME on the hub to put the folder into.")
 PRIVATE = flags.DEFINE_bool("private", False, "--push_to_hub: for its owner alone.")
 
@@ -109,7 +115,8 @@ def main():
         options["ranges"] = calibration.measure_ranges(model, texts)
     options["keep_float32"] = [name for name in KEEP_FLOAT32.value if name != "auto"]
     verification = _verification(model, options) if is_verified else None
-    out = formats.export(model, FORMAT.value, out, check=verification, **options)
+    about = {"license": LICENSE.value or None, "language": LANGUAGE.value or None}
+    out = formats.export(model, FORMAT.value, out, check=verification, **about, **options)
     sizes = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
     largest = max(sizes, key=sizes.get)
     print(f"{out}: {largest} has {sizes[largest] / 1e6:.1f} MB")

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from edad_jax.data.tokenizer import load_tokenizer
 from edad_jax.export import huggingface, onnx
-from edad_jax.export.card import ModelCard
+from edad_jax.export.card import ModelCard, Verified, export_readme
 from edad_jax.files import file_checksum, replaced_folder
 from edad_jax.models import pretrained
 from edad_jax.models.config import ExBertConfig
@@ -62,7 +62,9 @@ def export(
     word_rank: int = 0,
     ranges: Mapping[str, tuple[float, float]] | None = None,
     keep_float32: Collection[str] = (),
-    check: Callable[[Path], None] | None = None,
+    check: Callable[[Path], Verified] | None = None,
+    license: str | None = None,
+    language: str | None = None,
 ) -> Path:
     """Returns the folder, which now has the model's file, config.json and the tokenizer.
 
@@ -76,6 +78,8 @@ def export(
       keep_float32: likewise.
       check: called with the folder before it takes its place, such as a
         `verification.Verification`; what it raises leaves all as it was.
+      license: of the weights, for the card; None: what the trained model's card says.
+      language: likewise.
 
     Raises:
       ValueError: no such format, the tokenizer does not fit the model, or what is there is no
@@ -87,10 +91,25 @@ def export(
     folder = pretrained.tokenizer_folder(model.source, option="--model=DIR")
     out = Path(out).expanduser()
     _check_replaceable(out, folder)
+
+    def finish(beside):
+        found = check(beside) if check else None
+        text = export_readme(
+            model.source,
+            model.config,
+            model.task,
+            format_name=format_name,
+            mark=_AGAIN,
+            found=found,
+            license=license,
+            language=language,
+        )
+        (beside / "README.md").write_text(text, encoding="utf-8")
+
     if format_name == "hf":
-        card = ModelCard(out.name, f"{model.source}, {_AGAIN}.", {}, {}, {})
+        card = ModelCard(out.name, "", {}, {}, {})  # the one that `finish` writes takes its place
         return huggingface.save_model(
-            out, model.params, model.config, folder, card=card, task=model.task, check=check
+            out, model.params, model.config, folder, card=card, task=model.task, check=finish
         )
     load_tokenizer(folder, option="--model=DIR")  # raises for one that the runtime cannot read
     values = huggingface.config_json(model.params, model.config, folder, model.task)
@@ -116,8 +135,7 @@ def export(
                 keep_float32=keep_float32,
             )
             (beside / models.MODEL_FILE).write_bytes(graph.SerializeToString())
-        if check:
-            check(beside)
+        finish(beside)
     return out
 
 
@@ -138,13 +156,13 @@ def _check_replaceable(out, source):
 def _is_export(folder, names):
     """Whether a folder's files are those that `export` writes, all of them."""
     common = {"config.json", *huggingface.TOKENIZER_FILES}
-    if "model.safetensors" not in names:
-        programs = {models.MODEL_FILE, STABLEHLO_FILE}
+    programs = {models.MODEL_FILE, STABLEHLO_FILE}
+    card = folder / "README.md"
+    if not card.is_file():  # as those of the versions before this one
         return bool(names & programs) and names <= common | programs
     # A trained model has the files of --format hf, but its card tells how it was trained.
-    card = folder / "README.md"
-    known = common | {"model.safetensors", card.name, huggingface.MODELLING_FILE}
-    return names <= known and card.is_file() and _AGAIN in card.read_text("utf-8", "replace")
+    known = common | programs | {"model.safetensors", card.name, huggingface.MODELLING_FILE}
+    return names <= known and _AGAIN in card.read_text("utf-8", "replace")
 
 
 def output_names(model: Model) -> list[str]:

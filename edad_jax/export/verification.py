@@ -23,6 +23,7 @@ import onnxruntime
 from absl import logging
 
 from edad_jax.export import check, formats
+from edad_jax.export.card import Verified
 from edad_jax.export.onnx import build_onnx
 from edad_jax.export.sensitivity import losses
 from edad_jax.runtime import models
@@ -36,16 +37,6 @@ _WHAT = {
     "answering": "best answers",
     None: "vectors (cosine, less their mean)",
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Verified:
-    """What a comparison found."""
-
-    sentence: str
-    agreement: float | None = None  # of int8 with float32, 0 to 1
-    kept: tuple[str, ...] = ()  # parts that have 32 bits in it
-    example: tuple[Any, dict[str, Any]] | None = None  # an input, and what the export says of it
 
 
 class Verification:
@@ -83,8 +74,8 @@ class Verification:
         self._keep_float32, self._options = tuple(keep_float32), dict(options or {})
         self.found: Verified | None = None
 
-    def __call__(self, folder: Path) -> None:
-        """Sets `found`.
+    def __call__(self, folder: Path) -> Verified:
+        """Returns what was found, and keeps it as `found`.
 
         Raises:
           ValueError: the export differs by more than it may, or the runtime cannot serve it.
@@ -99,14 +90,13 @@ class Verification:
         if served is not None and self._inputs:
             example = example_of(served, self._inputs)
             self.found = dataclasses.replace(self.found, example=example)
+        return self.found
 
     def _compare_numbers(self, folder):
         difference = check.largest_difference(
             self._model, self._format, folder, rows=self._rows, relative=True, progress=False
         )
-        sentence = (
-            f"the largest difference from Flax on {self._rows:,} random rows is {difference:.1e}"
-        )
+        sentence = f"largest difference from Flax on {self._rows:,} random rows: {difference:.1e}"
         if not difference <= LARGEST_DIFFERENCE:  # NaN is no number below it
             raise ValueError(
                 f"{sentence}, expected at most {LARGEST_DIFFERENCE:.0e}: nothing was written. "
