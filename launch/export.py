@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""Writes a trained model in the format that something else reads.
 
-    python launch/export.py --model runs/ner/model --format onnx-int8 --verify
+    python launch/export.py --model runs/ner/model --format onnx-int8
+    python launch/export.py --model runs/ner/model --format onnx-int8 --keep_float32=auto
     python launch/export.py --model runs/ner/model --format onnx --data /data/ner/NCBI-disease-IOB
     python launch/export.py --model runs/ner/model --format onnx-int8 --out runs/ner/static \
         --calibrate /data/ner/NCBI-disease-IOB --data /data/ner/NCBI-disease-IOB
@@ -9,6 +10,9 @@ r"""Writes a trained model in the format that something else reads.
 onnx, onnx-int8: a folder for python -m edad_jax.runtime, or for onnxruntime anywhere. stablehlo:
 one program for CPU, CUDA and TPU, read by jax.export. hf: Hugging Face layout. Takes encoders and
 fine-tuned models, students and teachers, ours and any BERT.
+
+What is written is compared with the trained model before it takes its place: float32 on random
+rows, int8 by what it says of texts of the model's task. docs/export.md tells how.
 """
 
 from pathlib import Path
@@ -23,8 +27,22 @@ OUT = flags.DEFINE_string("out", "", "Folder to write; empty: beside the model, 
 REDUCE_RANGE = flags.DEFINE_bool(
     "reduce_range", False, "int8: seven bits, for x86 CPUs without VNNI (before 2019)."
 )
-VERIFY = flags.DEFINE_bool("verify", False, "Compare with Flax on random rows.")
-ROWS = flags.DEFINE_integer("rows", 1_000, "Random rows for --verify.", lower_bound=1)
+KEEP_FLOAT32 = flags.DEFINE_list(
+    "keep_float32",
+    [],
+    "onnx-int8: parts that keep 32 bits (words, 0.qkv, 0.base.output, classifier, 0.*, ...), or "
+    "auto: those that lose most, as many as it takes to agree with float32.",
+)
+VERIFY = flags.DEFINE_bool("verify", True, "Compare with the trained model; else nothing is kept.")
+NO_VERIFY = flags.DEFINE_bool("no_verify", False, "Write the export without a comparison.")
+ROWS = flags.DEFINE_integer("rows", 100, "Random rows to compare float32 on.", lower_bound=1)
+TEXTS = flags.DEFINE_string(
+    "texts",
+    "",
+    "onnx-int8: texts to compare on, tagged data or a .txt file; empty: --data's validation split, "
+    "--calibrate, or what the run that left the model read.",
+)
+TEXT_ROWS = flags.DEFINE_integer("text_rows", 500, "Texts to compare int8 on.", lower_bound=1)
 DATA = flags.DEFINE_string(
     "data", "", "onnx, onnx-int8: data of the model's task; scores the test split before and after."
 )
@@ -47,6 +65,12 @@ CALIBRATE = flags.DEFINE_string(
 CALIBRATION_ROWS = flags.DEFINE_integer(
     "calibration_rows", 256, "Texts for --calibrate.", lower_bound=1
 )
+LICENSE = flags.DEFINE_string(
+    "license",
+    "",
+    "Of the weights, for the card, such as apache-2.0; empty: as --model's card says.",
+)
+LANGUAGE = flags.DEFINE_string("language", "", "A code such as en, for the card; empty: likewise.")
 PUSH = flags.DEFINE_string("push_to_hub", "", "USER/NAME on the hub to put the folder into.")
 PRIVATE = flags.DEFINE_bool("private", False, "--push_to_hub: for its owner alone.")
 
@@ -55,15 +79,19 @@ def main():
     for flag, known in (
         (CALIBRATE, ["onnx-int8"]),
         (REDUCE_RANGE, ["onnx-int8"]),
+        (KEEP_FLOAT32, ["onnx-int8"]),
+        (TEXTS, ["onnx-int8"]),
         (DATA, ["onnx", "onnx-int8"]),
     ):
         if flag.value and FORMAT.value not in known:
             expected = " or ".join(known)
             raise ValueError(f"--{flag.name} is for --format={expected}, got {FORMAT.value}")
+    is_verified = VERIFY.value and not NO_VERIFY.value
+    if "auto" in KEEP_FLOAT32.value and not is_verified:
+        raise ValueError("--keep_float32=auto asks the comparison, got --no_verify; leave one out")
     from edad_jax.export import formats
+    from edad_jax.tasks import exported
 
-    if CALIBRATE.value or DATA.value:
-        from edad_jax.tasks import exported
     if PUSH.value:
         from edad_jax.export import hub
 
@@ -87,22 +115,22 @@ def main():
             label_key=LABEL_KEY.value,
             scoring=SCORING.value,
         )
-    ranges = None
+    options = {"reduce_range": REDUCE_RANGE.value}
     if CALIBRATE.value:
         from edad_jax.export import calibration
 
         calibration.check_reads_texts(model)
         texts = exported.read_texts(CALIBRATE.value, CALIBRATION_ROWS.value)
-        ranges = calibration.measure_ranges(model, texts)
-    out = formats.export(model, FORMAT.value, out, reduce_range=REDUCE_RANGE.value, ranges=ranges)
+        options["ranges"] = calibration.measure_ranges(model, texts)
+    options["keep_float32"] = [name for name in KEEP_FLOAT32.value if name != "auto"]
+    verification = _verification(model, options) if is_verified else None
+    about = {"license": LICENSE.value or None, "language": LANGUAGE.value or None}
+    out = formats.export(model, FORMAT.value, out, check=verification, **about, **options)
     sizes = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
     largest = max(sizes, key=sizes.get)
     print(f"{out}: {largest} has {sizes[largest] / 1e6:.1f} MB")
-    if VERIFY.value:
-        from edad_jax.export import check
-
-        difference = check.largest_difference(model, FORMAT.value, out, rows=ROWS.value)
-        print(f"largest difference from Flax on {ROWS.value:,} random rows: {difference:.2e}")
+    if verification:
+        print(verification.found.sentence)
     if DATA.value:
         scores = exported.scores_of_both(
             model,
@@ -120,6 +148,29 @@ def main():
             )
     if PUSH.value:
         print(f"pushed to {hub.push(out, PUSH.value, private=PRIVATE.value)}")
+
+
+def _verification(model, options):
+    """Returns what the export is compared with."""
+    from edad_jax.export.verification import Verification
+    from edad_jax.tasks.own_text import own_inputs
+
+    inputs = own_inputs(
+        model,
+        TEXT_ROWS.value,
+        data=DATA.value,
+        texts=TEXTS.value or CALIBRATE.value,
+        text_key=TEXT_KEY.value,
+        label_key=LABEL_KEY.value,
+    )
+    return Verification(
+        model,
+        FORMAT.value,
+        inputs,
+        rows=ROWS.value,
+        keep_float32=KEEP_FLOAT32.value,
+        options=options,
+    )
 
 
 if __name__ == "__main__":

@@ -6,13 +6,15 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
+from edad_jax import __version__
 from edad_jax.data.prepare import Prepared
 from edad_jax.data.rows import is_next_sentence_task, random_next_share
 from edad_jax.distillation import evaluate
 from edad_jax.distillation.build import Run
 from edad_jax.distillation.examples import fill_gaps
 from edad_jax.distillation.method import Method
-from edad_jax.export.huggingface import ModelCard, save_model
+from edad_jax.export.card import ModelCard, is_hub_id, origin, public
+from edad_jax.export.huggingface import save_model
 from edad_jax.files import write_json
 from edad_jax.models import init
 from edad_jax.report import training
@@ -20,6 +22,12 @@ from edad_jax.report.tables import markdown_table
 from edad_jax.training import state
 from edad_jax.training.metrics import read_metrics
 from edad_jax.training.progress import TIME_COSTS
+
+_USE = (
+    "To be fine-tuned for tasks on texts like those it was trained on; as it is, it fills gaps. It "
+    "writes no text. What the teacher has learned wrongly of people or facts, it may have too. "
+    "The figures are of held-out text of the same corpus: on other text expect less."
+)
 
 
 def leave_result(
@@ -98,7 +106,13 @@ def _card(config, method, net, summary):
         for name, section in config.items()
         if name not in ("corpus", "vocabulary", "parallel", "checkpoint", "progress", "prepared")
     }
+    example = next(iter(summary["examples"]), None)
     return ModelCard(
+        **origin(config.teacher.checkpoint),
+        datasets=[config.corpus.dataset] if is_hub_id(config.corpus.dataset) else [],
+        example=(example["text"], {net: example[net]}) if net in (example or {}) else None,
+        use=_USE,
+        made=_steps(config, method, net, summary),
         title=f"{net} of an edad-jax run ({config.method})",
         summary={
             "student": "A small domain encoder, distilled and adapted to its domain by edad-jax.",
@@ -113,6 +127,25 @@ def _card(config, method, net, summary):
         settings=settings,
         measured=untrained | figures | {"steps": summary["steps"]} | summary["nets"][net],
     )
+
+
+def _steps(config, method, net, summary):
+    """Returns how a net was made, in five lines at most."""
+    vocabulary, rows = summary["data"]["vocabulary"], summary["data"]["rows"]["train"]
+    steps = [
+        f"Teacher: {public(config.teacher.checkpoint)}; {vocabulary.get('added', 0):,} words of "
+        "the domain were added to its vocabulary.",
+        f"Text: {rows['rows']:,} rows of at most {config.rows.max_length} pieces.",
+        f"Method {config.method}: {summary['steps']:,} updates of {config.batch_size} rows, "
+        f"seed {config.seed}.",
+        f"Written by edad-jax {__version__}.",
+    ]
+    if net == "student":
+        layers, width = config.student.num_hidden_layers, config.student.hidden_size
+        steps.insert(
+            2, f"Student: {layers} layers of width {width}, begun from: {config.student.init}."
+        )
+    return steps
 
 
 def _untrained(config, method):

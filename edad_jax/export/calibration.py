@@ -6,9 +6,10 @@ With it the range is that of the calibration texts; what lies beyond is cut off.
 """
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+import onnx
 import onnxruntime
 
 from edad_jax.data.tokenizer import load_tokenizer
@@ -51,24 +52,34 @@ def measure_ranges(
     check_reads_texts(model)
     if not texts:
         raise ValueError("got no text to calibrate with, expected at least one")
-    watched = build_onnx(model.config, model.params, model.task, word_rank=word_rank, watched=True)
+    watched = build_onnx(
+        model.config, model.params, model.task, word_rank=word_rank, watched="ranges"
+    )
+    found: dict[str, list[float]] = {}
+    for _, values in watch(model, watched, texts):
+        for name, value in values.items():
+            found.setdefault(name, []).append(float(value))
+    layers = dict.fromkeys(name.rpartition(".")[0] for name in found)
+    return {
+        layer: (min(found[f"{layer}.smallest"]), max(found[f"{layer}.largest"])) for layer in layers
+    }
+
+
+def watch(
+    model: Model, graph: onnx.ModelProto, texts: Sequence[str]
+) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+    """Yields the pieces [1, length] of each text, and all that a graph gives for them, by name."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # of outputs whose axes a watched graph does not tell
     session = onnxruntime.InferenceSession(
-        watched.SerializeToString(), providers=["CPUExecutionProvider"]
+        graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     names = [output.name for output in session.get_outputs()]
     tokenizer = load_tokenizer(model.source, option="--model=DIR")
     longest = min(LONGEST, model.config.base.max_position_embeddings)
     composed = [unicodedata.normalize("NFC", text) for text in texts]
-    rows = tokenizer(composed, truncation=True, max_length=longest)["input_ids"]
-    found = {name: [] for name in names}
-    for row in rows:
+    for row in tokenizer(composed, truncation=True, max_length=longest)["input_ids"]:
         ids = np.array([row], np.int64)
         inputs = (ids, np.ones_like(ids), np.zeros_like(ids))
-        for name, value in zip(
-            names, session.run(names, dict(zip(INPUTS, inputs, strict=True))), strict=True
-        ):
-            found[name].append(float(value))
-    layers = dict.fromkeys(name.rpartition(".")[0] for name in names)
-    return {
-        layer: (min(found[f"{layer}.smallest"]), max(found[f"{layer}.largest"])) for layer in layers
-    }
+        values = session.run(names, dict(zip(INPUTS, inputs, strict=True)))
+        yield ids, dict(zip(names, values, strict=True))

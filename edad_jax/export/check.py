@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether an exported model says what the trained one says."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from edad_jax.runtime import models
 
 # Rows are padded to these for Flax: each is compiled, and half of random rows are beyond 256.
 LENGTHS = (8, 32, 64, 128, 192, 256, 384, 512)
+ROWS = 32  # a FlaxSession reads a multiple of these, for the same reason
 
 
 def largest_difference(
@@ -27,6 +28,7 @@ def largest_difference(
     rows: int = 1_000,
     batch_size: int = 8,
     seed: int = 0,
+    relative: bool = False,
     progress: bool = True,
 ) -> float:
     """Returns the largest difference of any output number on random rows, padding aside.
@@ -38,6 +40,8 @@ def largest_difference(
       rows: random rows, of 1 to 512 pieces (or as many as the model has positions).
       batch_size: rows that are run together.
       seed: of the rows.
+      relative: to the largest number of the trained model's, where that is more than 1: float32
+        has seven digits.
       progress: whether to show a bar.
     """
     random = np.random.default_rng(seed)
@@ -45,7 +49,7 @@ def largest_difference(
     lengths = np.sort(random.integers(1, limit + 1, rows))
     trained = compiled(model)
     exported = open_export(model, format_name, Path(folder))
-    largest = 0.0
+    largest, most = 0.0, 1.0
     bar = tqdm(total=rows, unit="row", desc="comparing", disable=not progress)
     for start in range(0, rows, batch_size):
         sizes = lengths[start : start + batch_size]
@@ -63,15 +67,16 @@ def largest_difference(
         )
         for name, expected, got in outputs:
             expected, got = np.asarray(expected), np.asarray(got)
-            if name == "pooler_output" or (model.task and model.task.kind == "classification"):
+            if is_of_texts(model, name):
                 difference = np.abs(expected - got)
             else:
                 is_piece = mask[:, : got.shape[1]] != 0  # padding aside
                 difference = np.abs(expected[:, : got.shape[1]] - got)[is_piece]
-            largest = max(largest, float(difference.max()))
+            largest = float(np.maximum(largest, difference.max()))  # NaN stays
+            most = max(most, float(np.abs(expected).max()))
         bar.update(len(sizes))
     bar.close()
-    return largest
+    return largest / most if relative else largest
 
 
 def compiled(model: formats.Model) -> Callable[..., Any]:
@@ -80,7 +85,12 @@ def compiled(model: formats.Model) -> Callable[..., Any]:
     Weights are arguments of what is compiled: as its constants they are looked at for every length.
     """
     params = jax.tree.map(jnp.asarray, model.params)
-    forward = jax.jit(lambda params, *inputs: formats.forward(model, params, *inputs))
+
+    def forward(params, *inputs):
+        with jax.default_matmul_precision("highest"):  # accelerators round products else
+            return formats.forward(model, params, *inputs)
+
+    forward = jax.jit(forward)
     return lambda *inputs: forward(params, *inputs)
 
 
@@ -110,3 +120,35 @@ def open_export(model: formats.Model, format_name: str, folder: Path) -> Callabl
         )
 
     return run
+
+
+class FlaxSession:
+    """Runs Flax where the runtime runs onnxruntime; few shapes, since each is compiled.
+
+    Args:
+      model: the trained one.
+    """
+
+    def __init__(self, model: formats.Model):
+        self._model, self._forward = model, compiled(model)
+        self._longest = model.config.base.max_position_embeddings
+
+    def run(self, names: Sequence[str], inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """Returns the named outputs, as onnxruntime does."""
+        rows, length = inputs["input_ids"].shape
+        longest = min(next((each for each in LENGTHS if each >= length), length), self._longest)
+        shape = ((0, -rows % ROWS), (0, longest - length))
+        ids, mask, segments = (np.pad(inputs[name], shape).astype(np.int32) for name in INPUTS)
+        values = self._forward(ids, mask, segments)
+        outputs = dict(zip(formats.output_names(self._model), values, strict=True))
+        found = {name: np.asarray(outputs[name])[:rows] for name in names}
+        return [
+            value if is_of_texts(self._model, name) else value[:, :length]
+            for name, value in found.items()
+        ]
+
+
+def is_of_texts(model: formats.Model, output: str) -> bool:
+    """Returns whether an output is one for each row, and not for each of its pieces."""
+    is_classifier = model.task is not None and model.task.kind == "classification"
+    return is_classifier or output == "pooler_output"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A trained model in the format that someone asks for, as a folder of its own."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from edad_jax.data import disk
 from edad_jax.data.tokenizer import load_tokenizer
 from edad_jax.export import huggingface, onnx, pooling
-from edad_jax.export.card import ModelCard
+from edad_jax.export.card import ModelCard, Verified, export_readme
 from edad_jax.files import SUMS, file_checksum, replaced_folder, write_sums
 from edad_jax.models import pretrained
 from edad_jax.models.config import ExBertConfig
@@ -63,6 +63,10 @@ def export(
     reduce_range: bool = False,
     word_rank: int = 0,
     ranges: Mapping[str, tuple[float, float]] | None = None,
+    keep_float32: Collection[str] = (),
+    check: Callable[[Path], Verified] | None = None,
+    license: str | None = None,
+    language: str | None = None,
 ) -> Path:
     """Returns the folder, which now has the model's file, config.json and the tokenizer.
 
@@ -73,6 +77,11 @@ def export(
       reduce_range: see `onnx.build_onnx`.
       word_rank: likewise; ONNX alone has it.
       ranges: likewise; onnx-int8 alone has them.
+      keep_float32: likewise.
+      check: called with the folder before it takes its place, such as a
+        `verification.Verification`; what it raises leaves all as it was.
+      license: of the weights, for the card; None: what the trained model's card says.
+      language: likewise.
 
     Raises:
       ValueError: no such format, the tokenizer does not fit the model, or what is there is no
@@ -83,14 +92,28 @@ def export(
     folder = pretrained.tokenizer_folder(model.source, option="--model=DIR")
     positions = model.config.base.max_position_embeddings
     vectors = None if model.task else pooling.read_pooling(folder, positions=positions)
-    if format_name == "hf":
-        card = ModelCard(out.name, f"{model.source}, {_AGAIN}.", {}, {}, {})
-        saved = huggingface.save_model(
-            out, model.params, model.config, folder, card=card, task=model.task
+
+    def finish(beside):
+        if vectors and format_name == "hf":
+            pooling.copy_pooling(folder, beside)
+        found = check(beside) if check else None
+        text = export_readme(
+            model.source,
+            model.config,
+            model.task,
+            format_name=format_name,
+            mark=_AGAIN,
+            found=found,
+            license=license,
+            language=language,
         )
-        if vectors:
-            pooling.copy_pooling(folder, saved)
-        return saved
+        (beside / "README.md").write_text(text, encoding="utf-8")
+
+    if format_name == "hf":
+        card = ModelCard(out.name, "", {}, {}, {})  # the one that `finish` writes takes its place
+        return huggingface.save_model(
+            out, model.params, model.config, folder, card=card, task=model.task, check=finish
+        )
     load_tokenizer(folder, option="--model=DIR")  # raises for one that the runtime cannot read
     values = huggingface.config_json(model.params, model.config, folder, model.task)
     values.pop("auto_map", None)  # this folder has no torch code
@@ -115,8 +138,10 @@ def export(
                 reduce_range=reduce_range,
                 word_rank=word_rank,
                 ranges=ranges,
+                keep_float32=keep_float32,
             )
             (beside / models.MODEL_FILE).write_bytes(graph.SerializeToString())
+        finish(beside)
         write_sums(beside)
     return out
 
@@ -157,14 +182,15 @@ def _check_replaceable(out, source):
 def _is_export(folder, names):
     """Whether a folder's files are those that `export` writes, all of them."""
     common = {"config.json", SUMS, *huggingface.TOKENIZER_FILES}
-    if "model.safetensors" not in names:
-        programs = {models.MODEL_FILE, STABLEHLO_FILE}
+    programs = {models.MODEL_FILE, STABLEHLO_FILE}
+    card = folder / "README.md"
+    if not card.is_file():  # as those of the versions before this one
         return bool(names & programs) and names <= common | programs
     # A trained model has the files of --format hf, but its card tells how it was trained.
-    card = folder / "README.md"
-    known = common | {"model.safetensors", card.name, huggingface.MODELLING_FILE, *pooling.FILES}
+    known = common | programs | {"model.safetensors", card.name, huggingface.MODELLING_FILE}
+    known |= set(pooling.FILES)
     names = {name for name in names if not (folder / name / "config.json").is_file()}  # 1_Pooling
-    return names <= known and card.is_file() and _AGAIN in card.read_text("utf-8", "replace")
+    return names <= known and _AGAIN in card.read_text("utf-8", "replace")
 
 
 def output_names(model: Model) -> list[str]:

@@ -18,10 +18,15 @@ and Arm), and they are chosen by measurement rather than left to its quantiser a
     MatMulIntegerToFloat    the same for an input whose range was measured beforehand.
     MultiHeadAttention      without a mask, since only then it goes through the keys in parts that
                             stay in the cache ("flash"); see `attention.AttentionInParts`.
+
+Nodes are called after their layer, `0.base.intermediate.MatMul.17`, as the parts of a model that
+may stay in float32 are (`0.base.intermediate`): other quantisers leave nodes out by their names.
 """
 
+import contextlib
+import fnmatch
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,6 +46,8 @@ class Graph:
       reduce_range: whether linear layers have seven of them.
       ranges: {name of a linear layer: (smallest, largest) of its input}, fixed beforehand; layers
         that are not there take the range of what they are given, at every call.
+      keep_float32: names of linear layers and tables that keep their 32 bits all the same, or
+        patterns of names, such as "0.*".
     """
 
     def __init__(
@@ -49,9 +56,12 @@ class Graph:
         int8: bool = False,
         reduce_range: bool = False,
         ranges: Mapping[str, tuple[float, float]] | None = None,
+        keep_float32: Collection[str] = (),
     ):
         self.int8 = int8
+        self.parts: list[str] = []  # names of linear layers and tables: what int8 rounds
         self.linear_inputs: dict[str, str] = {}  # name of a linear layer -> what it reads
+        self._keep, self._scope = tuple(keep_float32), ""
         self._ranges = ranges or {}
         self._largest = 63 if reduce_range else 127
         self._nodes: list[onnx.NodeProto] = []
@@ -73,22 +83,39 @@ class Graph:
 
     def add(self, kind: str, *inputs: str, outputs: int = 1, **attributes: Any) -> Any:
         """Adds a node; returns the name of its output, or a list of several."""
-        names = [f"{kind}.{len(self._nodes)}.{number}" for number in range(outputs)]
-        self._nodes.append(helper.make_node(kind, list(inputs), names, **attributes))
+        node = f"{self._scope}{kind}.{len(self._nodes)}"
+        names = [f"{node}.{number}" for number in range(outputs)]
+        self._nodes.append(helper.make_node(kind, list(inputs), names, name=node, **attributes))
         return names if outputs > 1 else names[0]
+
+    @contextlib.contextmanager
+    def within(self, name: str) -> Iterator[None]:
+        """Nodes that are added in the block are called after this part of the model."""
+        outer, self._scope = self._scope, f"{name}."
+        yield
+        self._scope = outer
 
     def rename(self, value: str, name: str) -> str:
         """Adds another name for a value: that of an output."""
-        self._nodes.append(helper.make_node("Identity", [value], [name]))
+        self._nodes.append(helper.make_node("Identity", [value], [name], name=f"{name}.Identity"))
         return name
+
+    def _is_rounded(self, name):
+        """Returns whether a part has eight bits; notes its name."""
+        self.parts.append(name)
+        return self.int8 and not any(fnmatch.fnmatchcase(name, each) for each in self._keep)
 
     def linear(
         self, hidden: str, kernel_de: np.ndarray, bias_e: np.ndarray | None, name: str
     ) -> str:
         """Adds hidden @ kernel + bias."""
+        with self.within(name):
+            return self._linear(hidden, kernel_de, bias_e, name)
+
+    def _linear(self, hidden, kernel_de, bias_e, name):
         bias = () if bias_e is None else (self.constant(as_float(bias_e), f"{name}.bias"),)
         self.linear_inputs[name] = hidden
-        if self.int8:
+        if self._is_rounded(name):
             rounded_de, scale_1e = in_eight_bits(as_float(kernel_de), 0, self._largest)
             kernel = self.constant(rounded_de, f"{name}.kernel")
             scale = self.constant(scale_1e[0], f"{name}.scale")
@@ -112,7 +139,7 @@ class Graph:
 
     def look_up(self, table_vd: np.ndarray, name: str, ids: str) -> str:
         """Adds the rows of a table, which has a scale for each row in eight bits."""
-        if not self.int8:
+        if not self._is_rounded(name):
             return self.add("Gather", self.constant(table_vd, name), ids)
         rounded_vd, scale_v1 = in_eight_bits(table_vd, 1)
         rounded = self.add("Gather", self.constant(rounded_vd, name), ids)
@@ -123,7 +150,17 @@ class Graph:
         """Adds a layer norm over the last axis."""
         scale = self.constant(as_float(params["scale"]), f"{name}.scale")
         bias = self.constant(as_float(params["bias"]), f"{name}.bias")
-        return self.add("LayerNormalization", hidden, scale, bias, axis=-1, epsilon=epsilon)
+        with self.within(name):
+            return self.add("LayerNormalization", hidden, scale, bias, axis=-1, epsilon=epsilon)
+
+    def check_kept(self) -> None:
+        """Raises ValueError where a name or pattern of `keep_float32` is of no part there is."""
+        for each in self._keep:
+            if not fnmatch.filter(self.parts, each):
+                raise ValueError(
+                    f"keep_float32: got {each!r}, expected names or patterns of "
+                    f"{', '.join(self.parts)}"
+                )
 
     def finish(self, outputs: Mapping[str, Sequence[str | int]]) -> onnx.ModelProto:
         """Returns the checked model; `outputs` are names and their axes."""

@@ -11,7 +11,7 @@ import errno
 import importlib.resources
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,7 @@ def save_model(
     *,
     card: ModelCard,
     task: Task | None = None,
+    check: Callable[[Path], None] | None = None,
 ) -> Path:
     """Returns the directory, now holding the model in Hugging Face layout.
 
@@ -85,6 +86,7 @@ def save_model(
       tokenizer_dir: with vocab.txt or tokenizer.json for exactly these words.
       card: what README.md says.
       task: what the model was fine-tuned for; None after pretraining.
+      check: called with the folder before it takes its place; what it raises leaves all as it was.
 
     Raises:
       ValueError: the parameters or the tokenizer do not fit the sizes or the task.
@@ -105,6 +107,8 @@ def save_model(
         if config.extension:
             code = importlib.resources.files("edad_jax.export") / MODELLING_FILE
             (beside / MODELLING_FILE).write_bytes(code.read_bytes())
+        if check:
+            check(beside)
         write_sums(beside)
     return directory
 

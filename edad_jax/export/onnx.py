@@ -16,7 +16,7 @@ does not read it.
 """
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,8 @@ def build_onnx(
     reduce_range: bool = False,
     word_rank: int = 0,
     ranges: Mapping[str, tuple[float, float]] | None = None,
-    watched: bool = False,
+    keep_float32: Collection[str] = (),
+    watched: str = "",
 ) -> onnx.ModelProto:
     """Returns the model as an ONNX graph.
 
@@ -51,19 +52,28 @@ def build_onnx(
       word_rank: word vectors as products of so many numbers with one small matrix (by singular
         values, ALBERT's factorisation after the fact); 0 for the whole vectors.
       ranges: of linear layers' inputs, from `calibration.measure_ranges`; int8 alone reads them.
-      watched: give what linear layers read, instead of the model's outputs: the smallest and the
-        largest number of each, as "NAME.smallest" and "NAME.largest".
+      keep_float32: what keeps 32 bits in int8: names of linear layers and tables ("words",
+        "0.qkv", "0.base.output", "classifier", ...), or patterns of them such as "0.*".
+      watched: give what linear layers read, instead of the model's outputs: with "ranges" the
+        smallest and the largest number of each, as "NAME.smallest" and "NAME.largest"; with
+        "inputs" all of it, as "NAME.input".
 
     Raises:
-      ValueError: parameters are missing.
+      ValueError: parameters are missing; nothing is called as `keep_float32` says.
     """
-    graph = Graph(int8=int8, reduce_range=reduce_range, ranges=ranges)
+    graph = Graph(int8=int8, reduce_range=reduce_range, ranges=ranges, keep_float32=keep_float32)
     try:
         hidden = _encode(graph, config, params, word_rank)
         outputs = _heads(graph, config.base, params, hidden, task)
     except KeyError as error:
         raise ValueError(f"the parameters lack {error}; expected those of the task") from error
-    if watched:
+    graph.check_kept()
+    if watched == "inputs":
+        outputs = {
+            graph.rename(hidden, f"{name}.input"): []
+            for name, hidden in graph.linear_inputs.items()
+        }
+    elif watched:
         outputs = {
             graph.rename(graph.add(kind, hidden, keepdims=0), f"{name}.{end}"): []
             for name, hidden in graph.linear_inputs.items()
@@ -73,6 +83,17 @@ def build_onnx(
 
 
 def _encode(graph, config, params, word_rank):
+    with graph.within("embeddings"):
+        hidden = _embed(graph, config, params, word_rank)
+    attention = AttentionInParts(graph) if graph.int8 else Attention(graph)
+    for layer in range(config.base.num_hidden_layers):
+        with graph.within(str(layer)):
+            hidden = _layer(graph, attention, config, params, layer, hidden)
+    return hidden
+
+
+def _embed(graph, config, params, word_rank):
+    """Adds what the first layer reads."""
     base = params["base"]
     table_vd = as_float(base["embeddings"]["word"]["embedding"])
     if config.extension_vocab_size:
@@ -100,9 +121,6 @@ def _encode(graph, config, params, word_rank):
         hidden = graph.linear(
             hidden, projection["kernel"], projection["bias"], "embeddings.projection"
         )
-    attention = AttentionInParts(graph) if graph.int8 else Attention(graph)
-    for layer in range(config.base.num_hidden_layers):
-        hidden = _layer(graph, attention, config, params, layer, hidden)
     return hidden
 
 
@@ -139,10 +157,11 @@ def _layer(graph, attention, config, params, layer, hidden):
     parts = iter(graph.add("Split", joint, widths, outputs=len(biases), axis=-1))
     outputs = []
     for name, (block, sizes) in blocks.items():
-        context = attention.add(*itertools.islice(parts, 3), sizes)
-        outputs.append(
-            _after_attention(graph, block, context, hidden, config.base, f"{layer}.{name}")
-        )
+        with graph.within(f"{layer}.{name}"):
+            context = attention.add(*itertools.islice(parts, 3), sizes)
+            outputs.append(
+                _after_attention(graph, block, context, hidden, config.base, f"{layer}.{name}")
+            )
     if not config.extension:
         return outputs[0]
     share = graph.add("Sigmoid", next(parts))
@@ -185,6 +204,12 @@ def _heads(graph, sizes, params, hidden, task):
                 strict=True,
             )
         }
+    with graph.within("head"):
+        return _vectors_and_classes(graph, sizes, params, hidden, task)
+
+
+def _vectors_and_classes(graph, sizes, params, hidden, task):
+    """Adds what an encoder or a classifier of texts gives."""
     outputs = {}
     if task is None:
         width = sizes.hidden_size
@@ -197,5 +222,6 @@ def _heads(graph, sizes, params, hidden, task):
     pooled = graph.add(sizes.pooler_act.capitalize(), pooled)
     if task is None:
         return outputs | {graph.rename(pooled, "pooler_output"): ["batch", width]}
+    classifier = params["classifier"]["dense"]
     logits = graph.linear(pooled, classifier["kernel"], classifier["bias"], "classifier")
     return {graph.rename(logits, "logits"): ["batch", len(task.labels)]}

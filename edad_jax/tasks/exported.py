@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from edad_jax.export import formats
-from edad_jax.export.check import LENGTHS, compiled
+from edad_jax.export.check import FlaxSession
 from edad_jax.models.hf_files import read_model_json
 from edad_jax.runtime import models
 from edad_jax.tasks.answer_scores import answer_scores
@@ -48,12 +48,12 @@ def scores_of_both(
         model that gives none.
     """
     splits = check_data(model, data, text_key=text_key, label_key=label_key, scoring=scoring)
-    task = _TASKS[model.task.kind]
+    task = TASKS[model.task.kind]
     way = {"scoring": scoring} if task.has_scorings else {}
     examples = choose(scored_split(splits), rows, np.random.default_rng(0))
     open_model = open_answerer if model.task.kind == "answering" else models.open_model
     exported, trained = open_model(folder), open_model(folder)
-    trained.session = _FlaxSession(model)
+    trained.session = FlaxSession(model)
     before, after = (task.score(each, examples, **way) for each in (trained, exported))
     return {name: (before[name], after[name]) for name in before}
 
@@ -71,7 +71,7 @@ def check_data(
             f"--model={model.source} has no task to score, expected a model of launch/finetune.py; "
             "leave --data out"
         )
-    task = _TASKS[model.task.kind]
+    task = TASKS[model.task.kind]
     if scoring != "squad" and not task.has_scorings:
         raise ValueError(
             f"--scoring={scoring} is for models that answer questions, and --model={model.source} "
@@ -99,8 +99,7 @@ def reading_of_run(model: str | Path) -> dict[str, Any]:
     Args:
       model: WORKDIR/model of launch/finetune.py; of any other folder or hub id nothing is known.
     """
-    path = Path(model).expanduser().absolute().parent / "config.json"
-    config = read_model_json(path) if path.is_file() else {}
+    config = config_of_run(model)
     if "split_seed" not in config:
         return {}
     names = {"seed": "split_seed"}
@@ -108,6 +107,12 @@ def reading_of_run(model: str | Path) -> dict[str, Any]:
     if config.get("task") == "tagging":  # for others launch/export.py has options
         names |= {"word_key": "text_key", "tag_key": "label_key"}
     return {ours: config[theirs] for ours, theirs in names.items() if theirs in config}
+
+
+def config_of_run(model: str | Path) -> dict[str, Any]:
+    """Returns the settings of the run that left a model in its workdir; {} of any other model."""
+    path = Path(model).expanduser().absolute().parent / "config.json"
+    return read_model_json(path) if path.is_file() else {}
 
 
 def open_answerer(
@@ -166,8 +171,8 @@ def answerer_scores(
     return {"exact match": scores["exact_match"], "F1": scores["f1"]}
 
 
-class _Task(NamedTuple):
-    """How a kind of model is scored."""
+class TaskData(NamedTuple):
+    """How the data of a kind of model are read, and how it is scored."""
 
     read: Callable[..., tuple]
     score: Callable[[Any, Sequence], dict[str, float]]
@@ -176,39 +181,17 @@ class _Task(NamedTuple):
     labels: Callable[[Any], list[str]] | None = None  # of an example
 
 
-_TASKS = {
-    "tagging": _Task(
+TASKS = {
+    "tagging": TaskData(
         read_tagged,
         tagger_scores,
         labels=lambda each: [tag[2:] for tag in each.tags if tag[0] == "B"],
     ),
-    "classification": _Task(
+    "classification": TaskData(
         read_labelled, classifier_scores, has_columns=True, labels=lambda each: [each.label]
     ),
-    "answering": _Task(read_questions, answerer_scores, has_scorings=True),
+    "answering": TaskData(read_questions, answerer_scores, has_scorings=True),
 }
-
-
-class _FlaxSession:
-    """Runs Flax where the runtime runs onnxruntime; few lengths, since each is compiled."""
-
-    def __init__(self, model: formats.Model):
-        self.forward = compiled(model)
-        self.names = formats.output_names(model)
-        self.is_of_texts = model.task.kind == "classification"  # and not of every piece
-        self.longest = model.config.base.max_position_embeddings
-
-    def run(self, names, inputs):
-        """Returns the named outputs, as onnxruntime does."""
-        rows, length = inputs["input_ids"].shape
-        padded = min(next(each for each in LENGTHS if each >= length), self.longest)
-        ids, mask, segments = (
-            np.pad(inputs[name], ((0, 0), (0, padded - length))).astype(np.int32)
-            for name in ("input_ids", "attention_mask", "token_type_ids")
-        )
-        outputs = dict(zip(self.names, self.forward(ids, mask, segments), strict=True))
-        values = [np.asarray(outputs[name]) for name in names]
-        return values if self.is_of_texts else [value[:, :length] for value in values]
 
 
 def read_texts(source: str, rows: int, *, seed: int = 0) -> list[str]:

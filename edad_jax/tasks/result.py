@@ -9,16 +9,24 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from edad_jax import __version__
 from edad_jax.export import huggingface
+from edad_jax.export.card import ModelCard, Score, is_hub_id, origin, public
 from edad_jax.files import write_json
 from edad_jax.models import pretrained
 from edad_jax.models.config import ExBertConfig
 from edad_jax.report import figures
 from edad_jax.report.tables import markdown_table
 from edad_jax.tasks import scores
+from edad_jax.tasks.data.questions import Question
+from edad_jax.tasks.data.tagged import TaggedSentence
 from edad_jax.tasks.setup import Prepared, run_seeds
 from edad_jax.tasks.train import Trained
 
+_USE = (
+    "For texts like those of its data: on others expect less than the figures here. It is certain "
+    "of what it says even where it is wrong: have a person look where much depends on it."
+)
 MOST_DRAWN_CLASSES = 40  # a larger confusion matrix cannot be read as a picture
 
 # The scores that are averaged over seeds, where a task has them.
@@ -108,11 +116,23 @@ def leave_result(
         jax.tree.map(lambda *leaves: np.concatenate(leaves)[best], *params),
         sizes,
         pretrained.tokenizer_folder(config.model),
-        card=huggingface.ModelCard(
+        card=ModelCard(
+            **origin(config.model),
+            datasets=[config.data] if is_hub_id(config.data) else [],
+            scores=[
+                Score(name, measured[name], summary["data"], split)
+                for name in AVERAGED
+                if name in measured
+            ],
+            example=_example(prepared.examples[split], predictions[split][best]),
+            use=_USE,
+            made=_steps(config, summary, names[best]),
             title=f"{Path(config.model).name} fine-tuned on {summary['data']}",
             summary=f"A {config.task} model, fine-tuned by edad-jax.",
             data={"examples": summary["examples"], "data": summary["data"]},
-            settings={name: value for name, value in config.items() if name != "parallel"},
+            settings={
+                name: value for name, value in config.to_dict().items() if name != "parallel"
+            },
             measured={f"{split} {name}": measured[name] for name in AVERAGED if name in measured}
             | {"seed": int(names[best]), "means": summary["means"]},
         ),
@@ -133,6 +153,36 @@ def leave_result(
             measured["labels"],
             title=f"{summary['data']}, {split} split, seed {names[best]}",
         )
+
+
+def _example(examples, predicted):
+    """Returns a short example and what the model says of it: words with a tag, a label, a text."""
+    pairs = list(zip(examples[:200], predicted, strict=False))
+    for example, said in pairs:
+        if isinstance(example, TaggedSentence):
+            tagged = [pair for pair in zip(example.words, said, strict=True) if pair[1] != "O"]
+            if tagged and len(example.words) < 40:
+                return " ".join(example.words), dict(tagged)
+        elif isinstance(example, Question):
+            if said and len(example.context) < 500:
+                return [example.question, example.context], said
+        elif len(example.text) < 300:
+            return example.text, said[0]
+    return None
+
+
+def _steps(config, summary, seed):
+    """Returns how a model was made, in five lines at most."""
+    counts = ", ".join(f"{count:,} for {split}" for split, count in summary["examples"].items())
+    teacher = f", taught by {public(config.teacher)}" if config.teacher else ""
+    return [
+        f"Encoder: {public(config.model)}.",
+        f"Examples: {counts}.",
+        f"{config.epochs} epochs of batches of {config.batch_size}, learning rate "
+        f"{config.optimizer.learning_rate:g}{teacher}.",
+        f"Of {len(summary['seeds'])} seed(s), number {seed} did best on the validation split.",
+        f"Written by edad-jax {__version__}.",
+    ]
 
 
 def describe(summary: Mapping) -> str:
