@@ -4,8 +4,9 @@
     float32     no output number on random rows differs by more than 1e-4, of numbers beyond 1
                 relative to the largest
     int8        what the model says of texts is what the trained one says, to 98%: of a tagger the
-                entities, of a classifier the labels, of a question answerer the best answers; of an
-                encoder the mean cosine of its vectors
+                entities, of a classifier the labels, of a question answerer the best answers; of a
+                model of one output the correlation of its scores; of an encoder the mean cosine of
+                its vectors
 
 Vectors are compared less the mean of the trained model's: those of BERTs all point one way, so that
 the plain cosine of any two texts is near 1. Both are read by the runtime that serves the export,
@@ -35,6 +36,7 @@ _WHAT = {
     "tagging": "entities",
     "classification": "labels",
     "answering": "best answers",
+    "scoring": "scores (correlation)",
     None: "vectors (cosine, less their mean)",
 }
 
@@ -109,7 +111,7 @@ class Verification:
         served.session = check.FlaxSession(self._model)
         expected = list(served(self._inputs))
         served.session = session
-        kind = self._model.task.kind if self._model.task else None
+        kind = _kind_of(self._model.task)
 
         def agreement_of(session):
             served.session = session
@@ -181,7 +183,7 @@ def agreement(kind: str | None, expected: Sequence[Any], got: Sequence[Any]) -> 
     """Returns how far two models say the same, 0 to 1.
 
     Args:
-      kind: of their task; None: they give vectors.
+      kind: of their task; "scoring": of one output; None: they give vectors.
       expected: what one said of each input, as the runtime's classes give it.
       got: what the other said.
 
@@ -208,6 +210,11 @@ def agreement(kind: str | None, expected: Sequence[Any], got: Sequence[Any]) -> 
         lengths = np.linalg.norm(expected, axis=1) * np.linalg.norm(got, axis=1)
         cosines = (expected * got).sum(axis=1) / np.maximum(lengths, 1e-12)
         return float(np.nan_to_num(cosines, nan=0.0).mean())
+    if kind == "scoring":
+        expected, got = (np.array([each.score for each in all_]) for all_ in (expected, got))
+        if np.ptp(expected) == 0 or np.ptp(got) == 0:  # of which there is no correlation
+            return float(np.allclose(expected, got, rtol=0, atol=1 - LEAST_AGREEMENT))
+        return float(np.corrcoef(expected, got)[0, 1])
     if kind == "answering":  # the best one's place; of an empty context there is none
         expected, got = (
             [[one[:3] for one in each[:1]] for each in all_] for all_ in (expected, got)
@@ -224,6 +231,12 @@ def example_of(served: Any, inputs: Sequence[Any]) -> tuple[Any, dict[str, Any]]
     said = list(served(chosen))
     number = next((number for number, each in enumerate(said) if np.size(each)), 0)
     return chosen[number], models.as_json(said[number])
+
+
+def _kind_of(task):
+    if task is None:
+        return None
+    return "scoring" if task.activation else task.kind
 
 
 def _texts(inputs):
