@@ -23,7 +23,7 @@ CORE := $(addprefix tests/, \
   distillation/test_losses.py distillation/test_step_golden.py tasks/test_scores.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-newest budgets budget-gpu budget-tpu renew-budgets \
+.PHONY: help install quickstart test test-newest docs budgets budget-gpu budget-tpu renew-budgets \
   lint clean
 
 help:
@@ -33,6 +33,7 @@ help:
 	@echo "make test-newest  run the core of them with the newest jax, in .venv-newest"
 	@echo "make budgets      compile the step for a GPU and a TPU that are not here, in .venv-aot, and fail"
 	@echo "                  if it takes more than benchmarks/budgets.json; make renew-budgets writes it"
+	@echo "make docs         build the site into runs/docs, warnings as errors"
 	@echo "make lint         check style and format with ruff"
 	@echo "make install      only install: .venv with the versions of constraints.txt"
 	@echo "make clean        remove .venv, .venv-newest, .venv-aot and caches; runs/ stays"
@@ -71,6 +72,16 @@ quickstart: .venv/.teacher
 
 test: .venv/.installed
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
+
+# Into the same environment: the reference is read from the code, which needs all that it imports.
+.venv/.docs: .venv/.installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	@touch $@
+
+docs: .venv/.docs
+	$(BIN)/python docs/generate.py --check
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs runs/docs
+	@echo "runs/docs/index.html"
 
 test-newest: .venv-newest/.installed
 	.venv-newest/bin/python -m pytest -q -n $(WORKERS) --dist loadfile $(CORE)

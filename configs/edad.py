@@ -17,7 +17,7 @@ from ml_collections.config_dict import placeholder
 def get_config() -> ConfigDict:
     """Returns every setting of a training run, in the order of the paper."""
     config = ConfigDict()
-    config.seed = 0
+    config.seed = 0  # of weights, rows, masks and dropout
     config.method = "edad"  # edad | adaptation | distillation | triple | triple_adaptation | minilm
     config.dtype = (
         "auto"  # bfloat16 on GPU, TPU; on CPU bfloat16_matmul where it is fast, or float32
@@ -27,11 +27,11 @@ def get_config() -> ConfigDict:
     config.corpus = ConfigDict()
     config.corpus.files = ""  # globs or folders, comma-separated: .txt .jsonl .parquet .xml ...
     config.corpus.dataset = ""  # instead: a data set's hub id or folder, as `datasets` loads it
-    config.corpus.dataset_config = ""
-    config.corpus.dataset_split = "train"
+    config.corpus.dataset_config = ""  # of the data set, where it has several
+    config.corpus.dataset_split = "train"  # of the data set
     config.corpus.packages = ()  # instead: installed Python packages, for their docstrings
     config.corpus.text_key = "text"  # field of jsonl, parquet and data sets
-    config.corpus.encoding = "utf-8"
+    config.corpus.encoding = "utf-8"  # of .txt files
     config.corpus.lines = False  # .txt: every line is a document, as of headlines; else blank lines
 
     config.vocabulary = ConfigDict()
@@ -44,7 +44,7 @@ def get_config() -> ConfigDict:
     config.rows.mode = "pairs"  # A and B, for NSP; single: one segment, as in DistilBERT
     config.rows.max_length = 128  # pieces
     config.rows.buckets = ()  # lengths to cut batches to, so that short rows cost less; ints
-    config.rows.short_seq_prob = 0.1
+    config.rows.short_seq_prob = 0.1  # how often a document is cut into shorter pairs
     config.rows.duplicates = 1  # how often a document is cut anew into pairs
     config.rows.max_unknown_share = 0.2  # of pieces that are [UNK]; more is an error
     config.rows.workers = 0  # processes; 0: one a core
@@ -52,11 +52,11 @@ def get_config() -> ConfigDict:
     config.heldout = ConfigDict()
     config.heldout.fraction = 0.01  # of the documents
     config.heldout.max_rows = 2_048  # read at each evaluation
-    config.heldout.every_steps = 2_000
+    config.heldout.every_steps = 2_000  # updates between evaluations; 0: at both ends alone
     config.heldout.examples = 3  # gaps in held-out text that are shown filled at the end
 
     config.masking = ConfigDict()
-    config.masking.mlm_probability = 0.15
+    config.masking.mlm_probability = 0.15  # share of a row's pieces
     config.masking.max_predictions_per_seq = 20  # masked pieces of a row at most
     config.masking.smoothing = 0.0  # weigh pieces by count ** -smoothing; DistilBERT: 0.7
 
@@ -69,13 +69,13 @@ def get_config() -> ConfigDict:
     config.teacher.frozen = ("base", "pooler")  # parts that never change
     config.teacher.extension = ConfigDict()
     config.teacher.extension.hidden_size = 252  # 0: no extension blocks
-    config.teacher.extension.intermediate_size = 1_024
-    config.teacher.extension.num_attention_heads = 12
+    config.teacher.extension.intermediate_size = 1_024  # of its feed-forward layer
+    config.teacher.extension.num_attention_heads = 12  # of its attention
     config.teacher.extension_init = "random"  # as in the paper; copy: of the blocks beside it
     config.teacher.added_word_init = "random"  # as in the paper; pieces: mean of their base pieces
     config.teacher.gate_bias = 0.0  # 0: original and extension begin with equal shares
     config.teacher.hidden_dropout_prob = placeholder(float)  # None: the checkpoint's
-    config.teacher.attention_probs_dropout_prob = placeholder(float)
+    config.teacher.attention_probs_dropout_prob = placeholder(float)  # likewise
 
     config.student = ConfigDict()
     config.student.init = "random"  # as in the paper; teacher: what of its parameters fits
@@ -87,25 +87,25 @@ def get_config() -> ConfigDict:
     config.student.inherit.feed_forward = placeholder(str)  # of a narrower one: largest | random
     config.student.inherit.extension = placeholder(str)  # teacher (where it fits) | copy: of blocks
     config.student.inherit.width = placeholder(str)  # equal | energetic: a narrower one is cut
-    config.student.num_hidden_layers = 4
-    config.student.hidden_size = 312
-    config.student.num_attention_heads = 12
-    config.student.intermediate_size = 1_200
-    config.student.max_position_embeddings = 512
+    config.student.num_hidden_layers = 4  # blocks
+    config.student.hidden_size = 312  # width
+    config.student.num_attention_heads = 12  # of its attention
+    config.student.intermediate_size = 1_200  # of its feed-forward layers
+    config.student.max_position_embeddings = 512  # longest row, in pieces
     config.student.type_vocab_size = 2  # 0: no segment vectors; DistilBERT has neither these
     config.student.has_pooler = True  # nor a pooler (and so no next-sentence loss)
     config.student.shares_layers = False  # one block for all layers; ALBERT has both this
     config.student.embedding_size = 0  # and narrow word vectors; 0: hidden_size
     config.student.hidden_act = "gelu"  # gelu | gelu_new
-    config.student.hidden_dropout_prob = 0.1
-    config.student.attention_probs_dropout_prob = 0.1
-    config.student.layer_norm_eps = 1e-12
-    config.student.initializer_range = 0.02
+    config.student.hidden_dropout_prob = 0.1  # of embeddings and layers' outputs
+    config.student.attention_probs_dropout_prob = 0.1  # of attention weights
+    config.student.layer_norm_eps = 1e-12  # of its norms
+    config.student.initializer_range = 0.02  # standard deviation of random weights
     config.student.extension = ConfigDict()  # not published; a third of the block, as the teacher's
     config.student.extension.hidden_size = 96  # 0: no extension blocks, an ordinary BERT
-    config.student.extension.intermediate_size = 400
-    config.student.extension.num_attention_heads = 12
-    config.student.gate_bias = 0.0
+    config.student.extension.intermediate_size = 400  # of its feed-forward layer
+    config.student.extension.num_attention_heads = 12  # of its attention
+    config.student.gate_bias = 0.0  # as the teacher's
 
     # What only some methods read is None here, for its default: given to another, it is an error.
     config.alpha = placeholder(str)  # edad: linear, from 1 to 0 (section 4.4.4): first distillation
@@ -133,7 +133,7 @@ def get_config() -> ConfigDict:
         int
     )  # 12: a divisor of both widths; paper: 48 at 768
 
-    config.epochs = 3.0
+    config.epochs = 3.0  # over the rows
     config.max_steps = 0  # updates; 0: as many as the epochs need
     config.batch_size = 128  # rows per update, over all devices
     config.batch_size_per_device = "0"  # instead: a number, or auto, the most that fits memory
@@ -145,28 +145,28 @@ def get_config() -> ConfigDict:
 
     config.optimizer = ConfigDict()
     config.optimizer.name = "bert_adam"  # bert_adam | adamw
-    config.optimizer.teacher_learning_rate = 1e-4
-    config.optimizer.student_learning_rate = 1e-4
+    config.optimizer.teacher_learning_rate = 1e-4  # of what is not frozen
+    config.optimizer.student_learning_rate = 1e-4  # of all of it
     config.optimizer.teacher_block_ratio = 1.0  # of its rate, for extension blocks and gates
     config.optimizer.schedule = "constant"  # constant | linear | warmup_linear
     config.optimizer.warmup_ratio = 0.1  # of all steps, for warmup_linear
-    config.optimizer.b1 = 0.9
-    config.optimizer.b2 = 0.999
-    config.optimizer.eps = 1e-6
-    config.optimizer.weight_decay = 0.01
-    config.optimizer.clip_norm = 1.0
+    config.optimizer.b1 = 0.9  # Adam's decay of the mean
+    config.optimizer.b2 = 0.999  # and of the mean square
+    config.optimizer.eps = 1e-6  # Adam's
+    config.optimizer.weight_decay = 0.01  # not of biases and norms
+    config.optimizer.clip_norm = 1.0  # largest norm of a gradient
     config.optimizer.clip_by = "tensor"  # the published code's; net: over all tensors, as BERT
 
     config.parallel = ConfigDict()
     config.parallel.engine = "auto"  # pmap in one process, shard_map across several
     config.parallel.coordinator = ""  # host:port of process 0
     config.parallel.process_count = 1  # 0: ask the cluster (Slurm, TPU pods)
-    config.parallel.process_index = 0
+    config.parallel.process_index = 0  # of this process, from 0
 
     config.checkpoint = ConfigDict()
-    config.checkpoint.every_steps = 1_000
-    config.checkpoint.keep = 2
+    config.checkpoint.every_steps = 1_000  # 0: only at the end, and at SIGTERM
+    config.checkpoint.keep = 2  # the newest so many
     config.checkpoint.directory = ""  # URL to copy them and the metrics to: gs://bucket/run
-    config.log_every_steps = 10
-    config.progress = True
+    config.log_every_steps = 10  # lines of metrics.jsonl; 0: never
+    config.progress = True  # whether a bar is shown
     return config

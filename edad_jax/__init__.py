@@ -12,3 +12,27 @@ first line of this, `distillation/train` the rest, top to bottom.
 """
 
 __version__ = "0.1.0"
+
+# For notebooks: edad_jax.train(config, workdir) and so on. Each is found when it is asked for, so
+# that `edad_jax.runtime` needs no jax.
+_OFFERED = {
+    "train": "distillation.train",
+    "finetune": "tasks.finetune",
+    "export_model": "export.folder",
+    "Tagger": "runtime.models",
+    "Classifier": "runtime.models",
+    "QuestionAnswerer": "runtime.models",
+    "Encoder": "runtime.models",
+}
+
+
+def __getattr__(name: str):
+    if name not in _OFFERED:
+        raise AttributeError(f"edad_jax has no {name}; it offers {', '.join(_OFFERED)}")
+    from importlib import import_module
+
+    return getattr(import_module(f"edad_jax.{_OFFERED[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_OFFERED])

@@ -18,6 +18,7 @@ from edad_jax.export.huggingface import save_model
 from edad_jax.files import write_json
 from edad_jax.models import init
 from edad_jax.report import training
+from edad_jax.report.summary import Summary
 from edad_jax.report.tables import markdown_table
 from edad_jax.training import state
 from edad_jax.training.metrics import read_metrics
@@ -37,7 +38,7 @@ def leave_result(
     prepared: Prepared,
     run: Run,
     train_state: state.TrainState,
-) -> dict:
+) -> Summary:
     """Returns the summary, after writing all that a run leaves; to be called by process 0.
 
     Writes workdir/student and, where the teacher learned, workdir/teacher (Hugging Face layout),
@@ -83,8 +84,9 @@ def leave_result(
         )
     write_json(workdir / "summary.json", summary)
     picture = training.plot_training(workdir)
-    print(_result_text(workdir, summary, picture), flush=True)
-    return summary
+    text = _result_text(workdir, summary, picture)
+    print(text, flush=True)
+    return Summary(summary, workdir, text, picture)
 
 
 def _is_heldout(name):

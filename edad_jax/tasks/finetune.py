@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from edad_jax.data.tokenizer import load_tokenizer
 from edad_jax.files import read_json
 from edad_jax.models.precision import resolve_precision
+from edad_jax.report.summary import Summary
 from edad_jax.tasks.prediction import ask_teacher, make_predictor
 from edad_jax.tasks.preflight import check_run
 from edad_jax.tasks.result import describe, leave_result, summarise
@@ -39,8 +40,12 @@ def finetune(config: ConfigDict, workdir: str) -> dict:
     )
     if (workdir / "summary.json").exists():
         LOG.info("%s is finished; its scores stand in summary.json.", workdir)
-        return read_json(
-            workdir / "summary.json", expected="what a finished run left; remove it to run again"
+        return _as_summary(
+            workdir,
+            read_json(
+                workdir / "summary.json",
+                expected="what a finished run left; remove it to run again",
+            ),
         )
 
     tokenizer = load_tokenizer(config.model, option="--config.model=/a/local/folder")
@@ -59,7 +64,12 @@ def finetune(config: ConfigDict, workdir: str) -> dict:
     summary = summarise(config, prepared, trained, predictions)
     leave_result(config, workdir, prepared, predictions, summary, trained.best, net.encoder.config)
     print(describe(summary), flush=True)
-    return summary
+    return _as_summary(workdir, summary)
+
+
+def _as_summary(workdir: Path, values: dict) -> Summary:
+    pictures = (workdir / name for name in ("tuning.png", "confusion.png"))
+    return Summary(values, workdir, describe(values), *pictures)
 
 
 def default_workdir(config: ConfigDict) -> str:
