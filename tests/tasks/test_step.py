@@ -5,6 +5,7 @@ import numpy as np
 import optax
 import pytest
 
+from edad_jax.machine import compiling_for
 from edad_jax.models.exbert import ExBert
 from edad_jax.models.heads import Classifier
 from edad_jax.tasks.step import (
@@ -133,3 +134,33 @@ def test_only_soft_labels_ignore_the_true_ones():
         classification_loss(logits, batch, settings),
         classification_loss(logits, other, settings),
     )
+
+
+@pytest.mark.parametrize(("backend", "platform"), [("gpu", "cuda"), ("tpu", "tpu")])
+def test_a_step_of_two_seeds_lowers_for_accelerators(backend, platform):
+    """Without a device, as in distillation/test_lowering.py."""
+    rates = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
+    config = tiny_exbert_config(num_hidden_layers=1, **rates)
+    trained = TaskNet(
+        "tagging", ExBert(config, jnp.bfloat16), Classifier(config.base, CLASSES, jnp.float32)
+    )
+    settings = TuningSettings(optax.adam(1e-3))
+    params = random_params(config)
+    head = {"classifier": seed_params("tagging", 0)["classifier"]}
+    params = {part: params[part] for part in trained.parts} | head
+    batches = [seed_batch(seed) for seed in (0, 1)]
+    with compiling_for(backend):
+        step = Parallel("shard_map", jax.devices()[:1]).compile(
+            make_tuning_step(trained, settings), replicated_arguments=1, donate=True
+        )
+        exported = jax.export.export(step, platforms=[platform])(
+            begin_tuning(stack([params, params]), [0, 1], settings),
+            jax.tree.map(lambda *leaves: np.stack(leaves, axis=1), *batches),
+        )
+    lines = exported.mlir_module().splitlines()
+    products = [line for line in lines if "stablehlo.dot_general" in line]
+    assert sum("xbf16>, tensor" in line for line in products) > 20
+    # In float32, exactly: the gates, whose width is 1, and the classifier.
+    wide = [line for line in products if "xf32>, tensor" in line]
+    assert all("precision = [HIGHEST, HIGHEST]" in line for line in wide)
+    assert all("x1xf32" in line or f"x{CLASSES}xf32" in line for line in wide)
