@@ -96,7 +96,7 @@ def plot_training(workdir: str | os.PathLike[str]) -> Path:
     panels = logged_panels(PANELS, {name for line in lines for name in line}, log_path)
     figure, all_axes = figures.new_figure((6, 2.9), len(panels), columns=2, margin=0.5, sharex=True)
     for axes, panel in zip(all_axes, panels, strict=True):
-        _draw_panel(axes, panel, lines)
+        draw_panel(axes, panel, lines)
     for axes in all_axes[-2:]:
         axes.set_xlabel("step (updates completed)")
         axes.tick_params(labelbottom=True)
@@ -104,7 +104,8 @@ def plot_training(workdir: str | os.PathLike[str]) -> Path:
     return figures.save_figure(figure, Path(workdir) / "training.png")
 
 
-def _draw_panel(axes: Axes, panel: Panel, lines: list[dict[str, float]]) -> None:
+def draw_panel(axes: Axes, panel: Panel, lines: list[dict[str, float]]) -> None:
+    """Draws a panel's curves over the steps of a log, and names them where they end."""
     is_log = panel.scale == "log"
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))

@@ -39,7 +39,7 @@ def read_docstrings(packages: Sequence[str], *, report: ReadReport) -> Iterator[
       ValueError: a package that is not installed.
     """
     seen: set[str] = set()
-    sizes = {path: path.stat().st_size for name in packages for path in _list_source_files(name)}
+    sizes = {path: path.stat().st_size for name in packages for path in list_source_files(name)}
     report.total_file_bytes += sum(sizes.values())
     for path, size in sizes.items():
         for line, docstring in _find_docstrings(path, report):
@@ -51,7 +51,12 @@ def read_docstrings(packages: Sequence[str], *, report: ReadReport) -> Iterator[
         report.file_bytes += size
 
 
-def _list_source_files(package: str) -> list[Path]:
+def list_source_files(package: str) -> list[Path]:
+    """Returns the source files of an installed package, sorted, without those of its tests.
+
+    Raises:
+      ValueError: it is not installed.
+    """
     spec = importlib.util.find_spec(package) if "." not in package else None
     if spec is None:
         raise ValueError(
