@@ -124,7 +124,11 @@ class Batcher:
                     await self.arrived.wait()
                     await asyncio.sleep(self.limits.gather_seconds)  # others may come
                 self.jobs = [job for job in self.jobs if not job.done.done()]
-                await loop.run_in_executor(thread, self._advance, list(self.jobs))
+                try:
+                    await loop.run_in_executor(thread, self._advance, list(self.jobs))
+                except Exception as error:  # nobody may wait for ever
+                    for job in self.jobs:
+                        job.error = job.error or error
                 for job in self.jobs:
                     if job.done.done():  # who asked is gone
                         continue

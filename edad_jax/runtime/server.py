@@ -115,7 +115,18 @@ def create_app(models: Mapping[str, Any], limits: Limits | None = None) -> FastA
     app.get("/health")(health)
     app.get("/metrics", include_in_schema=False)(service.metrics)
     app.get("/", include_in_schema=False)(service.show_page)
+    _describe(app.openapi()["components"]["schemas"]["Request"], list(models))
     return app
+
+
+def _describe(schema: dict[str, Any], names: list[str]) -> None:
+    """Has the interface say what pydantic cannot: the models' names, and one kind of text each."""
+    kinds = ("texts", "questions", "pairs")
+    for name in (*kinds, "model"):
+        of_value, _ = schema["properties"][name].pop("anyOf")  # or null, as if it were not given
+        schema["properties"][name] |= of_value
+    schema["properties"]["model"]["enum"] = names
+    schema["oneOf"] = [{"required": [kind]} for kind in kinds]
 
 
 class _Service:

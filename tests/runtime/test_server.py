@@ -420,6 +420,9 @@ def test_the_interface_says_routes_with_an_example_that_works(server):
     properties = interface["components"]["schemas"]["Request"]["properties"]
     body = json.dumps({"texts": properties["texts"]["examples"][0]})
     assert server.ask("/v1/predict", body)[0] == 200
+    assert properties["model"]["enum"] == ["first", "second", "reader"]
+    one_of = interface["components"]["schemas"]["Request"]["oneOf"]
+    assert one_of == [{"required": [kind]} for kind in ("texts", "questions", "pairs")]
     assert server.ask("/redoc")[0] == 404
 
 
