@@ -110,8 +110,9 @@ def _embed(graph, config, params, word_rank):
     hidden = graph.add("Add", words, _positions(graph, base["embeddings"]))
     if config.base.type_vocab_size:
         table = graph.constant(as_float(base["embeddings"]["token_type"]["embedding"]), "segments")
-        first = graph.constant(np.array([[0]], np.int64), "first segment")
-        kinds = "token_type_ids" if config.base.type_vocab_size > 1 else first
+        kinds = "token_type_ids"
+        if config.base.type_vocab_size == 1:  # whatever the ids say
+            kinds = graph.constant(np.zeros((1, 1), np.int64), "segment")
         hidden = graph.add("Add", hidden, graph.add("Gather", table, kinds))
     hidden = graph.norm(
         hidden, base["embeddings"]["norm"], config.base.layer_norm_eps, "embeddings.norm"

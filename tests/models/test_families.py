@@ -6,6 +6,7 @@ As for BERT, parity is with what torch computed, in tests/golden.
 
 import dataclasses
 import json
+import re
 import shutil
 
 import jax
@@ -416,3 +417,17 @@ def test_fine_tuned_models_go_there_and_back(tmp_path, family, kind):
 
 def _forward(model):
     return jax.jit(lambda params, *inputs: formats.forward(model, params, *inputs))
+
+
+def test_the_page_of_families_names_tests_that_there_are():
+    root = GOLDEN.parents[1]
+    page = (root / "docs" / "families.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(test_\w+)`", page))
+    files = (root / "tests").rglob("test_*.py")
+    there = {
+        name for file in files for name in re.findall(r"def (test_\w+)", file.read_text("utf-8"))
+    }
+    assert len(named) > 20 and not named - there
+    assert all(
+        (root / "tests" / path).is_file() for path in re.findall(r"(\w+/test_\w+\.py)", page)
+    )

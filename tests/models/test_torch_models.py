@@ -73,7 +73,7 @@ def test_golden_poolers_are_what_torch_says():
         np.testing.assert_allclose(array, golden[key.removeprefix("poolers/")], atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["bert", "distilbert", "albert", "exbert"])
+@pytest.mark.parametrize("name", ["bert", "distilbert", "albert", "exbert", "roberta", "electra"])
 def test_golden_models_are_what_torch_says(name):
     model = getattr(make_bert_golden, f"make_{name}")()
     tensors = load_file(GOLDEN / name / "model.safetensors")
