@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -212,7 +213,12 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, vocabulary: list[str], ou
     normalizer = description["normalizer"]
     specials = {name: getattr(tokenizer, name) for name in SPECIAL_TOKENS}
     with replaced_folder(out) as beside:
-        tokenizer.save_pretrained(beside)
+        try:
+            tokenizer.save_pretrained(beside)
+        except Exception as error:
+            if type(error) is not Exception:
+                raise
+            raise OSError(errno.EIO, str(error)) from error  # tokenizers' word for a full disk
         config = json.loads((beside / "tokenizer_config.json").read_text()) | {
             "tokenizer_class": "BertTokenizer",
             "do_lower_case": normalizer["lowercase"],

@@ -177,7 +177,8 @@ def copy_tokenizer(tokenizer_dir: Path, directory: Path, *, positions: int) -> N
     if path.is_file() and not _is_wordpiece(path):
         return  # no BERT's: nothing here reads it
     tokenizer = load_tokenizer(tokenizer_dir)
-    composing(tokenizer.backend_tokenizer).save(str(path))
+    # Not its own `save`, whose error on a full disk is no OSError.
+    path.write_text(composing(tokenizer.backend_tokenizer).to_str(pretty=True), encoding="utf-8")
     config = directory / "tokenizer_config.json"
     values = read_json(config, expected="a tokenizer's settings") if config.is_file() else {}
     specials = {name: getattr(tokenizer, name) for name in SPECIAL_TOKENS}
