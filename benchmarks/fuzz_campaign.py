@@ -105,6 +105,8 @@ def _start_turn(kind: str, seed: int, examples: int) -> tuple[dict[str, int], di
         words = [sys.executable, __file__, f"--kind={kind}", f"--seed={seed}"]
         environment = os.environ | {"HF_HUB_OFFLINE": "1", "JAX_PLATFORMS": "cpu"}
         environment |= {"TMPDIR": folder, "PYTHONPATH": str(ROOT)}
+        # Arrow's own allocator asks for a gigabyte of addresses at once, whatever it needs.
+        environment |= {"ARROW_DEFAULT_MEMORY_POOL": "system"}
         process = subprocess.Popen(
             [*words, f"--examples={examples}"],
             env=environment,
@@ -147,7 +149,8 @@ def run_turn(name: str, seed: int, examples: int) -> None:
     kind = fuzz_kinds.make_kind(name)
     others = [fuzz_kinds.TEXT.encode(), fuzz_kinds.PUBMED.encode(), *kind.files.values()]
     folder = Path(os.environ["TMPDIR"]) / "current"
-    _read(kind, folder, dict(kind.files), packed=False)  # whole, it must be read; imports are done
+    if (said := _read(kind, folder, dict(kind.files), packed=False)) != "read":  # imports are done
+        sys.exit(f"{name}: not read while it is whole: {said}")
     faulthandler.enable()
     _bound_memory()
     counts: dict[str, int] = {}

@@ -166,7 +166,7 @@ def _text_kinds() -> list[Kind]:
         kind("jsonl.zst", _zstd(lines)),
         kind("nxml.zst, damaged inside", jats, "a.nxml.zst", _zstd),
         kind("zip", zipped(text)),
-        kind("zip, stored", zipped(text, zipfile.ZIP_STORED)),
+        kind("zip, stored", zipped(text, zipfile.ZIP_STORED), "a.zip"),
         kind("tar", tarred(text)),
         kind("tar.gz", tarred(text, "w:gz")),
         kind("tar.xz, damaged inside", tarred(text), "a.tar.xz", lzma.compress),

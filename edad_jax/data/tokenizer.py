@@ -6,6 +6,7 @@ BERT's kind (WordPiece) may grow. Others, unigram and BPE, are read as they are:
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -302,7 +303,12 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, vocabulary: list[str], ou
         raise ValueError(f"a tokenizer of the kind {description['model']['type']} cannot grow")
     specials = {name: getattr(tokenizer, name) for name in SPECIAL_TOKENS}
     with replaced_folder(out) as beside:
-        tokenizer.save_pretrained(beside)
+        try:
+            tokenizer.save_pretrained(beside)
+        except Exception as error:
+            if type(error) is not Exception:
+                raise
+            raise OSError(errno.EIO, str(error)) from error  # tokenizers' word for a full disk
         config = json.loads((beside / "tokenizer_config.json").read_text())
         if is_bert:
             normalizer = description["normalizer"]

@@ -183,7 +183,10 @@ def copy_tokenizer(tokenizer_dir: Path, directory: Path, *, positions: int) -> N
     for name in TOKENIZER_FILES if is_bert_kind(tokenizer) else ("tokenizer_config.json",):
         if (tokenizer_dir / name).is_file():
             shutil.copyfile(tokenizer_dir / name, directory / name)
-    composing(tokenizer.backend_tokenizer).save(str(directory / "tokenizer.json"))
+    # Not its own `save`, whose error on a full disk is no OSError.
+    (directory / "tokenizer.json").write_text(
+        composing(tokenizer.backend_tokenizer).to_str(pretty=True), encoding="utf-8"
+    )
     config = directory / "tokenizer_config.json"
     values = read_json(config, expected="a tokenizer's settings") if config.is_file() else {}
     specials = {name: getattr(tokenizer, name) for name in SPECIAL_TOKENS}

@@ -59,7 +59,7 @@ def test_a_tokenizer_of_another_model_is_told_at_once(inputs, tmp_path):
 def test_training_looks_before_it_reads(inputs, tmp_path, monkeypatch):
     monkeypatch.setattr(prepare, "read_text", None)
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match=r"--workdir=\S+/file: got a file at"):
+    with pytest.raises(ValueError, match=r"--workdir=\S+/file: got Not a directory"):
         train(tiny_config(inputs), str(tmp_path / "file"))
     with pytest.raises(ValueError, match="the student has only 40 positions"):
         train(tiny_config(inputs, rows__max_length=41), str(tmp_path / "run"))
