@@ -92,7 +92,8 @@ def time_checksums(folder: Path, megabytes: int, *, saves: int = 5) -> dict:
     Returns:
       Medians: "hold_up_seconds" (the loop waits for the copy), "save_seconds" (until all is on the
       disk, with checksums), "end_seconds" with and "flush_seconds" without them (from orbax's
-      commit until then), "share" of a save that checksums make longer; and "hash_cpu_seconds".
+      commit until then), "share" of a save that checksums make longer; and "hash_cpu_seconds" of
+      "save_cpu_seconds" of all threads.
     """
     random = np.random.default_rng(0)
     arrays = [
@@ -121,15 +122,16 @@ def time_checksums(folder: Path, megabytes: int, *, saves: int = 5) -> dict:
                     ends.append(time.perf_counter() - start)
 
                 checkpoint.write_manifest = end
-                start = time.perf_counter()
+                start, cpu = time.perf_counter(), time.process_time()
                 checkpoints.save(step, state)
                 held_up = time.perf_counter() - start
                 checkpoints.wait()
-                timed[kind].append((held_up, time.perf_counter() - start, *ends))
+                total, cpu = time.perf_counter() - start, time.process_time() - cpu
+                timed[kind].append((held_up, total, *ends, cpu))
     finally:
         checkpoint.write_manifest = write_manifest
     # The first of each also starts orbax.
-    held_up, total, end_with = np.median(timed["with"][1:], axis=0).tolist()
+    held_up, total, end_with, cpu = np.median(timed["with"][1:], axis=0).tolist()
     end_without = float(np.median(timed["without"][1:], axis=0)[2])
     start = time.process_time()
     for path in folder.glob("[0-9]*/**/*"):
@@ -144,4 +146,5 @@ def time_checksums(folder: Path, megabytes: int, *, saves: int = 5) -> dict:
         "flush_seconds": end_without,
         "share": (end_with - end_without) / total,
         "hash_cpu_seconds": time.process_time() - start,
+        "save_cpu_seconds": cpu,
     }

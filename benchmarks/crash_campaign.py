@@ -55,13 +55,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", help="JSON file for the report")
     parser.add_argument("--commands", default=",".join(SHARES), help="which of them")
+    parser.add_argument("--programs", help="folder of the programs that an earlier one compiled")
     options = parser.parse_args()
     if unknown := set(options.commands.split(",")) - SHARES.keys():
         parser.error(f"--commands has {sorted(unknown)}, expected some of {', '.join(SHARES)}")
     shares = {name: SHARES[name] for name in options.commands.split(",")}
     with tempfile.TemporaryDirectory(prefix="edad-jax-crash-") as folder:
         folder = Path(folder).resolve()
-        _prepare_environment(folder)
+        _prepare_environment(options.programs or str(folder / "programs"))
         report = campaign(folder, shares, kills=options.kills, seed=options.seed)
     text = json.dumps(report, indent=1)
     if options.out:
@@ -202,7 +203,7 @@ def _disturb(job: Job, folder: Path, kills: int, random_: random.Random) -> dict
 def _undisturbed(job: Job, folder: Path, place: Path) -> tuple[processes.Ended, dict]:
     """Returns how the command ends by itself, with its programs compiled, and its digest."""
     place.mkdir()
-    for name in ("compiling", "undisturbed") if job.name in _COMPILES else ("undisturbed",):
+    for name in ("compiling",) * (job.name in _COMPILES) + ("undisturbed",):
         out, log = place / name / "out", place / f"{name}.log"
         ended = _run(job, folder, out, log, {"keep_programs": True})
         if ended.code:
@@ -328,12 +329,12 @@ def _size(digest: dict[str, dict]) -> dict[str, int]:
     return {"files": len(digest), "bytes": sum(each["bytes"] for each in digest.values())}
 
 
-def _prepare_environment(folder: Path) -> None:
+def _prepare_environment(programs: str) -> None:
     """Sets, before jax is imported: CPU, quick compiling, one cache of programs, no hub."""
     os.environ |= {
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": "--xla_backend_optimization_level=0",
-        "JAX_COMPILATION_CACHE_DIR": str(folder / "programs"),
+        "JAX_COMPILATION_CACHE_DIR": programs,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         "HF_HUB_OFFLINE": "1",

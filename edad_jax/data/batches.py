@@ -80,7 +80,7 @@ class Rows:
                 raise ValueError(
                     f"got {rows.shape} of {rows.dtype}, expected {(shard['rows'],)} of {self._type}"
                 )
-        except (OSError, ValueError) as error:
+        except Exception as error:  # of a damaged header numpy raises TokenError and others too
             raise ValueError(
                 f"{path} is damaged: {error}; delete it and prepare the rows again "
                 "(the other shards are kept)"

@@ -13,7 +13,7 @@ from edad_jax.models.precision import resolve_precision
 from edad_jax.report.summary import Summary
 from edad_jax.tasks.prediction import ask_teacher, make_predictor
 from edad_jax.tasks.preflight import check_run
-from edad_jax.tasks.result import describe, leave_result, summarise
+from edad_jax.tasks.result import describe, draw_pictures, leave_result, summarise
 from edad_jax.tasks.setup import build_net, prepare_examples, resolve_settings
 from edad_jax.tasks.step import choose_over_seeds
 from edad_jax.tasks.train import Trained, begun_over_seeds, train
@@ -40,13 +40,11 @@ def finetune(config: ConfigDict, workdir: str) -> dict:
     )
     if (workdir / "summary.json").exists():
         LOG.info("%s is finished; its scores stand in summary.json.", workdir)
-        return _as_summary(
-            workdir,
-            read_json(
-                workdir / "summary.json",
-                expected="what a finished run left; remove it to run again",
-            ),
+        summary = read_json(
+            workdir / "summary.json", expected="what a finished run left; remove it to run again"
         )
+        draw_pictures(workdir, summary)
+        return _as_summary(workdir, summary)
 
     tokenizer = load_tokenizer(config.model, option="--config.model=/a/local/folder")
     check_run(config, workdir, len(tokenizer))
@@ -85,12 +83,12 @@ def default_workdir(config: ConfigDict) -> str:
 
 def _train_in_memory(config: ConfigDict, workdir: Path, *run: Any) -> Trained:
     """Trains the seeds as config.over_seeds says; where "auto" does not fit, they take turns."""
-    begun = begun_over_seeds(workdir)
-    over = begun or choose_over_seeds(config.over_seeds)
+    over = begun_over_seeds(workdir) or choose_over_seeds(config.over_seeds)
     try:
         return train(config, workdir, *run, over=over)
     except RuntimeError as error:  # jax has no class of its own for it
-        if _NO_MEMORY not in str(error) or config.over_seeds != "auto" or begun or over == "loop":
+        may_take_turns = config.over_seeds == "auto" and over != "loop"
+        if _NO_MEMORY not in str(error) or not may_take_turns or begun_over_seeds(workdir):
             raise
     # Not within the handler, whose traceback would hold the arrays of the first attempt.
     LOG.warning(

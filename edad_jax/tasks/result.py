@@ -101,9 +101,7 @@ def leave_result(
     one that did best on the validation split is saved; `sizes` are the encoder's.
     """
     names = list(summary["seeds"])
-    sound = [number for number, name in enumerate(names) if not summary["seeds"][name]["failed"]]
-    headline = summary["headline"]
-    best = max(sound, key=lambda number: summary["seeds"][names[number]]["validation"][headline])
+    sound, best = _find_sound(summary)
     (workdir / "predictions").mkdir(exist_ok=True)
     for split, by_seed in predictions.items():
         for number in sound:
@@ -139,19 +137,30 @@ def leave_result(
         task=huggingface.Task(config.task, tuple(summary["labels"])),
     )
     write_json(workdir / "summary.json", summary)
+    draw_pictures(workdir, summary)
+
+
+def draw_pictures(workdir: Path, summary: Mapping) -> None:
+    """Draws those pictures of a finished run that are not there: a kill may have come before."""
+    sound, best = _find_sound(summary)
+    headline, name = summary["headline"], list(summary["seeds"])[best]
+    split = "test" if "test" in summary["seeds"][name] else "validation"
+    measured = summary["seeds"][name][split]
     by_seed = list(zip(*summary["validation_by_epoch"], strict=True))
-    figures.plot_seeds(
-        workdir / "tuning.png",
-        range(1, len(summary["validation_by_epoch"]) + 1),
-        {f"validation: {headline}": [by_seed[number] for number in sound]},
-        ylabel=headline,
-    )
-    if "confusion" in measured and len(measured["labels"]) <= MOST_DRAWN_CLASSES:
+    if not (workdir / "tuning.png").exists():
+        figures.plot_seeds(
+            workdir / "tuning.png",
+            range(1, len(summary["validation_by_epoch"]) + 1),
+            {f"validation: {headline}": [by_seed[number] for number in sound]},
+            ylabel=headline,
+        )
+    is_drawn = "confusion" in measured and len(measured["labels"]) <= MOST_DRAWN_CLASSES
+    if is_drawn and not (workdir / "confusion.png").exists():
         figures.plot_confusion(
             workdir / "confusion.png",
             measured["confusion"],
             measured["labels"],
-            title=f"{summary['data']}, {split} split, seed {names[best]}",
+            title=f"{summary['data']}, {split} split, seed {name}",
         )
 
 
@@ -183,6 +192,13 @@ def _steps(config, summary, seed):
         f"Of {len(summary['seeds'])} seed(s), number {seed} did best on the validation split.",
         f"Written by edad-jax {__version__}.",
     ]
+
+
+def _find_sound(summary: Mapping) -> tuple[list[int], int]:
+    """Returns the numbers of the seeds that did not fail, and of the best on validation."""
+    scores = [seed.get("validation", {}) for seed in summary["seeds"].values()]
+    sound = [n for n, seed in enumerate(summary["seeds"].values()) if not seed["failed"]]
+    return sound, max(sound, key=lambda number: scores[number][summary["headline"]])
 
 
 def describe(summary: Mapping) -> str:

@@ -272,3 +272,13 @@ def test_a_flipped_bit_in_the_vocabulary_is_named(finished, tmp_path):
     path.write_bytes(path.read_bytes().replace(b'"do_lower_case": true', b'"do_lower_case": trud'))
     with pytest.raises(ValueError, match="tokenizer_config.json: got sha256"):
         prepare(tiny_config(finished.inputs, prepared=str(tmp_path / "run")), tmp_path)
+
+
+def test_a_damaged_header_of_rows_is_named_in_one_line(finished, tmp_path):
+    shutil.copytree(finished.workdir, tmp_path / "run")
+    path = tmp_path / "run" / "rows" / "train" / "rows-00000.npy"
+    content = bytearray(path.read_bytes())
+    content[content.index(b"(")] ^= 1 << 7  # numpy: tokenize.TokenError
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="rows-00000.npy is damaged: .*prepare the rows again"):
+        prepare(tiny_config(finished.inputs, prepared=str(tmp_path / "run")), tmp_path)

@@ -2,6 +2,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 
@@ -158,13 +159,16 @@ def test_the_log_has_each_seeds_score_by_epoch_and_the_time_cost(tuned):
     assert summary["time_cost"]["train/seconds"] == lines[-1]["train/seconds"] > 0
 
 
-def test_a_finished_run_is_not_run_again(tuned, finished, data, monkeypatch):
+def test_a_finished_run_is_not_run_again(tuned, finished, data, tmp_path, monkeypatch):
     workdir, summary = tuned
     monkeypatch.setattr(room, "prepare_examples", None)
+    copy = shutil.copytree(workdir, tmp_path / "run")
+    (copy / "tuning.png").unlink()  # as where a kill comes before the last picture
     config = tiny_tuning(
         "tagging", finished.workdir / "student", data, num_seeds=2, epochs=EPOCHS, **CONSTANT
     )
-    assert finetune(config, str(workdir)) == json.loads(json.dumps(summary))
+    assert finetune(config, str(copy)) == json.loads(json.dumps(summary))
+    assert (copy / "tuning.png").stat().st_size > 5_000
 
 
 def end_of(workdir):
