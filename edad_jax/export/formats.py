@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from edad_jax.data.tokenizer import load_tokenizer
-from edad_jax.export import huggingface, onnx
+from edad_jax.export import huggingface, layouts, onnx
 from edad_jax.export.card import ModelCard, Verified, export_readme
 from edad_jax.files import file_checksum, replaced_folder
 from edad_jax.models import pretrained
@@ -20,7 +20,7 @@ from edad_jax.models.hf_files import load_checkpoint
 from edad_jax.models.task import KINDS, Task
 from edad_jax.runtime import models
 
-FORMATS = ("hf", "onnx", "onnx-int8", "stablehlo")
+FORMATS = ("hf", "onnx", "onnx-int8", "stablehlo", *layouts.FORMATS)
 STABLEHLO_FILE = "model.stablehlo"
 PLATFORMS = ("cpu", "cuda", "tpu")
 _AGAIN = "exported again by edad_jax"  # what the card of --format hf says, and no other
@@ -62,9 +62,10 @@ def export(
     word_rank: int = 0,
     ranges: Mapping[str, tuple[float, float]] | None = None,
     keep_float32: Collection[str] = (),
-    check: Callable[[Path], Verified] | None = None,
+    check: Callable[[Path, str], Verified] | None = None,
     license: str | None = None,
     language: str | None = None,
+    card_format: str = "",
 ) -> Path:
     """Returns the folder, which now has the model's file, config.json and the tokenizer.
 
@@ -76,10 +77,12 @@ def export(
       word_rank: likewise; ONNX alone has it.
       ranges: likewise; onnx-int8 alone has them.
       keep_float32: likewise.
-      check: called with the folder before it takes its place, such as a
-        `verification.Verification`; what it raises leaves all as it was.
+      check: called with the folder and its format before it takes its place, such as a
+        `verification.Verification`; what it raises leaves all as it was. The two models of
+        transformers.js are each in a folder of its own by then.
       license: of the weights, for the card; None: what the trained model's card says.
       language: likewise.
+      card_format: what the card calls the format, where this is a part of another; "": as it is.
 
     Raises:
       ValueError: no such format, the tokenizer does not fit the model, or what is there is no
@@ -92,13 +95,32 @@ def export(
     out = Path(out).expanduser()
     _check_replaceable(out, folder)
 
+    if format_name == layouts.TRANSFORMERS_JS:
+
+        def write(part, place):
+            options = {"check": check, "license": license, "language": language}
+            options |= {"card_format": format_name}
+            if part == "onnx-int8":
+                options |= {"reduce_range": reduce_range, "ranges": ranges}
+                options |= {"keep_float32": keep_float32}
+            return export(model, part, place, **options)
+
+        return layouts.write_transformers_js(out, write)
+    if format_name == layouts.SENTENCES and model.task is not None:
+        raise ValueError(
+            f"--format={format_name} is for encoders, which give vectors; --model={model.source} "
+            f"is for {model.task.kind}: export the encoder it was fine-tuned from"
+        )
+
     def finish(beside):
-        found = check(beside) if check else None
+        if format_name == layouts.SENTENCES:
+            layouts.write_sentence_transformers(beside, model.config)
+        found = check(beside, format_name) if check else None
         text = export_readme(
             model.source,
             model.config,
             model.task,
-            format_name=format_name,
+            format_name=card_format or format_name,
             mark=_AGAIN,
             found=found,
             license=license,
@@ -106,7 +128,7 @@ def export(
         )
         (beside / "README.md").write_text(text, encoding="utf-8")
 
-    if format_name == "hf":
+    if format_name in ("hf", layouts.SENTENCES):
         card = ModelCard(out.name, "", {}, {}, {})  # the one that `finish` writes takes its place
         return huggingface.save_model(
             out, model.params, model.config, folder, card=card, task=model.task, check=finish
@@ -115,9 +137,15 @@ def export(
     values = huggingface.config_json(model.params, model.config, folder, model.task)
     values.pop("auto_map", None)  # this folder has no torch code
     values["hidden_size"] = model.config.base.hidden_size  # the runtime's word; DistilBERT says dim
+    if values["model_type"] == "exbert":  # which optimum, OpenVINO and transformers.js do not know
+        values["model_type"] = "bert"  # the graph is fed and read as a BERT's
+        values["architectures"] = [
+            name.replace("ExBert", "Bert") for name in values["architectures"]
+        ]
     with replaced_folder(out) as beside:
-        positions = model.config.base.max_position_embeddings
-        huggingface.copy_tokenizer(folder, beside, positions=positions)
+        huggingface.copy_tokenizer(
+            folder, beside, positions=model.config.base.max_position_embeddings
+        )
         # Other models' tokenizers may have as many pieces: the runtime compares this.
         values["tokenizer_sha256"] = file_checksum(beside / "tokenizer.json")
         huggingface.write_config(beside / "config.json", values)
@@ -162,6 +190,7 @@ def _is_export(folder, names):
         return bool(names & programs) and names <= common | programs
     # A trained model has the files of --format hf, but its card tells how it was trained.
     known = common | programs | {"model.safetensors", card.name, huggingface.MODELLING_FILE}
+    known |= layouts.FILES
     return names <= known and _AGAIN in card.read_text("utf-8", "replace")
 
 

@@ -58,7 +58,7 @@ def save_model(
     *,
     card: ModelCard,
     task: Task | None = None,
-    check: Callable[[Path], None] | None = None,
+    check: Callable[[Path], Any] | None = None,
 ) -> Path:
     """Returns the directory, now holding the model in Hugging Face layout.
 
@@ -90,7 +90,12 @@ def save_model(
     with replaced_folder(directory) as beside:
         write_config(beside / "config.json", values)
         _write_tensors(beside / "model.safetensors", tensors)
-        copy_tokenizer(tokenizer_dir, beside, positions=config.base.max_position_embeddings)
+        copy_tokenizer(
+            tokenizer_dir,
+            beside,
+            positions=config.base.max_position_embeddings,
+            segments=config.base.type_vocab_size > 0,
+        )
         (beside / "README.md").write_text(readme(card, config, task), encoding="utf-8")
         if config.extension:
             code = importlib.resources.files("edad_jax.export") / MODELLING_FILE
@@ -166,13 +171,21 @@ def _is_wordpiece(path):
     return isinstance(Tokenizer.from_file(str(path)).model, WordPiece)
 
 
-def copy_tokenizer(tokenizer_dir: Path, directory: Path, *, positions: int) -> None:
+def copy_tokenizer(
+    tokenizer_dir: Path, directory: Path, *, positions: int, segments: bool = True
+) -> None:
     """Copies a tokenizer's files into a model's folder; AutoTokenizer gives the ids of training.
 
     Training reads composed text (NFC), so the tokenizer.json here composes. Of a BertTokenizer
     transformers 5 makes the normaliser anew from tokenizer_config.json, which has no word for
     that; the class named instead takes tokenizer.json as it is. Text that is to be cut is cut at
     the model's positions: an original tokenizer says how many its own model had, or nothing.
+
+    Args:
+      tokenizer_dir: has the files.
+      directory: the model's.
+      positions: of the model.
+      segments: whether the model reads `token_type_ids`; a DistilBERT refuses them.
     """
     for name in TOKENIZER_FILES:
         if (tokenizer_dir / name).is_file():
@@ -185,7 +198,8 @@ def copy_tokenizer(tokenizer_dir: Path, directory: Path, *, positions: int) -> N
     config = directory / "tokenizer_config.json"
     values = read_json(config, expected="a tokenizer's settings") if config.is_file() else {}
     specials = {name: getattr(tokenizer, name) for name in SPECIAL_TOKENS}
-    values = specials | values | {"model_input_names": tokenizer.model_input_names}
+    names = ["input_ids", *["token_type_ids"] * segments, "attention_mask"]
+    values = specials | values | {"model_input_names": names}
     values["model_max_length"] = min(int(tokenizer.model_max_length), positions)
     write_config(config, values | {"tokenizer_class": "PreTrainedTokenizerFast"})
 

@@ -11,6 +11,7 @@ import transformers
 from edad_jax.data.pieces import PieceTable, split_words
 from edad_jax.data.tokenizer import load_tokenizer
 from edad_jax.export import formats
+from edad_jax.export.huggingface import copy_tokenizer
 from edad_jax.runtime import models
 from edad_jax.runtime.windows import read_all, tokenize
 from edad_jax.tasks.data.questions import Question
@@ -100,3 +101,14 @@ def test_reading_special_words_as_text_moves_no_offset(tmp_path):
         covered[start:end] += 1
     once = [character for character, n in zip(SPECIAL_WORDS, covered, strict=True) if n == 1]
     assert "".join(once) == SPECIAL_WORDS.replace(" ", "")
+
+
+def test_what_reads_no_segments_is_handed_none(tmp_path):
+    """A DistilBERT refuses `token_type_ids`, which AutoTokenizer gives unless told otherwise."""
+    tokenizer = write_tokenizer(tmp_path / "tokenizer")
+    for segments, given in ((True, True), (False, False)):
+        folder = tmp_path / str(segments)
+        folder.mkdir()
+        copy_tokenizer(tokenizer, folder, positions=20, segments=segments)
+        read = transformers.AutoTokenizer.from_pretrained(folder)("The cat sat.")
+        assert ("token_type_ids" in read) == given and "attention_mask" in read
