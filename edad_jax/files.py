@@ -352,8 +352,9 @@ def replaced_folder(directory: str | os.PathLike[str]) -> Iterator[Path]:
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
         yield beside
-        for path in beside.iterdir():
-            flush_file(path)
+        for path in beside.rglob("*"):
+            if path.is_file():
+                flush_file(path)
         _put_in_place(beside, directory)
     except BaseException as error:
         shutil.rmtree(beside, ignore_errors=True)

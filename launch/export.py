@@ -8,8 +8,9 @@ r"""Writes a trained model in the format that something else reads.
         --calibrate /data/ner/NCBI-disease-IOB --data /data/ner/NCBI-disease-IOB
 
 onnx, onnx-int8: a folder for python -m edad_jax.runtime, or for onnxruntime anywhere. stablehlo:
-one program for CPU, CUDA and TPU, read by jax.export. hf: Hugging Face layout. Takes encoders and
-fine-tuned models, students and teachers, ours and any BERT.
+one program for CPU, CUDA and TPU, read by jax.export. hf: Hugging Face layout.
+sentence-transformers, transformers.js: as those lay out a folder. Takes encoders and fine-tuned
+models, students and teachers, ours and any BERT.
 
 What is written is compared with the trained model before it takes its place: float32 on random
 rows, int8 by what it says of texts of the model's task. docs/export.md tells how.
@@ -22,7 +23,13 @@ from absl import flags
 from edad_jax.command import run_command
 
 MODEL = flags.DEFINE_string("model", None, "Folder or hub id of the trained model.")
-FORMAT = flags.DEFINE_enum("format", None, ["hf", "onnx", "onnx-int8", "stablehlo"], "What for.")
+FORMAT = flags.DEFINE_enum(
+    "format",
+    None,
+    ["hf", "onnx", "onnx-int8", "stablehlo", "sentence-transformers", "transformers.js"],
+    "What for.",
+)
+INT8 = ["onnx-int8", "transformers.js"]
 OUT = flags.DEFINE_string("out", "", "Folder to write; empty: beside the model, with the format.")
 REDUCE_RANGE = flags.DEFINE_bool(
     "reduce_range", False, "int8: seven bits, for x86 CPUs without VNNI (before 2019)."
@@ -77,10 +84,10 @@ PRIVATE = flags.DEFINE_bool("private", False, "--push_to_hub: for its owner alon
 
 def main():
     for flag, known in (
-        (CALIBRATE, ["onnx-int8"]),
-        (REDUCE_RANGE, ["onnx-int8"]),
-        (KEEP_FLOAT32, ["onnx-int8"]),
-        (TEXTS, ["onnx-int8"]),
+        (CALIBRATE, INT8),
+        (REDUCE_RANGE, INT8),
+        (KEEP_FLOAT32, INT8),
+        (TEXTS, INT8),
         (DATA, ["onnx", "onnx-int8"]),
     ):
         if flag.value and FORMAT.value not in known:
@@ -126,7 +133,8 @@ def main():
     verification = _verification(model, options) if is_verified else None
     about = {"license": LICENSE.value or None, "language": LANGUAGE.value or None}
     out = formats.export(model, FORMAT.value, out, check=verification, **about, **options)
-    sizes = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
+    files = [path for path in sorted(out.rglob("*")) if path.is_file()]
+    sizes = {path.name: path.stat().st_size for path in files}
     largest = max(sizes, key=sizes.get)
     print(f"{out}: {largest} has {sizes[largest] / 1e6:.1f} MB")
     if verification:

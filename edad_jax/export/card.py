@@ -21,6 +21,12 @@ from edad_jax.models.task import KINDS, Kind, Task
 _PRETRAINED = Kind("ForMaskedLM", "fill-mask", ())
 _ENCODER = Kind("Model", "feature-extraction", ())
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_LIBRARIES = {
+    "hf": "transformers",
+    "stablehlo": "jax",
+    "sentence-transformers": "sentence-transformers",
+    "transformers.js": "transformers.js",
+}
 _TAGS = ("distillation", "domain-adaptation", "edad-jax")
 VERSIONS = "4.46 to 4.57 and 5"  # of transformers, whose first and newest were tried
 
@@ -126,7 +132,7 @@ def export_readme(
     names = KINDS[task.kind] if task else _ENCODER
     before = read_front(source)
     front = {
-        "library_name": "transformers" if format_name == "hf" else "onnxruntime",
+        "library_name": _LIBRARIES.get(format_name, "onnxruntime"),
         "pipeline_tag": names.pipeline,
         "tags": [family_of(config.base, extended=config.extension is not None), *_TAGS],
     } | {
@@ -137,8 +143,26 @@ def export_readme(
     front |= {"license": license} if license else {}
     front |= {"language": language} if language else {}
     lines = [f"# {public(source)}, {format_name}", "", f"{public(source)}, {mark}.", ""]
-    if format_name in ("hf", "sentence-transformers"):
+    code = ", trust_remote_code=True" if config.extension else ""
+    if format_name == "hf":
         lines += _loading(config, names)
+    elif format_name == "sentence-transformers":
+        lines += [
+            "```python",
+            "from sentence_transformers import SentenceTransformer",
+            "",
+            f'vectors = SentenceTransformer("DIRECTORY"{code}).encode(["A text."])',
+            "```",
+        ]
+    elif format_name == "transformers.js":
+        lines += [
+            "```js",
+            'import { pipeline } from "@huggingface/transformers";',
+            "",
+            f'const model = await pipeline("{names.pipeline}", "DIRECTORY", {{ dtype: "q8" }});',
+            'console.log(await model("A text."));',
+            "```",
+        ]
     elif format_name.startswith("onnx"):
         lines += [
             "```python",

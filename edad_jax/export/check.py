@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from edad_jax.export import formats
 from edad_jax.export.graph import INPUTS
+from edad_jax.export.layouts import SENTENCES
 from edad_jax.runtime import models
 
 # Rows are padded to these for Flax: each is compiled, and half of random rows are beyond 256.
@@ -99,7 +100,7 @@ def open_export(model: formats.Model, format_name: str, folder: Path) -> Callabl
 
     An ONNX file reads rows up to the end of the longest, and gives as much of them.
     """
-    if format_name == "hf":
+    if format_name in ("hf", SENTENCES):
         return compiled(formats.load(str(folder)))
     if format_name == "stablehlo":
         program = jax.export.deserialize(bytearray((folder / formats.STABLEHLO_FILE).read_bytes()))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from edad_jax.data import disk
 from edad_jax.data.tokenizer import load_tokenizer
-from edad_jax.export import huggingface, onnx, pooling
+from edad_jax.export import huggingface, layouts, onnx, pooling
 from edad_jax.export.card import ModelCard, Verified, export_readme
 from edad_jax.files import SUMS, file_checksum, replaced_folder, write_sums
 from edad_jax.models import pretrained
@@ -22,7 +22,7 @@ from edad_jax.models.init import count_parameters
 from edad_jax.models.task import KINDS, Task
 from edad_jax.runtime import models
 
-FORMATS = ("hf", "onnx", "onnx-int8", "stablehlo")
+FORMATS = ("hf", "onnx", "onnx-int8", "stablehlo", *layouts.FORMATS)
 STABLEHLO_FILE = "model.stablehlo"
 PLATFORMS = ("cpu", "cuda", "tpu")
 _AGAIN = "exported again by edad_jax"  # what the card of --format hf says, and no other
@@ -64,9 +64,10 @@ def export(
     word_rank: int = 0,
     ranges: Mapping[str, tuple[float, float]] | None = None,
     keep_float32: Collection[str] = (),
-    check: Callable[[Path], Verified] | None = None,
+    check: Callable[[Path, str], Verified] | None = None,
     license: str | None = None,
     language: str | None = None,
+    card_format: str = "",
 ) -> Path:
     """Returns the folder, which now has the model's file, config.json and the tokenizer.
 
@@ -78,10 +79,12 @@ def export(
       word_rank: likewise; ONNX alone has it.
       ranges: likewise; onnx-int8 alone has them.
       keep_float32: likewise.
-      check: called with the folder before it takes its place, such as a
-        `verification.Verification`; what it raises leaves all as it was.
+      check: called with the folder and its format before it takes its place, such as a
+        `verification.Verification`; what it raises leaves all as it was. The two models of
+        transformers.js are each in a folder of its own by then.
       license: of the weights, for the card; None: what the trained model's card says.
       language: likewise.
+      card_format: what the card calls the format, where this is a part of another; "": as it is.
 
     Raises:
       ValueError: no such format, the tokenizer does not fit the model, or what is there is no
@@ -93,15 +96,34 @@ def export(
     positions = model.config.base.max_position_embeddings
     vectors = None if model.task else pooling.read_pooling(folder, positions=positions)
 
+    if format_name == layouts.TRANSFORMERS_JS:
+
+        def write(part, place):
+            options = {"check": check, "license": license, "language": language}
+            options |= {"card_format": format_name}
+            if part == "onnx-int8":
+                options |= {"reduce_range": reduce_range, "ranges": ranges}
+                options |= {"keep_float32": keep_float32}
+            return export(model, part, place, **options)
+
+        return layouts.write_transformers_js(out, write)
+    if format_name == layouts.SENTENCES and model.task is not None:
+        raise ValueError(
+            f"--format={format_name} is for encoders, which give vectors; --model={model.source} "
+            f"is for {model.task.kind}: export the encoder it was fine-tuned from"
+        )
+
     def finish(beside):
-        if vectors and format_name == "hf":
+        if vectors and format_name in ("hf", layouts.SENTENCES):
             pooling.copy_pooling(folder, beside)
-        found = check(beside) if check else None
+        elif format_name == layouts.SENTENCES:
+            layouts.write_sentence_transformers(beside, model.config)
+        found = check(beside, format_name) if check else None
         text = export_readme(
             model.source,
             model.config,
             model.task,
-            format_name=format_name,
+            format_name=card_format or format_name,
             mark=_AGAIN,
             found=found,
             license=license,
@@ -109,7 +131,7 @@ def export(
         )
         (beside / "README.md").write_text(text, encoding="utf-8")
 
-    if format_name == "hf":
+    if format_name in ("hf", layouts.SENTENCES):
         card = ModelCard(out.name, "", {}, {}, {})  # the one that `finish` writes takes its place
         return huggingface.save_model(
             out, model.params, model.config, folder, card=card, task=model.task, check=finish
@@ -120,6 +142,11 @@ def export(
     # The runtime's words: DistilBERT says dim, and RoBERTa counts positions that no piece reads.
     values["hidden_size"] = model.config.base.hidden_size
     values["max_position_embeddings"] = model.config.base.max_position_embeddings
+    if values["model_type"] == "exbert":  # which optimum, OpenVINO and transformers.js do not know
+        values["model_type"] = "bert"  # the graph is fed and read as a BERT's
+        values["architectures"] = [
+            name.replace("ExBert", "Bert") for name in values["architectures"]
+        ]
     if vectors:
         values["sentence_pooling"] = vectors
     with replaced_folder(out) as beside:
@@ -188,7 +215,7 @@ def _is_export(folder, names):
         return bool(names & programs) and names <= common | programs
     # A trained model has the files of --format hf, but its card tells how it was trained.
     known = common | programs | {"model.safetensors", card.name, huggingface.MODELLING_FILE}
-    known |= set(pooling.FILES)
+    known |= {*pooling.FILES, *layouts.FILES}
     names = {name for name in names if not (folder / name / "config.json").is_file()}  # 1_Pooling
     return names <= known and _AGAIN in card.read_text("utf-8", "replace")
 

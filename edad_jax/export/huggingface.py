@@ -70,7 +70,7 @@ def save_model(
     *,
     card: ModelCard,
     task: Task | None = None,
-    check: Callable[[Path], None] | None = None,
+    check: Callable[[Path], Any] | None = None,
 ) -> Path:
     """Returns the directory, now holding the model in Hugging Face layout.
 
@@ -102,7 +102,12 @@ def save_model(
     with replaced_folder(directory) as beside:
         write_config(beside / "config.json", values)
         _write_tensors(beside / "model.safetensors", tensors)
-        copy_tokenizer(tokenizer_dir, beside, positions=config.base.max_position_embeddings)
+        copy_tokenizer(
+            tokenizer_dir,
+            beside,
+            positions=config.base.max_position_embeddings,
+            segments=config.base.type_vocab_size > 0,
+        )
         (beside / "README.md").write_text(readme(card, config, task), encoding="utf-8")
         if config.extension:
             code = importlib.resources.files("edad_jax.export") / MODELLING_FILE
@@ -171,13 +176,21 @@ def _check_tokenizer(tokenizer_dir, config):
     return tokenizer.pad_token_id
 
 
-def copy_tokenizer(tokenizer_dir: Path, directory: Path, *, positions: int) -> None:
+def copy_tokenizer(
+    tokenizer_dir: Path, directory: Path, *, positions: int, segments: bool = True
+) -> None:
     """Copies a tokenizer's files into a model's folder; AutoTokenizer gives the ids of training.
 
     Training reads composed text (NFC), so the tokenizer.json here composes. Of a BertTokenizer
     transformers 5 makes the normaliser anew from tokenizer_config.json, which has no word for
     that; the class named instead takes tokenizer.json as it is. Text that is to be cut is cut at
     the model's positions: an original tokenizer says how many its own model had, or nothing.
+
+    Args:
+      tokenizer_dir: has the files.
+      directory: the model's.
+      positions: of the model.
+      segments: whether the model reads `token_type_ids`; a DistilBERT refuses them.
     """
     tokenizer = load_tokenizer(tokenizer_dir)
     for name in TOKENIZER_FILES if is_bert_kind(tokenizer) else ("tokenizer_config.json",):
@@ -190,7 +203,8 @@ def copy_tokenizer(tokenizer_dir: Path, directory: Path, *, positions: int) -> N
     config = directory / "tokenizer_config.json"
     values = read_json(config, expected="a tokenizer's settings") if config.is_file() else {}
     specials = {name: getattr(tokenizer, name) for name in SPECIAL_TOKENS}
-    values = specials | values | {"model_input_names": tokenizer.model_input_names}
+    names = [name for name in tokenizer.model_input_names if segments or name != "token_type_ids"]
+    values = specials | values | {"model_input_names": names}
     _leave_phrases(directory / "added_tokens.json", values)
     values["model_max_length"] = min(int(tokenizer.model_max_length), positions)
     write_config(config, values | {"tokenizer_class": "PreTrainedTokenizerFast"})

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """exBERT in torch: a BERT with a second, narrow block beside each of its blocks.
 
-This file travels with a model that edad-jax exported, and needs torch and transformers only:
+This file travels with a model that edad-jax exported, and needs torch and transformers (4.46 or
+newer, 4 or 5) only:
 
     AutoModel.from_pretrained(directory, trust_remote_code=True)
 
@@ -23,9 +24,10 @@ import math
 from dataclasses import dataclass
 
 import torch
+import transformers
 from torch import nn
 from torch.nn import functional
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.modeling_outputs import (
     BaseModelOutputWithPooling,
     MaskedLMOutput,
@@ -34,6 +36,16 @@ from transformers.modeling_outputs import (
     TokenClassifierOutput,
 )
 from transformers.utils import ModelOutput
+
+_VERSION = tuple(int(number) for number in transformers.__version__.split(".")[:2])
+if not (4, 46) <= _VERSION < (6, 0):
+    raise ImportError(
+        f"modeling_exbert.py was written for transformers 4.46 to 5, got {transformers.__version__}"
+    )
+if _VERSION < (5, 0):
+    from transformers import PretrainedConfig as PreTrainedConfig
+else:
+    from transformers import PreTrainedConfig
 
 _PADDING_SCORE = -10_000.0  # added to the scores of padded positions, as BERT does
 
@@ -120,18 +132,28 @@ class ExBertSelfAttention(nn.Module):
 
     def __init__(self, config, attention_size, num_heads):
         super().__init__()
+        self.config = config
         self.num_heads = num_heads
         self.query = nn.Linear(config.hidden_size, attention_size)
         self.key = nn.Linear(config.hidden_size, attention_size)
         self.value = nn.Linear(config.hidden_size, attention_size)
         self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
 
-    def forward(self, hidden, padding):
-        """Returns the attended values and the attention weights [batch, heads, to, from]."""
+    def forward(self, hidden, padding, with_weights):
+        """Returns the attended values and the attention weights [batch, heads, to, from].
+
+        Fused attention gives no weights, and takes its place where none are asked for.
+        """
         query, key, value = (
             projection(hidden).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for projection in (self.query, self.key, self.value)
         )
+        if self.config._attn_implementation == "sdpa" and not with_weights:
+            rate = self.dropout.p if self.training else 0.0
+            context = functional.scaled_dot_product_attention(
+                query, key, value, attn_mask=padding, dropout_p=rate
+            )
+            return context.transpose(1, 2).flatten(2), None
         scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
         weights = torch.softmax(scores + padding, dim=-1)
         context = self.dropout(weights) @ value
@@ -160,9 +182,9 @@ class ExBertAttention(nn.Module):
         self.self = ExBertSelfAttention(config, attention_size, num_heads)
         self.output = ExBertProjection(config, attention_size)
 
-    def forward(self, hidden, padding):
+    def forward(self, hidden, padding, with_weights):
         """Returns the new hidden states and the attention weights."""
-        context, weights = self.self(hidden, padding)
+        context, weights = self.self(hidden, padding, with_weights)
         return self.output(context, hidden), weights
 
 
@@ -188,9 +210,9 @@ class ExBertBlock(nn.Module):
         self.intermediate = ExBertIntermediate(config, intermediate_size)
         self.output = ExBertProjection(config, intermediate_size)
 
-    def forward(self, hidden, padding):
+    def forward(self, hidden, padding, with_weights):
         """Returns the new hidden states and the attention weights."""
-        hidden, weights = self.attention(hidden, padding)
+        hidden, weights = self.attention(hidden, padding, with_weights)
         return self.output(self.intermediate(hidden), hidden), weights
 
 
@@ -210,19 +232,31 @@ class ExBertEncoder(nn.Module):
         self.extension_layer = nn.ModuleList([ExBertBlock(config, *extension) for _ in layers])
         self.gate = nn.ModuleList([nn.Linear(config.hidden_size, 1) for _ in layers])
 
-    def forward(self, hidden, padding):
+        self.gradient_checkpointing = False
+
+    def forward(self, hidden, padding, with_weights):
         """Returns all hidden states (the input first) and all attention weights."""
         all_hidden, all_weights = [hidden], []
-        for original, extension, gate in zip(
-            self.layer, self.extension_layer, self.gate, strict=True
-        ):
-            original_out, original_weights = original(hidden, padding)
-            extension_out, extension_weights = extension(hidden, padding)
-            share = torch.sigmoid(gate(hidden))
-            hidden = share * original_out + (1 - share) * extension_out
+        for layer in range(len(self.layer)):
+            if self.gradient_checkpointing and self.training:
+                hidden, weights = self._gradient_checkpointing_func(
+                    self._mix, layer, hidden, padding, with_weights
+                )
+            else:
+                hidden, weights = self._mix(layer, hidden, padding, with_weights)
             all_hidden.append(hidden)
-            all_weights.append(torch.cat([original_weights, extension_weights], dim=1))
+            all_weights.append(weights)
         return tuple(all_hidden), tuple(all_weights)
+
+    def _mix(self, layer, hidden, padding, with_weights):
+        """Returns what a layer makes of its input, and its attention weights."""
+        original, original_weights = self.layer[layer](hidden, padding, with_weights)
+        extension, extension_weights = self.extension_layer[layer](hidden, padding, with_weights)
+        share = torch.sigmoid(self.gate[layer](hidden))
+        mixed = share * original + (1 - share) * extension
+        if not with_weights:
+            return mixed, None
+        return mixed, torch.cat([original_weights, extension_weights], dim=1)
 
 
 class ExBertPooler(nn.Module):
@@ -260,6 +294,12 @@ class ExBertPredictionHead(nn.Module):
         self.transform = ExBertPredictionTransform(config)
         self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+        if _VERSION < (5, 0):
+            self._tie_weights()
+
+    def _tie_weights(self):
+        """Makes the decoder's bias the head's; transformers 4 calls it and ties the tables only."""
+        self.decoder.bias = self.bias
 
     def forward(self, hidden):
         """Returns logits [batch, length, vocabulary]."""
@@ -282,8 +322,22 @@ class ExBertPreTrainedModel(PreTrainedModel):
     config_class = ExBertConfig
     base_model_prefix = "bert"
     _no_split_modules = ["ExBertEmbeddings", "ExBertBlock"]
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    # Losses are means over a batch: Trainer must not pass a number of items to divide by instead.
+    accepts_loss_kwargs = False
 
     def _init_weights(self, module):
+        if _VERSION < (5, 0):  # where each model has its own
+            if isinstance(module, nn.Linear | nn.Embedding):
+                module.weight.data.normal_(mean=0.0, std=self.config.initializer_range)
+            if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+                module.weight.data[module.padding_idx].zero_()
+            if isinstance(module, nn.LayerNorm):
+                module.weight.data.fill_(1.0)
+            if isinstance(module, nn.Linear | nn.LayerNorm) and module.bias is not None:
+                module.bias.data.zero_()
+            return
         super()._init_weights(module)
         if isinstance(module, ExBertPredictionHead) and not getattr(
             module.bias, "_is_hf_initialized", False
@@ -348,9 +402,9 @@ class ExBertModel(ExBertPreTrainedModel):
             position_ids = torch.arange(length, device=device)[None]
         padding = (1.0 - attention_mask[:, None, None, :].to(inputs_embeds)) * _PADDING_SCORE
         embedded = self.embeddings(inputs_embeds, token_type_ids, position_ids)
-        all_hidden, all_weights = self.encoder(embedded, padding)
         if output_attentions is None:
             output_attentions = self.config.output_attentions
+        all_hidden, all_weights = self.encoder(embedded, padding, bool(output_attentions))
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         output = BaseModelOutputWithPooling(
@@ -378,6 +432,8 @@ class _WithPredictionHead(ExBertPreTrainedModel):
         "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
         "cls.predictions.decoder.bias": "cls.predictions.bias",
     }
+    if _VERSION < (5, 0):
+        _tied_weights_keys = list(_tied_weights_keys)
 
     def get_output_embeddings(self):
         """Returns the decoder, which is the word table."""
@@ -498,7 +554,11 @@ class ExBertForTokenClassification(_WithClassifier):
 
 
 class ExBertForSequenceClassification(_WithClassifier):
-    """With a linear classifier on the pooled [CLS]; one label is regression."""
+    """With a linear classifier on the pooled [CLS].
+
+    As in BERT: one label is regression, labels that are no whole numbers are several at once, and
+    `config.problem_type` decides over both.
+    """
 
     add_pooling_layer = True
 
@@ -515,10 +575,8 @@ class ExBertForSequenceClassification(_WithClassifier):
         output = self.bert(input_ids, attention_mask, token_type_ids, return_dict=True, **kwargs)
         logits = self.classifier(self.dropout(output.pooler_output))
         loss = None
-        if labels is not None and self.config.num_labels == 1:
-            loss = functional.mse_loss(logits.squeeze(-1), labels.to(logits).view(-1))
-        elif labels is not None:
-            loss = _cross_entropy(logits, labels)
+        if labels is not None:
+            loss = self._loss(logits, labels)
         output = SequenceClassifierOutput(
             loss=loss,
             logits=logits,
@@ -526,6 +584,21 @@ class ExBertForSequenceClassification(_WithClassifier):
             attentions=output.attentions,
         )
         return _as_asked(output, return_dict, self.config)
+
+    def _loss(self, logits, labels):
+        """Returns the loss of the kind of problem, which is kept once it is known."""
+        if self.config.problem_type is None:
+            if self.config.num_labels == 1:
+                self.config.problem_type = "regression"
+            elif labels.dtype in (torch.long, torch.int):
+                self.config.problem_type = "single_label_classification"
+            else:
+                self.config.problem_type = "multi_label_classification"
+        if self.config.problem_type == "regression":
+            return functional.mse_loss(logits.squeeze(), labels.to(logits).squeeze())
+        if self.config.problem_type == "single_label_classification":
+            return _cross_entropy(logits, labels.long())
+        return functional.binary_cross_entropy_with_logits(logits, labels.to(logits))
 
 
 class ExBertForQuestionAnswering(ExBertPreTrainedModel):

@@ -25,6 +25,7 @@ from absl import logging
 
 from edad_jax.export import check, formats
 from edad_jax.export.card import Verified
+from edad_jax.export.layouts import TRANSFORMERS_JS
 from edad_jax.export.onnx import build_onnx
 from edad_jax.export.sensitivity import losses
 from edad_jax.runtime import models
@@ -42,7 +43,7 @@ _WHAT = {
 
 
 class Verification:
-    """Compares an export; to be called with its folder.
+    """Compares an export; to be called with its folder and format.
 
     Args:
       model: the trained one.
@@ -65,38 +66,42 @@ class Verification:
         options: Mapping[str, Any] | None = None,
         goal: float = LEAST_AGREEMENT,
     ):
-        if format_name == "onnx-int8" and not len(inputs):
+        if format_name in ("onnx-int8", TRANSFORMERS_JS) and not len(inputs):
             raise ValueError(
                 "int8 is compared with float32 on texts, and the run that left "
                 f"{model.source} names none that is here; give some with --data=..., or "
                 "--texts=FILE.txt (one on each line), or leave the comparison out: --no_verify"
             )
-        self._model, self._format, self._inputs = model, format_name, list(inputs)
+        self._model, self._inputs = model, list(inputs)
         self._rows, self._goal = rows, goal
         self._keep_float32, self._options = tuple(keep_float32), dict(options or {})
         self.found: Verified | None = None
 
-    def __call__(self, folder: Path) -> Verified:
-        """Returns what was found, and keeps it as `found`.
+    def __call__(self, folder: Path, format_name: str) -> Verified:
+        """Returns what was found, and keeps it as `found`; of two models, that of the last.
+
+        Args:
+          folder: of the export.
+          format_name: of what is in it.
 
         Raises:
           ValueError: the export differs by more than it may, or the runtime cannot serve it.
         """
         served = None
-        if self._format in ("onnx", "onnx-int8"):
+        if format_name in ("onnx", "onnx-int8"):
             served = _open(self._model, folder)
-        if self._format == "onnx-int8":
+        if format_name == "onnx-int8":
             self.found = self._compare_predictions(served, folder)
         else:
-            self.found = self._compare_numbers(folder)
+            self.found = self._compare_numbers(folder, format_name)
         if served is not None and self._inputs:
             example = example_of(served, self._inputs)
             self.found = dataclasses.replace(self.found, example=example)
         return self.found
 
-    def _compare_numbers(self, folder):
+    def _compare_numbers(self, folder, format_name):
         difference = check.largest_difference(
-            self._model, self._format, folder, rows=self._rows, relative=True, progress=False
+            self._model, format_name, folder, rows=self._rows, relative=True, progress=False
         )
         sentence = f"largest difference from Flax on {self._rows:,} random rows: {difference:.1e}"
         if not difference <= LARGEST_DIFFERENCE:  # NaN is no number below it

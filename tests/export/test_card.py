@@ -105,7 +105,7 @@ def test_the_teachers_license_is_the_default(tmp_path):
 def test_an_exports_card_says_what_the_models_does_and_how_it_was_compared(tmp_path, tokenizer_dir):
     model = formats.load(tiny_model(tmp_path / "model", tokenizer_dir, "tagging"))
     found = Verified("int8 agrees", 0.99, ("0.qkv",), ("A cat.", {"entities": []}))
-    folder = formats.export(model, "onnx-int8", tmp_path / "int8", check=lambda _: found)
+    folder = formats.export(model, "onnx-int8", tmp_path / "int8", check=lambda *_: found)
     text = (folder / "README.md").read_text()
     assert front_of(text)["license"] == "apache-2.0"
     assert "Int8 agrees." in text and '"A cat."\n{"entities": []}' in text

@@ -11,7 +11,7 @@ import transformers
 from edad_jax.data.pieces import PieceTable, split_words
 from edad_jax.data.tokenizer import load_tokenizer
 from edad_jax.export import formats
-from edad_jax.export.huggingface import save_model
+from edad_jax.export.huggingface import copy_tokenizer, save_model
 from edad_jax.runtime import models
 from edad_jax.runtime.windows import read_all, tokenize
 from edad_jax.tasks.data.questions import Question
@@ -133,3 +133,14 @@ def test_added_words_of_several_words_are_cut_alike_in_training_and_after_it(tmp
         assert load_tokenizer(folder).backend_tokenizer.to_str() == (
             tokenizer.backend_tokenizer.to_str()
         )
+
+
+def test_what_reads_no_segments_is_handed_none(tmp_path):
+    """A DistilBERT refuses `token_type_ids`, which AutoTokenizer gives unless told otherwise."""
+    tokenizer = write_tokenizer(tmp_path / "tokenizer")
+    for segments, given in ((True, True), (False, False)):
+        folder = tmp_path / str(segments)
+        folder.mkdir()
+        copy_tokenizer(tokenizer, folder, positions=20, segments=segments)
+        read = transformers.AutoTokenizer.from_pretrained(folder)("The cat sat.")
+        assert ("token_type_ids" in read) == given and "attention_mask" in read

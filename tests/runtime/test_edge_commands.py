@@ -65,8 +65,14 @@ def test_an_export_says_what_it_wrote_and_how_near_it_is(exported):
     [
         (["--format=hf", "--data=DATA"], "--data is for --format=onnx or onnx-int8, got hf"),
         (["--format=stablehlo", "--data=DATA"], "--data is for --format=onnx or onnx-int8, got st"),
-        (["--format=onnx", "--reduce_range"], "--reduce_range is for --format=onnx-int8, got onnx"),
-        (["--format=onnx", "--calibrate=DATA"], "--calibrate is for --format=onnx-int8, got onnx"),
+        (
+            ["--format=onnx", "--reduce_range"],
+            "--reduce_range is for --format=onnx-int8 or transformers.js, got onnx",
+        ),
+        (
+            ["--format=onnx", "--calibrate=DATA"],
+            "--calibrate is for --format=onnx-int8 or transformers.js, got onnx",
+        ),
     ],
 )
 def test_options_of_other_formats_are_refused_first(tmp_path, options, message):
