@@ -39,10 +39,7 @@ def run_pipeline(config: ConfigDict, workdir: str, *, redo: bool = False) -> Pat
     check_settings(config)
     stages = make_stages(config, workdir)
     inputs = describe_inputs(config)
-    sentences = config.labels.sentences or _SENTENCES
-    if config.data:
-        sentences = len(_read_data(config)["train"])
-    work = work_of([stage.name for stage in stages], stage_work(config, sentences))
+    work = work_of([stage.name for stage in stages], stage_work(config, _count_sentences(config)))
     view = View([stage.title for stage in stages], work)
     run_stages(stages, workdir, inputs, view, redo=redo)
     write_json(workdir / "config.json", config.to_dict())
@@ -51,6 +48,14 @@ def run_pipeline(config: ConfigDict, workdir: str, *, redo: bool = False) -> Pat
     lines = read_metrics(workdir / "train" / METRICS)
     write_file(workdir / PAGE, render_page(story, lines).encode())
     return workdir / PAGE
+
+
+def _count_sentences(config):
+    """Returns how many sentences the fine-tuning stages learn from, about, in an epoch."""
+    if not config.data:
+        return config.finetune.max_train or config.labels.sentences or _SENTENCES
+    there = len(_read_data(config)["train"])
+    return min(there, config.finetune.max_train or there)
 
 
 def _read_data(config):

@@ -43,6 +43,7 @@ def run_stages(
 
     Raises:
       ValueError: a stage was begun with other settings, or failed; or another program is at it.
+      SystemExit: a signal stopped this program.
     """
     workdir.mkdir(parents=True, exist_ok=True)
     with _locked(workdir):
@@ -57,7 +58,13 @@ def run_stages(
                 view.skip(number, record.seconds_of(stage, workdir))
         for number, stage in enumerate(stages):
             if not record.is_done(stage, workdir):
-                _run(number, stage, workdir, inputs, view)
+                try:
+                    _run(number, stage, workdir, inputs, view)
+                except KeyboardInterrupt:
+                    raise SystemExit(
+                        f"stopped in {stage.name} ({stage.title}); what is done is kept, and the "
+                        "same command goes on from here"
+                    ) from None
 
 
 def _run(number, stage, workdir, inputs, view):

@@ -115,8 +115,9 @@ class View:
             speed = (seconds + running) / max(self._work[number], 1e-9)
         if speed is None:
             return None
-        if running is None:
-            running = max(0.0, speed * self._work[number] - seconds)
+        if running is None:  # one that takes longer than it should: all will
+            speed = max(speed, seconds / max(self._work[number], 1e-9))
+            running = speed * self._work[number] - seconds
         return running + speed * sum(self._work[number + 1 :])
 
     def _label(self, number: int) -> str:

@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
     config = pipeline.get_config()
     given = quickstart.get_config()
     with config.unlocked():
-        config.update(given)
+        config.update(given.copy_and_resolve_references())
     config.max_steps = 100
     config.heldout.max_rows = 256
     config.heldout.every_steps = 50

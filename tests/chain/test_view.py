@@ -35,6 +35,7 @@ def test_what_is_left_is_the_running_stages_word_and_the_others_share_of_the_wor
     assert view.seconds_left(0, 5.0, (0.5, 5.0)) == 5 + 10 * (2 + 4)
     view.end(0, 10.0)
     assert view.seconds_left(1, 5.0, None) == 20 - 5 + 40
+    assert view.seconds_left(1, 30.0, None) == 15 * 4  # it should have ended after 20
     assert view.seconds_left(1, 30.0, (0.5, 30.0)) == 30 + 30 * 4
 
 
