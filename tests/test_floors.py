@@ -63,7 +63,7 @@ def imported_modules(tree: ast.AST) -> set[str]:
     """Returns the files of edad_jax that a tree imports, as dotted names."""
     modules = set()
     for name in imported_names(tree):
-        if name.split(".")[0] == "edad_jax":
+        if name.split(".")[0] == "edad_jax" and name.count(".") > 1:  # not edad_jax.__version__
             modules.add(name if name in MODULES else name.rpartition(".")[0])
     return modules
 
