@@ -141,8 +141,12 @@ def score_models(models: Mapping[str, Sequence[Tagged]], base: str) -> dict[str,
 
 
 def agreement(one: Tagged, other: Tagged) -> float:
-    """Returns how far two models find the same entities: F1 of the one against the other."""
-    return float(_f1(entity_counts(one.predicted, other.predicted).sum(axis=0)))
+    """Returns how far two models find the same entities: F1 of the one against the other.
+
+    Two that find none agree.
+    """
+    counts = entity_counts(one.predicted, other.predicted).sum(axis=0)
+    return float(_f1(counts)) if counts.any() else 1.0
 
 
 def _interval(difference, drawn):

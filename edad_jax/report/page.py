@@ -249,10 +249,9 @@ def _service(story):
     difference = story["int8_against_its_source"]
     agreed = story["agreement"]["int8"]
     told = [
-        f"int8 finds {agreed:.1%} of the entities that the student it was made from finds, and "
-        f"says no more than these (F1 of the one against the other). Its F1 differs by "
-        f"{_difference(difference)} points. The float32 file agrees to "
-        f"{story['agreement']['student']:.1%}."
+        f"int8 and the student it was made from agree on {agreed:.1%} of their entities (F1 of "
+        f"the one against the other). Its F1 differs by {_difference(difference)} points. The "
+        f"float32 file agrees to {story['agreement']['student']:.1%}."
     ]
     if agreed < 0.98:
         told.append(
