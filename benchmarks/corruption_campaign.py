@@ -142,7 +142,7 @@ def summary_of(report: dict[str, Any]) -> str:
             f"checkpoint of {cost['megabytes']:,.0f} MB: the loop waits for "
             f"{cost['hold_up_seconds']:.3f} s of {cost['save_seconds']:.2f} s; after the commit "
             f"{cost['end_seconds']:.2f} s with checksums, {cost['flush_seconds']:.2f} s without: "
-            f"{cost['share']:.1%} of a save ; {cost['hash_cpu_seconds']:.2f} "
+            f"{cost['share']:.1%} of a save; {cost['hash_cpu_seconds']:.2f} "
             f"of {cost['save_cpu_seconds']:.2f} s of CPU time"
         )
     return "\n".join(lines)

@@ -26,24 +26,17 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import killed_commands as processes  # noqa: E402
+from benchmarks.killed_jobs import Job, all_jobs, make_inputs  # noqa: E402
 
 SHARES = {"prepare": 60, "train": 40, "finetune": 50, "export-onnx-int8": 25, "export-hf": 25}
 KILLS_OF_A_RUN = 5
 _COMPILES = ("train", "finetune")
 GOES_ON_WITHIN = 0.6  # of the time of a whole run: later kills come within this share of it
-STEPS, SAVE_EVERY = 24, 4  # of training; fine-tuning: 3 epochs of 6 steps
-
-
-class Job(NamedTuple):
-    """A command, and where it writes."""
-
-    name: str
-    arguments: list[str]  # the script, and what follows; {out} is the folder that it fills
 
 
 def main() -> None:
@@ -78,7 +71,7 @@ def campaign(folder: Path, shares: dict[str, int], *, kills: int, seed: int) -> 
     from benchmarks.run_digest import LEFT_OUT
 
     inputs = folder / "inputs"
-    processes.call(functools.partial(_make_inputs, inputs, set(shares)), folder / "inputs.log")
+    processes.call(functools.partial(make_inputs, inputs, set(shares)), folder / "inputs.log")
     random_ = random.Random(seed)
     results = {}
     left = kills
@@ -86,7 +79,7 @@ def campaign(folder: Path, shares: dict[str, int], *, kills: int, seed: int) -> 
         rest = sum(list(shares.values())[number:])
         mine = round(left * share / rest)
         left -= mine
-        job = next(job for job in _jobs(inputs) if job.name == name)
+        job = next(job for job in all_jobs(inputs) if job.name == name)
         results[name] = _disturb(job, folder, mine, random_)
     kinds = collections.Counter(
         kill["kind"] for result in results.values() for kill in result["kills"]
@@ -255,61 +248,6 @@ def _phase(last: str) -> str:
         return f"{what} inputs"
     inside = parts[parts.index("out") + 1 :]
     return f"{what} {inside[0] if len(inside) > 1 else 'a file of the folder'}"
-
-
-def _jobs(inputs: Path) -> list[Job]:
-    """Returns the commands, as a user gives them."""
-    return [
-        Job("prepare", ["prepare.py", f"--config={inputs}/rows.py", "--out={out}"]),
-        Job("train", ["train.py", f"--config={inputs}/training.py", "--workdir={out}"]),
-        Job("finetune", ["finetune.py", f"--config={inputs}/tuning.py", "--workdir={out}"]),
-        *(
-            Job(
-                f"export-{form}",
-                ["export.py", f"--model={inputs}/model", f"--format={form}", "--out={out}"],
-            )
-            for form in ("onnx-int8", "hf")
-        ),
-    ]
-
-
-def _make_inputs(folder: Path, commands: set[str]) -> None:
-    """Writes what the commands read: texts, rows, nets with random weights, configurations."""
-    from edad_jax.data.prepare import prepare_folder
-    from tests import tiny_exports, tiny_run, tiny_tasks
-    from tests.tiny_text import write_tokenizer
-
-    folder.mkdir()
-    if commands & {"prepare", "train"}:
-        tiny_run.make_inputs(folder)
-        tiny_run.write_config_file(folder / "rows.py", folder)
-    if "train" in commands:
-        prepare_folder(tiny_run.tiny_config(folder), folder / "prepared")
-        tiny_run.write_config_file(
-            folder / "training.py",
-            folder,
-            prepared=str(folder / "prepared"),
-            max_steps=STEPS,
-            checkpoint__every_steps=SAVE_EVERY,
-            heldout__every_steps=8,
-        )
-    if "finetune" in commands:
-        tiny_tasks.write_exbert(folder / "encoder")
-        tiny_tasks.write_tagging(folder / "tagged")
-        changes = {"num_seeds": 2, "checkpoint__every_steps": SAVE_EVERY, "checkpoint__keep": 2}
-        (folder / "tuning.py").write_text(
-            "# SPDX-License-Identifier: Apache-2.0\n"
-            "from pathlib import Path\n\n"
-            "from tests.tiny_tasks import tiny_tuning\n\n\n"
-            "def get_config():\n"
-            f"    folder = Path({str(folder)!r})\n"
-            "    return tiny_tuning(\n"
-            f"        'tagging', folder / 'encoder', folder / 'tagged', **{changes!r}\n"
-            "    )\n",
-            encoding="utf-8",
-        )
-    if any(command.startswith("export") for command in commands):
-        tiny_exports.save(folder / "model", write_tokenizer(folder / "words"), "tagging")
 
 
 def _digest(folder: Path, out: Path) -> dict[str, dict]:
