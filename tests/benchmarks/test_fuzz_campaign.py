@@ -42,15 +42,14 @@ def test_a_reader_that_breaks_a_promise_is_a_failure_with_its_file(tmp_path):
     said = turn(tmp_path, "jsonl", 20)
     assert said["failure"] is None and said["counts"]["failed"] == 0
     assert said["counts"]["read"] + said["counts"]["refused"] >= 20
-    # A reader that cannot bear a brace that is missing.
-    code = (
+    code = (  # a reader that cannot bear a line without its end
         "from edad_jax.data.text import json_values\n"
-        "loads = json_values.json.loads\n"
-        "json_values.json.loads = lambda line: loads(line) if line.endswith('}') else line.foreign"
+        "decode = json_values.decode_line\n"
+        "json_values.decode_line = lambda raw, *rest: {b'}': decode}[raw[-1:]](raw, *rest)"
     )
     said = turn(tmp_path, "jsonl", 60, code=code)
     assert said["counts"]["failed"] >= 1
-    assert said["failure"]["error"].startswith("AttributeError at ")
+    assert said["failure"]["error"].startswith("KeyError at ")
     assert bytes.fromhex(said["failure"]["file"])
 
 

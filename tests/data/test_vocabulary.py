@@ -184,3 +184,14 @@ def test_vocab_txt_without_a_word_of_case_is_read_as_bert_reads_it(tmp_path, cap
     (folder / "tokenizer_config.json").unlink()
     assert load_tokenizer(folder).tokenize("The") == ["the"]
     assert "its tokenizer lower-cases text" in caplog.text
+
+
+@pytest.mark.parametrize("kept", [0, 1, 40])
+def test_a_vocabulary_without_its_unknown_piece_is_an_error(tmp_path, kept):
+    """Found by benchmarks/fuzz_campaign.py: it loaded, and failed at the first unknown word."""
+    folder = write_tokenizer(tmp_path / "tokenizer")
+    pieces = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    left = [piece for piece in pieces if piece != "[UNK]"][:kept]
+    (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in left), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"without '\[UNK\]'|lacks|expected every id"):
+        load_tokenizer(folder)

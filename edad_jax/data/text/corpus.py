@@ -12,7 +12,7 @@ import itertools
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from edad_jax.data.text.archives import read_tar, read_zip
 from edad_jax.data.text.articles import read_articles
@@ -30,6 +30,9 @@ from edad_jax.data.text.reading import (
     shown,
 )
 from edad_jax.files import RemoteError, RemotePath, as_path
+
+if TYPE_CHECKING:
+    import pyarrow
 
 
 def read_documents(
@@ -216,11 +219,28 @@ def _read_parquet(file: BinaryIO, where: str, report: ReadReport, text_key: str)
             # Of what is compressed so well, many rows may be the same long string.
             rows = 256 if sizes[1] < 50 * max(1, sizes[0]) else 1
             for batch in table.iter_batches(rows, row_groups=[group], columns=[text_key]):
-                for value in batch.column(0).to_pylist():
+                for value in _values_of(batch.column(0), where, row, report):
                     row += 1
                     yield from finish_value(value, f"{where}:{row}", report)
     except (pyarrow.ArrowException, OSError) as error:
         report.add_problem("file is damaged: kept what could be read", f"{where}:{row}", error)
+
+
+def _values_of(column: pyarrow.Array, where: str, row: int, report: ReadReport) -> list:
+    """Returns the values of a column behind a row; what says that it is text may not be."""
+    try:
+        return column.to_pylist()
+    except UnicodeDecodeError:
+        values = []
+    for number, scalar in enumerate(column, start=row + 1):
+        try:
+            values.append(scalar.as_py())
+        except UnicodeDecodeError as error:
+            parts = [scalar] if hasattr(scalar, "as_buffer") else scalar.values  # of a list
+            texts = [part.as_buffer().to_pybytes().decode("utf-8", "replace") for part in parts]
+            report.add_problem("invalid UTF-8 replaced", f"{where}:{number}", error)
+            values.append("\n".join(texts))
+    return values
 
 
 def _sizes_of(group, column: str) -> tuple[int, int]:

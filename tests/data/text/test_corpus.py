@@ -65,6 +65,21 @@ def test_json_lines_give_the_text_under_the_key(tmp_path, suffix):
     assert read(path, text_key="body")[0] == [*DOCUMENTS[:2], "Third:\né."]
 
 
+def test_parquet_whose_text_is_not_utf8_is_repaired_and_counted(tmp_path):
+    """Found by benchmarks/fuzz_campaign.py: a byte of a string is wrong, and all ended there."""
+    path = tmp_path / "a.parquet"
+    for kind, value in ((pa.string(), "bad"), (pa.list_(pa.string()), ["one", "bad"])):
+        good = "good" if kind == pa.string() else ["good"]
+        column = pa.array([good, value, good, None], kind)
+        pa.parquet.write_table(pa.table({"text": column}), path, compression="none")
+        content = path.read_bytes().replace(b"bad", b"b\xffd")
+        path.write_bytes(content)
+        documents, report = read(path)
+        assert documents == ["good", "b\ufffdd" if kind == pa.string() else "one\nb\ufffdd", "good"]
+        assert report.problems["invalid UTF-8 replaced"] == 1
+        assert f"{path}:2: invalid UTF-8" in report.messages[0]
+
+
 def test_parquet_gives_the_column(tmp_path):
     path = tmp_path / "a.parquet"
     table = pa.table({"text": [*DOCUMENTS, None, " "], "id": list(range(5))})
