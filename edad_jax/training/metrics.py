@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Numbers of a run: one JSON line each time, and TensorBoard where it is installed.
+"""Numbers of a run: one JSON line each time, and what else `trackers` is asked for.
 
     {"step": 100, "time": 1795197600.25, "loss": 7.3125, "alpha": 0.9, "student/mlm": "NaN"}
 
@@ -20,6 +20,7 @@ import jax
 from absl import logging
 
 from edad_jax.files import write_file
+from edad_jax.training.trackers import Trackers
 
 FILE_NAME = "metrics.jsonl"
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
@@ -37,14 +38,15 @@ class MetricsWriter:
             will be written again. None begins a new log and keeps an old one beside it.
 
         Raises:
-          ValueError: if a line of an old log cannot be read, with file and line.
+          ValueError: if a line of an old log cannot be read, with file and line; or as `Trackers`.
           OSError: if the log cannot be written.
         """
-        self._file = self._tensorboard = None
+        self._file = self._trackers = None
         self._has_failed = False
         self.last_values: dict[str, float] = {}  # the newest of each, also of the run resumed
         if jax.process_index() != 0:
             return
+        self._trackers = Trackers(Path(workdir), resume_step)
         path = Path(workdir) / FILE_NAME
         if resume_step is None and path.exists():
             previous = path.with_name("metrics.previous.jsonl")
@@ -54,15 +56,6 @@ class MetricsWriter:
             for line in _cut(path, resume_step):
                 self.last_values |= line
         self._file = open(path, "ab", buffering=0)  # one write call for one line, at once on disk
-        try:
-            from tensorboardX import SummaryWriter
-        except ImportError:
-            logging.info("No TensorBoard: pip install 'edad-jax[tensorboard]' adds it.")
-        else:
-            purge_step = 0 if resume_step is None else resume_step + 1
-            self._tensorboard = SummaryWriter(
-                str(Path(workdir) / "tensorboard"), purge_step=purge_step
-            )
 
     def __enter__(self) -> MetricsWriter:
         return self
@@ -70,8 +63,8 @@ class MetricsWriter:
     def __exit__(self, *exception_info) -> None:
         if self._file is not None:
             self._file.close()
-        if self._tensorboard is not None:
-            self._tensorboard.close()
+        if self._trackers is not None:
+            self._trackers.close()
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Returns when the line is in the file; a full disk costs the line, not the run."""
@@ -97,11 +90,9 @@ class MetricsWriter:
                     *(step, self._file.name, error),
                 )
             self._has_failed = True
-        if self._tensorboard is not None:
-            for name, value in values.items():
-                if math.isfinite(value):
-                    self._tensorboard.add_scalar(name, value, step)
-            self._tensorboard.flush()
+        self._trackers.write(
+            step, {name: value for name, value in values.items() if math.isfinite(value)}
+        )
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, float]]:
