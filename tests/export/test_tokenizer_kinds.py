@@ -138,7 +138,7 @@ def test_a_long_text_has_the_ids_of_a_short_one_however_it_is_cut(source, monkey
     assert np.abs(ours.ends - whole.ends).max() <= 1
 
 
-@pytest.mark.parametrize("kind", ["unigram", "bytes", "kobert"])
+@pytest.mark.parametrize("kind", ["bytes", "kobert"])
 def test_a_tagger_at_the_edge_reads_words_and_texts_alike(source, tmp_path):
     tagger = models.Tagger(write_tagger(tmp_path, source), max_length=20)
     specials = json.loads((tmp_path / "onnx" / "tokenizer_config.json").read_text())
