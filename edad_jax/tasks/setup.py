@@ -115,6 +115,9 @@ def read_examples(config: ConfigDict) -> tuple[Task, dict[str, list], ReadReport
     task = TASKS[config.task].configured(config)
     examples, report = task.read(config)
     notes = report.summary()
+    for note in check_label_sets(config.data, examples, task.labels_of, labelled=task.labelled):
+        LOG.warning("%s", note)
+        notes += f"\n  {note}"
     given = task.label_names(examples["train"])
     random = np.random.default_rng(config.split_seed)
     for split in (name for name in SPLITS if name in examples):
@@ -131,9 +134,6 @@ def read_examples(config: ConfigDict) -> tuple[Task, dict[str, list], ReadReport
         raise ValueError(
             f"{config.data}: got only one label to train on, {labels}; expected at least two"
         )
-    for note in check_label_sets(config.data, examples, task.labels_of, labelled=task.labelled):
-        LOG.warning("%s", note)
-        notes += f"\n  {note}"
     return task, examples, report, notes
 
 

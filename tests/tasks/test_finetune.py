@@ -372,7 +372,9 @@ def test_a_plain_bert_without_validation_and_test_is_scored_on_a_part_of_train(p
 def test_a_label_unseen_in_training_is_scored_as_missed(finished, tmp_path):
     for split in ("train", "validation"):
         write_tagged(tmp_path / "data" / f"{split}.tsv", tiny_sentences(16))
-    (tmp_path / "data" / "test.tsv").write_text("amygdala\tB-New\nof\tO\n", encoding="utf-8")
+    (tmp_path / "data" / "test.tsv").write_text(
+        "amygdala\tB-New\nof\tO\nis\tB-Vowel\n", encoding="utf-8"
+    )
     config = tiny_tuning("tagging", finished.inputs / "teacher", tmp_path / "data")
     prepared = prepare_examples(config, load_tokenizer(finished.inputs / "teacher"))
     assert "B-New" not in prepared.labels
