@@ -78,6 +78,8 @@ class MLflow:
 
     def __init__(self, workdir: Path, resume_step: int | None):
         package = _import("mlflow")
+        # From version 3 on MLflow takes files only from who asks for them; a database needs more.
+        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         place = os.environ.get("MLFLOW_TRACKING_URI") or (workdir / "mlruns").absolute().as_uri()
         self._client = package.MlflowClient(tracking_uri=place)
         self._id = _read_id(workdir / "mlflow_id.txt", resume_step)

@@ -16,6 +16,7 @@ def no_tensorboard(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     for name in ("WANDB_PROJECT", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # which is set for the whole process
 
 
 @pytest.fixture
