@@ -116,11 +116,15 @@ def _cell(script: str, name: str, marker: str, flags: list[str], folder="--workd
 
 
 def _export(config: ConfigDict, workdir: Path, net: str, form: str) -> Cell:
-    """Returns the cell of an export; the models that are served are verified."""
+    """Returns the cell of an export; a model that is served is compared first."""
     words = [str(ROOT / "launch" / "export.py"), f"--format={form}"]
     words.append(f"--model={workdir / f'tune-{net}' / 'model'}")
-    if net == "student":
-        words += ["--verify", f"--rows={config.export.verify_rows}"]
+    if net != "student" or not config.export.verify_rows:
+        words.append("--no_verify")
+    else:
+        words.append(f"--rows={config.export.verify_rows}")
+        if form == "onnx-int8":
+            words.append("--keep_float32=auto")
     if form == "onnx-int8" and config.export.reduce_range:
         words.append("--reduce_range")
     return Cell(form if net == "student" else f"{net}-{form}", tuple(words), "--out", "model.onnx")

@@ -25,6 +25,7 @@ _EXAMPLES = 4  # sentences with right entities, and as many with wrong ones
 _WORDS = 30  # new ones that are shown
 EXPORTS = {"base": "base-onnx", "student": "onnx", "int8": "onnx-int8"}
 _BAR = re.compile(r"\d+%\|")
+_COMPARED = re.compile("largest difference|int8 agrees with")
 
 
 def make_story(config: ConfigDict, workdir: Path, stages: Sequence[Stage]) -> dict[str, Any]:
@@ -116,7 +117,7 @@ def _verified(log: Path) -> str:
     if not log.exists():
         return ""
     lines = log.read_text(encoding="utf-8", errors="replace").replace("\r", "\n").split("\n")
-    said = [line for line in lines if "largest difference" in line and not _BAR.search(line)]
+    said = [line for line in lines if _COMPARED.search(line) and not _BAR.search(line)]
     return said[-1] if said else ""
 
 

@@ -33,7 +33,7 @@ def get_config() -> ConfigDict:
     config.soft_labels = False  # whether the student also learns the fine-tuned teacher's labels
 
     config.export = ConfigDict()
-    config.export.verify_rows = 200  # random rows on which an exported student is compared
+    config.export.verify_rows = 200  # random rows to compare the exported student on; 0: do not
     config.export.reduce_range = False  # for x86 CPUs without VNNI (before 2019)
 
     config.speed = ConfigDict()  # launch/benchmark_edge.py

@@ -20,6 +20,7 @@ PAGES = sorted(
 )
 # Script -> the test file that runs it, or what it calls, at tiny size.
 RUN_BY = {
+    "launch/pipeline.py": "chain/test_pipeline.py",
     "launch/train.py": "test_launch.py",
     "launch/finetune.py": "tasks/test_finetune.py",
     "launch/prepare.py": "data/test_prepare.py",
@@ -37,6 +38,8 @@ RUN_BY = {
     "benchmarks/prepare_rows.py": "benchmarks/test_scripts.py",
     "benchmarks/torch_finetune.py": "benchmarks/test_torch_peers.py",
     "benchmarks/field_report.py": "benchmarks/test_field_report.py",
+    "benchmarks/fuzz_campaign.py": "benchmarks/test_fuzz_campaign.py",
+    "benchmarks/full_disk_campaign.py": "benchmarks/test_full_disk_campaign.py",
     "docs/generate.py": "test_docs.py",
     "docs/notebooks/build.py": "test_docs.py",
 }
@@ -123,8 +126,13 @@ def test_commands_have_flags_and_keys_that_exist(generate, page):
             check_flags(generate, page, script, words)
 
 
+def argparse_flags(script):
+    """Returns the flags of a script without absl: those of benchmarks that need no settings."""
+    return set(re.findall(r'add_argument\(\s*"--(\w+)"', script.read_text("utf-8")))
+
+
 def check_flags(generate, page, script, words):
-    flags = generate.read_flags(ROOT / script)
+    flags = generate.read_flags(ROOT / script) or argparse_flags(ROOT / script)
     config = config_of(generate, words) if "config" in flags else None
     for name, _, value in (word.partition("=") for word in words if word.startswith("--")):
         name = name.removeprefix("--")

@@ -249,12 +249,14 @@ def check_kind(tokenizer: PreTrainedTokenizerFast, source: str) -> None:
         )
     if is_bert_kind(tokenizer) and not backend.normalizer.clean_text:
         raise ValueError(f"{source}: got clean_text=false, expected true, as in BERT")
-    unknown = description["model"]["unk_token"]
-    if unknown not in description["model"]["vocab"]:
-        raise ValueError(
-            f"{source}: got a vocabulary without {unknown!r}, expected that piece, which stands "
-            "for what it does not know; put back the model's own vocab.txt or tokenizer.json"
-        )
+    if is_bert_kind(tokenizer):
+        unknown = backend.model.unk_token
+        if unknown not in backend.get_vocab(with_added_tokens=False):
+            raise ValueError(
+                f"{source}: got a vocabulary without {unknown!r}, expected that piece, which "
+                "stands for what it does not know; put back the model's own vocab.txt or "
+                "tokenizer.json"
+            )
     missing = [name for name in SPECIAL_TOKENS if getattr(tokenizer, f"{name}_id") is None]
     if missing:
         raise ValueError(
