@@ -68,7 +68,7 @@ def test_the_workdir_of_another_config_dies_naming_the_key(finished, config_file
         "--config", config_file, "--workdir", str(finished.workdir), "--config.batch_size=4"
     )
     assert_dies(done, "another configuration", "config.batch_size: got 4, the run has 8")
-    assert done.stderr.count("config.") == 1  # this key and no other
+    assert done.stderr.count("\n  config.") == 1  # this key and no other
 
 
 def test_a_workdir_that_cannot_be_made_is_one_clear_line(config_file, tmp_path):

@@ -95,6 +95,6 @@ class _Bounded:
     def read(self, size: int = -1) -> bytes:
         content = b"" if self._is_bomb else self._file.read(size)
         self._unpacked += len(content)
-        if content and is_bomb(self._packed, self._unpacked, self._here, self._report):
+        if content and is_bomb(self._packed, self._unpacked, self._here, self._report.add_problem):
             self._is_bomb, content = True, b""
         return content

@@ -3,27 +3,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, BinaryIO
-
-if TYPE_CHECKING:
-    from edad_jax.data.text.reading import ReadReport
+from collections.abc import Callable
+from typing import BinaryIO
 
 MOST_UNPACKED = 500  # times its size that what is compressed may unfold to; text has some 3 to 30
 UNPACKED_UNASKED = 1 << 28  # bytes that anything may unfold to
 
 
-def is_bomb(packed: int, unpacked: int, name: str, report: ReadReport) -> bool:
+def is_bomb(packed: int, unpacked: int, name: str, tell: Callable[..., None]) -> bool:
     """Returns whether something unfolds to so much more than its size that it is no text.
 
     Args:
       packed: bytes of it that were read.
       unpacked: bytes that they gave.
       name: how messages call it.
-      report: told, where it is one.
+      tell: `ReadReport.add_problem`; called where it is one.
     """
     if unpacked <= max(UNPACKED_UNASKED, MOST_UNPACKED * packed):
         return False
-    report.add_problem(
+    tell(
         f"unfolds to over {MOST_UNPACKED} times its size: the rest skipped",
         name,
         f"{unpacked:,} bytes of {packed:,}",

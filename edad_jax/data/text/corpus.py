@@ -214,7 +214,7 @@ def _read_parquet(file: BinaryIO, where: str, report: ReadReport, text_key: str)
         for group in range(table.num_row_groups):
             sizes = _sizes_of(table.metadata.row_group(group), text_key)
             packed, unpacked = packed + sizes[0], unpacked + sizes[1]
-            if is_bomb(packed, unpacked, f"{where}:{row}", report):
+            if is_bomb(packed, unpacked, f"{where}:{row}", report.add_problem):
                 return
             # Of what is compressed so well, many rows may be the same long string.
             rows = 256 if sizes[1] < 50 * max(1, sizes[0]) else 1

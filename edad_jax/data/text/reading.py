@@ -136,7 +136,7 @@ def read_blocks(file: BinaryIO, compression: str, name: str, report: ReadReport)
         unpacked = 0
         for block in blocks:
             unpacked += len(block)
-            if is_bomb(packed.size, unpacked, name, report):
+            if is_bomb(packed.size, unpacked, name, report.add_problem):
                 return
             yield block
     except (OSError, zlib.error, lzma.LZMAError) as error:
