@@ -48,6 +48,8 @@ def run_command(
         error otherwise.
     """
     _round_as_written()
+    # That torch is not found, which nobody here needs, is not said in front of every error.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     restart_with_large_pages()
     _find_configs()
     flags.mark_flags_as_required(list(required))

@@ -146,8 +146,9 @@ def check_teacher(section: ConfigDict, pieces: int, added_words: int) -> ExBertC
         loaded = convert.bert_params(checkpoint, plain.base, fresh=section.random_heads)
         plain, _ = pretrained.cut_padding(plain, loaded, pieces, section.checkpoint)
     convert.check_vocabulary(pieces, plain)
-    config_json.family_of(plain.base, extended=extension is not None)
-    exbert = ExBertConfig(plain.base, extension, added_words)
+    base = as_base(plain.base) if extension else plain.base
+    config_json.family_of(base, extended=extension is not None)
+    exbert = ExBertConfig(base, extension, added_words)
     if section.extension_init == "copy":
         block_copy.check_sizes(exbert)
     return exbert

@@ -41,6 +41,8 @@ def load_checkpoint(
       ValueError: no such directory and the hub does not answer; no weights; unreadable weights.
     """
     directory = local_folder(path_or_hub_id, option=option)
+    for path in directory.glob("*.safetensors"):
+        _check_fetched(path)  # what it says helps more than another checksum
     check_sums(directory, "config.json", "*.safetensors", "*.py")
     config = read_model_json(directory / "config.json")
     tensors = {

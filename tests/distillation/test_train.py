@@ -423,7 +423,7 @@ def test_wrong_settings_are_an_error_before_any_text_is_prepared(
         ({"prepared": "/nowhere"}, "config.prepared='/nowhere': got no finished rows"),
         (
             {"teacher__checkpoint": "no-such/bert", "prepared": ""},
-            "'no-such/bert' is neither a directory here nor a model .*--config.teacher.checkpoint=",
+            "tokenizer no-such/bert is not on this machine and .*--config.teacher.checkpoint=",
         ),
         ({"teacher__checkpoint": "no-such/bert"}, "--config.teacher.checkpoint="),
         (

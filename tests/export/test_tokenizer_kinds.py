@@ -144,7 +144,7 @@ def test_a_tagger_at_the_edge_reads_words_and_texts_alike(source, tmp_path):
     specials = json.loads((tmp_path / "onnx" / "tokenizer_config.json").read_text())
     tokenizer = load_tokenizer(source)
     assert specials["cls_token"] == tokenizer.cls_token
-    assert (tagger._cls, tagger._sep) == (tokenizer.cls_token_id, tokenizer.sep_token_id)
+    assert tagger.ends == (tokenizer.cls_token_id, tokenizer.sep_token_id)
     words = ["the", "cell", "binds", "뇌세포의", "gene"]
     (labels,) = tagger.tag_words([words])
     (spans,) = tagger([" ".join(words)])

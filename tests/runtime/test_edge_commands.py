@@ -22,6 +22,9 @@ from tests.tiny_text import write_tokenizer
 PATIENCE = 300  # seconds after which something counts as stuck
 
 
+VOWELS = ("O", "B-Vowel", "I-Vowel", "B-Other")  # of `write_tagging`'s data
+
+
 class Exported(NamedTuple):
     """A tagger that launch/export.py wrote, once for all tests; they change nothing."""
 
@@ -35,7 +38,9 @@ class Exported(NamedTuple):
 def exported(tmp_path_factory):
     root = tmp_path_factory.mktemp("commands")
     write_tokenizer(root / "tokenizer")
-    model = Path(tiny_model(root / "model", root / "tokenizer", "tagging", blocks=False))
+    model = Path(
+        tiny_model(root / "model", root / "tokenizer", "tagging", blocks=False, labels=VOWELS)
+    )
     data = write_tagging(root / "data")
     done = run_command(
         "--model",

@@ -270,7 +270,7 @@ def test_predictions_are_in_the_official_form_and_score_the_same(tuned):
 def test_the_edge_runtime_gives_the_answers_of_the_run(tuned):
     folder, summary = tuned
     model = formats.load(str(folder / "run" / "model"))
-    assert model.task == ("answering", ("start", "end"))
+    assert model.task == huggingface.Task("answering", ("start", "end"))
     reader = models.QuestionAnswerer(
         formats.export(model, "onnx", folder / "onnx"), max_length=32, overlap=8, batch_size=4
     )

@@ -136,7 +136,7 @@ def test_predictions_are_aligned_with_the_original_words(tuned, data):
 def test_the_saved_model_gives_the_scores_of_the_best_seed(tuned, data):
     workdir, summary = tuned
     sizes, params, task = pretrained.load_task_model(str(workdir / "model"))
-    assert task == ("tagging", ("O", "B-Vowel", "I-Vowel"))
+    assert task == huggingface.Task("tagging", ("O", "B-Vowel", "I-Vowel"))
     assert set(params) == {"base", "extension", "classifier"}
     net = TaskNet("tagging", ExBert(sizes, jnp.float32), Classifier(sizes.base, 3, jnp.float32))
     examples, _ = read_tagged(str(data))
@@ -420,7 +420,7 @@ def test_texts_are_classified_and_the_confusion_is_drawn(classified):
     assert scores["accuracy"] > 0.7  # two of the three classes: 0.67
     assert (workdir / "confusion.png").stat().st_size > 5_000
     _, params, task = pretrained.load_task_model(str(workdir / "model"))
-    assert task == ("classification", ("high", "low", "mid")) and "pooler" in params
+    assert task == huggingface.Task("classification", ("high", "low", "mid")) and "pooler" in params
 
 
 def test_a_student_learns_from_a_teacher_with_another_vocabulary(finished, plain, tuned, tmp_path):
