@@ -76,15 +76,14 @@ def read_comments(path: Path) -> dict[str, str]:
 
 
 def read_config(name: str) -> ConfigDict:
-    """Returns configs/NAME.py's configuration, wherever its teacher is installed, or not."""
-    module = importlib.import_module(f"configs.{name}")
-    if not hasattr(module, "_find_teacher"):
-        return module.get_config()
-    found, module._find_teacher = module._find_teacher, lambda: "of the package " + module.PACKAGE
+    """Returns configs/NAME.py's configuration, wherever the quick start's teacher is, or is not."""
+    quickstart = importlib.import_module("configs.quickstart")
+    found = quickstart._find_teacher
+    quickstart._find_teacher = lambda: "of the package " + quickstart.PACKAGE
     try:
-        return module.get_config()
+        return importlib.import_module(f"configs.{name}").get_config()
     finally:
-        module._find_teacher = found
+        quickstart._find_teacher = found
 
 
 def method_defaults() -> dict[str, dict[str, Any]]:
@@ -204,6 +203,8 @@ def configuration_page() -> str:
         own = read_config(path.stem)
         base = tuning if "task" in own else config
         before = {key: value for key, value, _ in flat(base)}
+        if "finetune" in own:  # of a chain, whose stages have the defaults of configs/ner.py
+            before |= {f"finetune.{key}": value for key, value, _ in flat(tuning)}
         changes = [
             f"`{key}={value}`"
             for key, value, _ in flat(own)
