@@ -77,7 +77,7 @@ test: .venv/.installed
 
 # Into the same environment: the reference is read from the code, which needs all that it imports.
 .venv/.docs: .venv/.installed
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[docs]'
 	@touch $@
 
 docs: .venv/.docs
