@@ -14,7 +14,7 @@ from chain.work import stage_work
 from edad_jax.distillation.settings import check_settings
 from edad_jax.files import write_file, write_json
 from edad_jax.report.page import render_page
-from edad_jax.tasks.data.tagged import read_tagged
+from edad_jax.tasks.tagging import Tagging
 from edad_jax.training.metrics import FILE_NAME as METRICS
 from edad_jax.training.metrics import read_metrics
 from edad_jax.training.workdir import local_workdir
@@ -60,14 +60,8 @@ def _count_sentences(config):
 
 def _read_data(config):
     """Returns the labelled sentences by split, read as the fine-tuning stages will read them."""
-    section = config.finetune
-    splits, _ = read_tagged(
-        config.data,
-        encoding=section.encoding,
-        word_key=section.text_key,
-        tag_key=section.label_key,
-        seed=section.split_seed,
-        dataset_config=section.dataset_config,
-        allow_skipped_test=section.allow_skipped_test,
-    )
+    section = config.finetune.copy_and_resolve_references()
+    with section.unlocked():
+        section.data = config.data
+    splits, _ = Tagging().read(section)
     return splits

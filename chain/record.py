@@ -16,11 +16,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from chain.stages import Stage, folders_read, may_change
+from chain.stages import Stage, may_change
 from edad_jax.data.stages import differences
 from edad_jax.data.text.source import describe_source
 from edad_jax.files import read_json, write_json
-from reproduction.cells import command
+from reproduction.cells import command, folders_read
 
 _EXPECTED = "what a pipeline wrote of a stage; give --redo, or remove it and the stage's folder"
 
@@ -93,7 +93,7 @@ def read_what_changed(
     """Returns the stages that must run again: what changed, and all that reads it."""
     again = set(changed)
     for stage in stages:  # in order, so that what reads comes after what is read
-        if folders_read(stage, workdir) & again:
+        if folders_read(stage.cell, workdir) & again:
             again.add(stage.name)
     return [stage for stage in stages if stage.name in again]
 

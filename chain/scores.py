@@ -16,9 +16,8 @@ import numpy as np
 from edad_jax.files import read_json
 from edad_jax.runtime.models import Tagger
 from edad_jax.tasks.data.tagged import TaggedSentence, write_predictions
-from edad_jax.tasks.scores import entity_counts
+from edad_jax.tasks.scores import counted_f1, entity_counts, resampled_f1
 
-RESAMPLES = 1_000
 _EXPECTED = "what a finished fine-tuning left; run the pipeline again"
 
 
@@ -115,11 +114,10 @@ def score_models(models: Mapping[str, Sequence[Tagged]], base: str) -> dict[str,
     if len(sentences) > 1:
         raise ValueError(f"got scores of {sorted(sentences)} sentences, expected the same of all")
     (size,) = sentences
-    draws = np.random.default_rng(0).multinomial(size, np.full(size, 1 / size), RESAMPLES)
     drawn = {
-        name: np.mean([_f1(draws @ seed) for seed in each], 0) for name, each in counts.items()
+        name: np.mean([resampled_f1(seed) for seed in each], 0) for name, each in counts.items()
     }
-    means = {name: float(np.mean(_f1(each.sum(axis=1)))) for name, each in counts.items()}
+    means = {name: float(np.mean(counted_f1(each.sum(axis=1)))) for name, each in counts.items()}
     scored = {}
     for name, each in counts.items():
         found, said, wanted = np.moveaxis(each.sum(axis=1), -1, 0)
@@ -146,15 +144,9 @@ def agreement(one: Tagged, other: Tagged) -> float:
     Two that find none agree.
     """
     counts = entity_counts(one.predicted, other.predicted).sum(axis=0)
-    return float(_f1(counts)) if counts.any() else 1.0
+    return float(counted_f1(counts)) if counts.any() else 1.0
 
 
 def _interval(difference, drawn):
     low, high = np.quantile(drawn, (0.025, 0.975))
     return {"f1": float(difference), "low": float(low), "high": float(high)}
-
-
-def _f1(counts: np.ndarray) -> np.ndarray:
-    """Returns F1 of [..., 3] entities found, said and to be found."""
-    found, said, wanted = np.moveaxis(counts, -1, 0)
-    return 2 * found / np.maximum(said + wanted, 1)

@@ -6,7 +6,6 @@ configuration says otherwise than the command's own, so that a change of setting
 of the stages that it concerns, and in no other's.
 """
 
-import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,12 +35,6 @@ class Stage(NamedTuple):
     @property
     def name(self) -> str:
         return self.cell.name
-
-
-def folders_read(stage: Stage, workdir: Path) -> set[str]:
-    """Returns the stages whose folders stand in a stage's command."""
-    place = re.compile(re.escape(f"{workdir}/") + "([^/,]+)")
-    return {name for word in stage.cell.words for name in place.findall(word)}
 
 
 def make_stages(config: ConfigDict, workdir: Path) -> list[Stage]:

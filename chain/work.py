@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """How much work each stage is, roughly: so that the time left can be told before all have run."""
 
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from ml_collections import ConfigDict
 
+from edad_jax.data.text.files import file_format
 from edad_jax.data.text.source import describe_source
 from edad_jax.models.hf_files import read_model_json
 
@@ -53,10 +54,11 @@ def corpus_bytes(config: ConfigDict) -> float:
     source = describe_source(config.corpus)
     if "files" not in source:
         return 1e6 * max(1, len(config.corpus.packages))
-    packed = (".gz", ".bz2", ".xz", ".zst", ".zip", ".parquet")
-    return float(
-        sum(size * (_PACKED if name.endswith(packed) else 1) for name, size, _ in source["files"])
-    )
+    total = 0.0
+    for name, size, *_ in source["files"]:
+        kind, compression = file_format(PurePath(name).name)
+        total += size * (_PACKED if compression or kind in (".zip", ".parquet") else 1)
+    return total
 
 
 def _weights(sizes, attention, inner):

@@ -18,7 +18,7 @@ __version__ = "0.1.0"
 _OFFERED = {
     "train": "distillation.train",
     "finetune": "tasks.finetune",
-    "export_model": "export.folder",
+    "export_model": "tasks.export",
     "Tagger": "runtime.models",
     "Classifier": "runtime.models",
     "QuestionAnswerer": "runtime.models",

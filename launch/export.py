@@ -40,7 +40,6 @@ KEEP_FLOAT32 = flags.DEFINE_list(
     "onnx-int8: parts that keep 32 bits (words, 0.qkv, 0.base.output, classifier, 0.*, ...), or "
     "auto: those that lose most, as many as it takes to agree with float32.",
 )
-VERIFY = flags.DEFINE_bool("verify", True, "Compare with the trained model; else nothing is kept.")
 NO_VERIFY = flags.DEFINE_bool("no_verify", False, "Write the export without a comparison.")
 ROWS = flags.DEFINE_integer("rows", 100, "Random rows to compare float32 on.", lower_bound=1)
 TEXTS = flags.DEFINE_string(
@@ -93,11 +92,11 @@ def main():
         if flag.value and FORMAT.value not in known:
             expected = " or ".join(known)
             raise ValueError(f"--{flag.name} is for --format={expected}, got {FORMAT.value}")
-    is_verified = VERIFY.value and not NO_VERIFY.value
-    if "auto" in KEEP_FLOAT32.value and not is_verified:
+    if "auto" in KEEP_FLOAT32.value and NO_VERIFY.value:
         raise ValueError("--keep_float32=auto asks the comparison, got --no_verify; leave one out")
     from edad_jax.export import formats
     from edad_jax.tasks import exported
+    from edad_jax.tasks.export import AUTO, make_verification
 
     if PUSH.value:
         from edad_jax.export import hub
@@ -129,8 +128,21 @@ def main():
         calibration.check_reads_texts(model)
         texts = exported.read_texts(CALIBRATE.value, CALIBRATION_ROWS.value)
         options["ranges"] = calibration.measure_ranges(model, texts)
-    options["keep_float32"] = [name for name in KEEP_FLOAT32.value if name != "auto"]
-    verification = _verification(model, options) if is_verified else None
+    options["keep_float32"] = [name for name in KEEP_FLOAT32.value if name != AUTO]
+    verification = None
+    if not NO_VERIFY.value:
+        verification = make_verification(
+            model,
+            FORMAT.value,
+            options,
+            rows=ROWS.value,
+            text_rows=TEXT_ROWS.value,
+            data=DATA.value,
+            texts=TEXTS.value or CALIBRATE.value,
+            text_key=TEXT_KEY.value,
+            label_key=LABEL_KEY.value,
+            keep_float32=KEEP_FLOAT32.value,
+        )
     about = {"license": LICENSE.value or None, "language": LANGUAGE.value or None}
     out = formats.export(model, FORMAT.value, out, check=verification, **about, **options)
     files = [path for path in sorted(out.rglob("*")) if path.is_file()]
@@ -156,29 +168,6 @@ def main():
             )
     if PUSH.value:
         print(f"pushed to {hub.push(out, PUSH.value, private=PRIVATE.value)}")
-
-
-def _verification(model, options):
-    """Returns what the export is compared with."""
-    from edad_jax.export.verification import Verification
-    from edad_jax.tasks.own_text import own_inputs
-
-    inputs = own_inputs(
-        model,
-        TEXT_ROWS.value,
-        data=DATA.value,
-        texts=TEXTS.value or CALIBRATE.value,
-        text_key=TEXT_KEY.value,
-        label_key=LABEL_KEY.value,
-    )
-    return Verification(
-        model,
-        FORMAT.value,
-        inputs,
-        rows=ROWS.value,
-        keep_float32=KEEP_FLOAT32.value,
-        options=options,
-    )
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ What is finished is not run again, and what was killed goes on where it stopped.
 import fcntl
 import logging
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -135,13 +136,9 @@ def run_cells(cells: Sequence[Cell], cells_folder: Path, root: Path, jobs: int =
 
 
 def folders_read(cell: Cell, cells_folder: str | Path) -> set[str]:
-    """Returns the cells whose folders stand in a command."""
-    values = [word.partition("=")[2] for word in cell.words]
-    return {
-        Path(value).relative_to(cells_folder).parts[0]
-        for value in values
-        if value.startswith(f"{cells_folder}/")
-    }
+    """Returns the cells whose folders stand in a command, alone or in a list with commas."""
+    place = re.compile(rf"(?:[=,]|^){re.escape(str(cells_folder))}/([^/,]+)")
+    return {name for word in cell.words for name in place.findall(word)}
 
 
 def _lock_first(cells, cells_folder):

@@ -12,11 +12,13 @@ from edad_jax.export.check import FlaxSession
 from edad_jax.models.hf_files import read_model_json
 from edad_jax.runtime import models
 from edad_jax.tasks.answer_scores import answer_scores
+from edad_jax.tasks.classification import Classification
 from edad_jax.tasks.data.labelled import LabelledText, read_labelled
 from edad_jax.tasks.data.questions import Question, read_questions
 from edad_jax.tasks.data.splits import choose
 from edad_jax.tasks.data.tagged import TaggedSentence, read_tagged
 from edad_jax.tasks.scores import classification_scores, entity_scores
+from edad_jax.tasks.tagging import Tagging
 
 
 def scores_of_both(
@@ -182,13 +184,9 @@ class TaskData(NamedTuple):
 
 
 TASKS = {
-    "tagging": TaskData(
-        read_tagged,
-        tagger_scores,
-        labels=lambda each: [tag[2:] for tag in each.tags if tag[0] == "B"],
-    ),
+    "tagging": TaskData(read_tagged, tagger_scores, labels=Tagging().labels_of),
     "classification": TaskData(
-        read_labelled, classifier_scores, has_columns=True, labels=lambda each: [each.label]
+        read_labelled, classifier_scores, has_columns=True, labels=Classification().labels_of
     ),
     "answering": TaskData(read_questions, answerer_scores, has_scorings=True),
 }

@@ -39,7 +39,6 @@ _MOST_ITERATIONS = 500  # of L-BFGS; some 100 to 300 are needed
 # What a penalty of 1 per weight is divided by, in sklearn's way of counting: the strength is chosen
 # on the validation split. Features are of unit variance.
 _STRENGTHS = (0.01, 0.1)
-_RESAMPLES = 1_000
 
 
 class Probe(NamedTuple):
@@ -146,11 +145,8 @@ def f1_difference(first: Probe, second: Probe, seed: int = 0) -> tuple[float, fl
     Berg-Kirkpatrick et al. 2012): how far another choice of sentences would have moved it. That of
     pretraining with another seed is not in it.
     """
-    random = np.random.default_rng(seed)
-    sentences = len(first.counts_n3)
-    draws = random.multinomial(sentences, np.full(sentences, 1 / sentences), _RESAMPLES)
-    differences = _f1(draws @ second.counts_n3) - _f1(draws @ first.counts_n3)
-    low, high = np.quantile(differences, (0.025, 0.975))
+    drawn = [scores.resampled_f1(each.counts_n3, seed) for each in (first, second)]
+    low, high = np.quantile(drawn[1] - drawn[0], (0.025, 0.975))
     return second.f1 - first.f1, float(low), float(high)
 
 
@@ -204,9 +200,3 @@ def _decode(
         start += len(here)
         logits.append(of_row)
     return prepared.task.decode(prepared.examples[split], rows, logits, prepared.labels)
-
-
-def _f1(counts: np.ndarray) -> np.ndarray:
-    """Returns F1 of [..., 3] entities found, said and to be found."""
-    found, said, wanted = np.moveaxis(counts, -1, 0)
-    return 2 * found / np.maximum(said + wanted, 1)

@@ -20,6 +20,7 @@ from seqeval.metrics.sequence_labeling import get_entities
 from seqeval.metrics.sequence_labeling import precision_recall_fscore_support as score_entities
 from sklearn import metrics
 
+RESAMPLES = 1_000  # of a bootstrap
 _TAG = re.compile(r"O|[BIES]-.+")  # what seqeval counts without a warning
 
 
@@ -81,6 +82,23 @@ def entity_counts(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[st
         wanted, said = set(get_entities(list(tags))), set(get_entities(list(guesses)))
         rows.append((len(wanted & said), len(said), len(wanted)))
     return np.array(rows, np.int64)
+
+
+def counted_f1(counts: np.ndarray) -> np.ndarray:
+    """Returns F1, in [0, 1], of [..., 3] counts of `entity_counts` or their sums."""
+    found, said, wanted = np.moveaxis(counts, -1, 0)
+    return 2 * found / np.maximum(said + wanted, 1)
+
+
+def resampled_f1(counts_n3: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Returns F1 of as many sentences drawn with replacement, RESAMPLES times.
+
+    The bootstrap over test sentences (Efron and Tibshirani 1993, chapter 16). The draws depend on
+    the seed and the number of sentences alone, so that differences of two models are paired.
+    """
+    size = len(counts_n3)
+    draws = np.random.default_rng(seed).multinomial(size, np.full(size, 1 / size), RESAMPLES)
+    return counted_f1(draws @ counts_n3)
 
 
 def paper_metric(

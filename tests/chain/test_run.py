@@ -12,10 +12,10 @@ import pytest
 
 from chain import record
 from chain.run import run_stages
-from chain.stages import Stage, folders_read
+from chain.stages import Stage
 from chain.view import View
 from edad_jax.files import read_json
-from reproduction.cells import Cell
+from reproduction.cells import Cell, folders_read
 from tests.tiny_run import environment
 
 SCRIPT = """
@@ -170,4 +170,4 @@ def test_a_chain_that_is_stopped_stops_its_stage_which_saves(tmp_path, make_stag
 
 def test_the_folders_in_a_command_are_found_wherever_they_stand(make_stage, workdir):
     stage = make_stage("x", f"--a={workdir}/one/model", f"--b={workdir}/two,{workdir}/three")
-    assert folders_read(stage, workdir) == {"one", "two", "three"}
+    assert folders_read(stage.cell, workdir) == {"one", "two", "three"}

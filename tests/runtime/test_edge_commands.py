@@ -46,7 +46,6 @@ def exported(tmp_path_factory):
         "--model",
         str(model),
         "--format=onnx",
-        "--verify",
         "--rows=2",
         "--data",
         str(data),
