@@ -47,9 +47,9 @@ def finetune(config: ConfigDict, workdir: str) -> dict:
         return _as_summary(workdir, summary)
 
     tokenizer = load_tokenizer(config.model, option="--config.model=/a/local/folder")
-    check_run(config, workdir, len(tokenizer))
+    encoder = check_run(config, workdir, len(tokenizer))
     prepared = prepare_examples(config, tokenizer)
-    net, params = build_net(config, prepared, len(tokenizer))
+    net, params = build_net(config, prepared, encoder)
     if config.teacher:
         prepared.rows["train"] = ask_teacher(config, prepared)
     predict = make_predictor(net, batch_size=config.batch_size, max_length=config.max_length)

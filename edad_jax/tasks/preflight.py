@@ -2,12 +2,14 @@
 """What can be known of a fine-tuning run from its files, before labelled data are read."""
 
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from edad_jax.data import disk
 from edad_jax.data.tokenizer import load_tokenizer
 from edad_jax.models import init, pretrained
+from edad_jax.models.config import ExBertConfig
 from edad_jax.models.task import KINDS
 from edad_jax.tasks.setup import check_length, load_encoder
 
@@ -15,8 +17,10 @@ _BYTES = 4  # of a number
 _COPIES = 4  # of each in a checkpoint: itself, the optimiser's two means, the best epoch's
 
 
-def check_run(config: ConfigDict, workdir: str | Path, pieces: int) -> None:
-    """Looks at model, teacher and disk of a run.
+def check_run(
+    config: ConfigDict, workdir: str | Path, pieces: int
+) -> tuple[ExBertConfig, dict[str, Any]]:
+    """Looks at model, teacher and disk of a run; returns sizes and parameters of the model.
 
     Args:
       config: of the run.
@@ -37,6 +41,7 @@ def check_run(config: ConfigDict, workdir: str | Path, pieces: int) -> None:
     there = sum(disk.written_bytes(Path(workdir) / name) for name in ("checkpoints", "model"))
     needed = {"checkpoints and the model": max(0, _BYTES * (saved + numbers) - there)}
     disk.check_free(workdir, needed, option="--workdir")
+    return sizes, params
 
 
 def _check_teacher(config):

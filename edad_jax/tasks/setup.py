@@ -178,19 +178,16 @@ def prepare_examples(config: ConfigDict, tokenizer: PreTrainedTokenizerFast) -> 
 
 
 def build_net(
-    config: ConfigDict, prepared: Prepared, vocab_size: int
+    config: ConfigDict, prepared: Prepared, encoder: tuple[ExBertConfig, dict[str, Any]]
 ) -> tuple[TaskNet, list[dict]]:
     """Returns the net and the parameters of each seed.
 
-    The encoder is config.model's and the same for all; each seed has a classifier of its own.
-
-    Raises:
-      ValueError: the model cannot be read, has other words than its tokenizer, or is too short.
+    The encoder, as `load_encoder` returns it, is the same for all; each seed has a classifier of
+    its own.
     """
     precision = resolve_precision(config.dtype)
     needs_pooler = "pooler" in KINDS[config.task].heads
-    sizes, loaded = load_encoder(config, vocab_size, with_pooler=needs_pooler)
-    check_length(config, sizes)
+    sizes, loaded = encoder
     net = TaskNet(
         config.task,
         ExBert(sizes, *precision),
