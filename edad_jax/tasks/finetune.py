@@ -15,8 +15,9 @@ from edad_jax.tasks.prediction import ask_teacher, make_predictor
 from edad_jax.tasks.preflight import check_run
 from edad_jax.tasks.result import describe, draw_pictures, leave_result, summarise
 from edad_jax.tasks.setup import build_net, prepare_examples, resolve_settings
+from edad_jax.tasks.snapshot import begun_over_seeds
 from edad_jax.tasks.step import choose_over_seeds
-from edad_jax.tasks.train import Trained, begun_over_seeds, train
+from edad_jax.tasks.train import Trained, train
 from edad_jax.training.workdir import open_workdir
 
 LOG = logging.getLogger(__name__)

@@ -1,18 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The loop of fine-tuning: epochs of steps, for groups of seeds that take turns.
-
-A checkpoint may fall on any step. What its epoch has come to by then, the losses of the steps so
-far, is in it too: a run that goes on from there writes what one that was never stopped writes.
-"""
+"""The loop of fine-tuning: epochs of steps, for groups of seeds that take turns."""
 
 import functools
 import logging
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,10 +14,16 @@ import optax
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from edad_jax.files import read_json_or_none, write_json
 from edad_jax.models.precision import resolve_precision
 from edad_jax.tasks.rows import count_batches, epoch_batches
 from edad_jax.tasks.setup import Predict, Prepared, run_seeds
+from edad_jax.tasks.snapshot import (
+    RunState,
+    Saver,
+    collect_losses,
+    note_over_seeds,
+    restore_snapshot,
+)
 from edad_jax.tasks.step import (
     TaskNet,
     TuningSettings,
@@ -32,12 +32,11 @@ from edad_jax.tasks.step import (
     group_seeds,
     make_tuning_step,
 )
-from edad_jax.training.checkpoint import Checkpointer, farewell
+from edad_jax.training.checkpoint import Checkpointer
 from edad_jax.training.metrics import FILE_NAME, MetricsWriter, read_metrics
 from edad_jax.training.optimizer import read_optimizer
 from edad_jax.training.parallel import Parallel
 from edad_jax.training.progress import TIME_COSTS, StopSignal, Stopwatch
-from edad_jax.training.schedules import make_due
 from edad_jax.types import TaskBatch
 
 LOG = logging.getLogger(__name__)
@@ -50,25 +49,6 @@ class Trained(NamedTuple):
     validation: list[list[float]]  # headline on the validation split, by epoch and seed
     failed_s: np.ndarray  # bool; whether a loss of the seed was not finite
     costs: dict[str, float]  # TIME_COSTS
-
-
-@flax.struct.dataclass
-class RunState:
-    """What goes from epoch to epoch. The lists are by group of seeds."""
-
-    tuning: list[TuningState]
-    best: list[dict]  # the parameters after each seed's best epoch, seeds in front
-    best_score_s: jax.Array  # float32
-    failed_s: jax.Array  # bool; whether a loss of the seed was not finite
-
-
-@flax.struct.dataclass
-class Snapshot:
-    """What a checkpoint holds. Those that were made after epochs only hold a RunState alone."""
-
-    run: RunState
-    losses_ts: jax.Array  # float32 [steps of an epoch, s]; 0 for those that are yet to come
-    costs: jax.Array  # float32; TIME_COSTS so far
 
 
 def train(
@@ -119,11 +99,11 @@ def train(
         Checkpointer(workdir / "checkpoints", keep=config.checkpoint.keep) as checkpoints,
         StopSignal() as stop,
     ):
-        done, snapshot = _restore(checkpoints, state, steps_per_epoch)
+        done, snapshot = restore_snapshot(checkpoints, state, steps_per_epoch)
         if done:
             LOG.info("Going on from the checkpoint of step %d of %d.", done, total_steps)
         else:
-            write_json(_over_path(workdir), {"over_seeds": over})
+            note_over_seeds(workdir, over)
         state, spent = snapshot.run, dict(zip(TIME_COSTS, snapshot.costs.tolist(), strict=True))
         losses = [[loss_s] for loss_s in np.asarray(snapshot.losses_ts)[: done % steps_per_epoch]]
         shown = {"unit": "step", "desc": config.task, "disable": not config.progress}
@@ -134,9 +114,7 @@ def train(
             watch = Stopwatch(spent if any(spent.values()) else writer.last_values)
             costs = watch.read()
             step = _without_compiling(step, watch)
-            saver = _Saver(
-                config.checkpoint, checkpoints, total_steps, steps_per_epoch, watch, stop
-            )
+            saver = Saver(config.checkpoint, checkpoints, total_steps, steps_per_epoch, watch, stop)
             while done < total_steps:
                 epoch, first = divmod(done, steps_per_epoch)
                 watch.restart()
@@ -148,7 +126,7 @@ def train(
                     done += 1
                     if done % steps_per_epoch:
                         saver.save_if_due(done, state, losses, parallel)
-                losses_ts, losses = _collect(losses), []
+                losses_ts, losses = collect_losses(losses), []
                 costs = watch.read()
                 state = state.replace(failed_s=_find_failed(state.failed_s, losses_ts, epoch))
                 scores_s = score_validation(prepared, predict, state)
@@ -171,16 +149,6 @@ def train(
         failed_s=np.asarray(state.failed_s),
         costs=costs,
     )
-
-
-def begun_over_seeds(workdir: Path) -> str | None:
-    """Returns how the run whose checkpoints are in the folder trains its seeds; None: no such run.
-
-    Its checkpoints have this form, and only so it comes to the same bits.
-    """
-    if not any((workdir / "checkpoints" / "checksums").glob("*.json")):
-        return None
-    return (read_json_or_none(_over_path(workdir)) or {}).get("over_seeds")
 
 
 def make_optimizer(section: ConfigDict, total_steps: int) -> optax.GradientTransformation:
@@ -231,75 +199,6 @@ def keep_best(state: RunState, scores_s: np.ndarray, groups: Sequence[slice]) ->
             choose = functools.partial(_choose_seeds, mine)
             state.best[number] = jax.tree.map(choose, params, state.best[number])
     return state.replace(best_score_s=jnp.where(is_better_s, scores_s, state.best_score_s))
-
-
-class _Saver:
-    """Writes the checkpoints that are due, and ends a run that was asked to end."""
-
-    def __init__(
-        self,
-        section: ConfigDict,
-        checkpoints: Checkpointer,
-        total_steps: int,
-        steps_per_epoch: int,
-        watch: Stopwatch,
-        stop: StopSignal,
-    ) -> None:
-        self._checkpoints, self._watch, self._stop = checkpoints, watch, stop
-        self._total, self._steps_per_epoch = total_steps, steps_per_epoch
-        self._every_minutes = section.every_minutes
-        self._is_due = make_due(section.every_steps, total_steps)
-        self._by_steps = section.every_steps > 0
-        self._saved_at = time.perf_counter()
-
-    def save_if_due(
-        self, done: int, state: RunState, losses: list[list[jax.Array]], parallel: Parallel
-    ) -> None:
-        """Saves after this step, if it is due; `losses` are of the steps of an unfinished epoch.
-
-        Raises:
-          SystemExit: a signal has come, and the checkpoint is on the disk.
-        """
-        is_stopped = self._stop.is_set and done < self._total
-        minutes = (time.perf_counter() - self._saved_at) / 60
-        by_clock = 0 < self._every_minutes <= minutes and done < self._total
-        if not (is_stopped or by_clock or (self._by_steps and self._is_due(done))):
-            return
-        costs = self._watch.read()
-        so_far = _collect(losses) if losses else np.zeros((0, len(state.failed_s)), np.float32)
-        missing = self._steps_per_epoch - len(so_far)
-        snapshot = Snapshot(
-            run=state,
-            losses_ts=jnp.asarray(np.pad(so_far, ((0, missing), (0, 0)))),
-            costs=jnp.asarray([costs[name] for name in TIME_COSTS], jnp.float32),
-        )
-        self._checkpoints.save(done, parallel.to_save(snapshot))
-        self._saved_at = time.perf_counter()
-        if is_stopped:
-            self._checkpoints.wait()
-            raise SystemExit(farewell(done, self._total, self._checkpoints.last_error))
-        self._watch.restart()
-
-
-def _restore(
-    checkpoints: Checkpointer, state: RunState, steps_per_epoch: int
-) -> tuple[int, Snapshot]:
-    """Returns (steps done, what the run goes on with); `state` is what it begins with."""
-    losses_ts = np.zeros((steps_per_epoch, len(state.failed_s)), np.float32)
-    begin = Snapshot(state, losses_ts, np.zeros(len(TIME_COSTS), np.float32))
-    step, restored = checkpoints.restore(begin, earlier=[state]) or (0, begin)
-    if isinstance(restored, RunState):  # the numbers of these checkpoints are of epochs
-        return step * steps_per_epoch, begin.replace(run=restored)
-    return step, restored
-
-
-def _over_path(workdir: Path) -> Path:
-    return workdir / "over_seeds.json"
-
-
-def _collect(losses: Sequence[Sequence[jax.Array]]) -> np.ndarray:
-    """Returns float32 losses_ts from those of each step and group."""
-    return np.stack([np.concatenate(each) for each in jax.device_get(losses)])
 
 
 def _begin(
