@@ -49,8 +49,9 @@ def make_story(config: ConfigDict, workdir: Path, stages: Sequence[Stage]) -> di
     models = {net: list(each.values()) for net, each in predictions.items()}
     models["int8"] = [exported["int8"]]
     places = {f"{ROOT}/": "", str(workdir): "WORKDIR"}
+    data = "Names in docstrings" if config.labels.packages else Path(student["data"]).stem
     return {
-        "title": f"{Path(student['data']).stem} by {workdir.name}",
+        "title": f"{data} by {workdir.name}",
         "made": {
             "when": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
             "machine": name_machine(describe_machine()),
