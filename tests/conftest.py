@@ -6,38 +6,30 @@ import gc
 import os
 import shutil
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
+from tests import quick_programs
+
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "")
-    + " --xla_force_host_platform_device_count=4"
-    # Tests spend their time compiling tiny programs; unoptimised ones compile twice as fast.
-    + " --xla_backend_optimization_level=0"
-)
-if tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11):  # later ones stop at these names
-    # Again twice as fast: of a tiny training step 8 s instead of 19.
-    os.environ["XLA_FLAGS"] += (
-        " --xla_cpu_use_fusion_emitters=false --xla_llvm_force_inline_before_split=false"
-    )
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {quick_programs.xla_flags(4)}"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
 
-# Many tests run the same tiny training again, some in processes of their own: each program is
-# compiled once in a session. The session's workers (pytest-xdist) share what it began with.
+# The session's workers (pytest-xdist) share what it began with.
 if "PYTEST_XDIST_WORKER" not in os.environ:
-    _CACHE = tempfile.mkdtemp(prefix="edad-jax-tests-")
-    atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+    os.environ[quick_programs.FOLDER] = tempfile.mkdtemp(prefix="edad-jax-tests-")
+    atexit.register(shutil.rmtree, os.environ[quick_programs.FOLDER], ignore_errors=True)
+os.environ |= quick_programs.cache(quick_programs.IN_PROCESS)
 
 import jax  # noqa: E402  (after the environment, which it reads once)
 import pytest  # noqa: E402
 
 from tests.tiny_storage import bucket, s3_server  # noqa: E402, F401
+
+# Tracing makes many objects that live on: with Python's own thresholds a tenth of the time of
+# Python's part is spent looking for garbage among them. `forget_programs` does so after a module.
+gc.set_threshold(100_000, 50, 100)
 
 # An array of another rank than its partner is a mistake here, never a convenience.
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -61,6 +53,31 @@ def tokenizer_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.tiny_text import write_tokenizer
 
     return write_tokenizer(tmp_path_factory.mktemp("session") / "tokenizer")
+
+
+@pytest.fixture(autouse=True)
+def quick_ends(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
+    """Ends tiny runs quickly: pictures without layout, and no nets compiled to be timed.
+
+    That is a third of what a run takes whose step was compiled before. tests/report looks at how
+    pictures are laid out, tests/distillation/test_evaluate.py at speeds; `finished` has both.
+    """
+    from matplotlib.figure import Figure
+
+    from edad_jax.distillation import evaluate
+
+    save = Figure.savefig
+
+    def savefig(self, *args, **kwargs):
+        self.set_layout_engine("none")
+        save(self, *args, **kwargs)
+
+    if "report" not in request.path.parts and "figures" not in request.fixturenames:
+        monkeypatch.setattr(Figure, "savefig", savefig)
+    if request.path.name != "test_evaluate.py":
+        monkeypatch.setattr(
+            evaluate, "measure_speed", lambda nets, *, length: dict.fromkeys(nets, 1_000.0)
+        )
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from edad_jax.distillation.build import build_run
 from edad_jax.distillation.settings import read_settings
 from edad_jax.models import convert
 from edad_jax.models.config import ExBertConfig
+from tests import quick_programs
 from tests.tiny_models import random_params, tiny_bert_config
 from tests.tiny_text import make_documents, write_tokenizer
 
@@ -148,17 +149,21 @@ def command(*arguments: str, script: str = "train.py") -> list[str]:
     return [sys.executable, str(ROOT / "launch" / script), *arguments]
 
 
-def environment(*, devices: int = 1, **more: str) -> dict[str, str]:
-    """Returns the environment of a command: so many CPU devices, quick to compile, no hub."""
-    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
-    # Not the session's compilation cache: jax writes its entries in place, so that a process
-    # that is killed or meets a full disk leaves half an entry, which crashes whoever reads it.
-    inherited = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
+def environment(
+    *, devices: int = 1, programs: str = "", is_filled: bool = False, **more: str
+) -> dict[str, str]:
+    """Returns the environment of a command: so many CPU devices, quick to compile, no hub.
+
+    Its programs are those in the folder `programs` of `quick_programs`, as a default those of the
+    commands of this worker of the session; with `is_filled` it adds its own.
+    """
+    programs = programs or os.environ.get("PYTEST_XDIST_WORKER", "commands")
     return (
-        inherited
+        os.environ
+        | quick_programs.cache(programs, is_filled=is_filled)
         | {
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": flags,
+            "XLA_FLAGS": quick_programs.xla_flags(devices),
             "HF_HUB_OFFLINE": "1",
             "MPLBACKEND": "Agg",
             "PYTHONPATH": str(ROOT),
@@ -174,7 +179,7 @@ def run_command(
     """Returns what the real command left: exit status and text; it has five minutes."""
     return subprocess.run(
         command(*arguments, script=script),
-        env=environment(**settings),
+        env=environment(is_filled=True, **settings),
         cwd=ROOT,
         text=True,
         capture_output=True,

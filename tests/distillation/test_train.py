@@ -18,6 +18,7 @@ from edad_jax.models import pretrained
 from edad_jax.training import state
 from edad_jax.training.checkpoint import Checkpointer, find_faults
 from edad_jax.training.metrics import read_metrics
+from tests.quick_programs import IN_PROCESS
 from tests.tiny_models import assert_trees_equal
 from tests.tiny_run import (
     ADDED_WORDS,
@@ -346,7 +347,7 @@ def test_a_full_disk_costs_checkpoints_but_not_the_run(finished, prepared_config
     """
     done = subprocess.run(
         [sys.executable, "-c", FULL_DISK, finished.inputs, finished.workdir, tmp_path],
-        env=environment(devices=4),
+        env=environment(devices=4, programs=IN_PROCESS),
         cwd=ROOT,
         text=True,
         capture_output=True,
