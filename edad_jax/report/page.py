@@ -81,8 +81,8 @@ def _summary(story):
             f"95% interval {int8['low']:.1%} to {int8['high']:.1%}",
         ),
         "Against the base model": (
-            f"{_points(int8['difference']['f1'])} points",
-            f"of F1; 95% interval {_between(int8['difference'])}",
+            _points(int8["difference"]["f1"]),
+            f"points of F1; 95% interval {_between(int8['difference'])}",
         ),
         "Size of the file": (
             f"{sizes['int8']:.1f} MB",

@@ -47,7 +47,8 @@ function showTable(box, caption, columns, rows) {
     element("caption", number ? `${caption}, the others` : caption, table);
     const head = element("tr", undefined, element("thead", undefined, table));
     for (const column of columns) {
-      element("th", column, head, column === columns.at(-1) ? "number" : "").scope = "col";
+      if (!column) element("td", undefined, head); // of bars, which say what stands beside them
+      else element("th", column, head, column === columns.at(-1) ? "number" : "").scope = "col";
     }
     const body = element("tbody", undefined, table);
     for (const [name, ...cells] of part) {
@@ -86,7 +87,7 @@ function showEntities(box, text, entities) {
   if (!entities.length) element("p", "No entity found.", box, "soft");
   showParts(box, text, entities);
   const rows = entities.map(({ text, label, score }) => [text, label, percent(score)]);
-  const count = `${rows.length} ${rows.length === 1 ? "entity" : "entities"}, in their order`;
+  const count = `${rows.length} ${rows.length === 1 ? "entity" : "entities"}, as they come`;
   showTable(box, count, ["found", "type", "certainty"], rows);
 }
 
