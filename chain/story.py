@@ -51,7 +51,7 @@ def make_story(config: ConfigDict, workdir: Path, stages: Sequence[Stage]) -> di
     places = {f"{ROOT}/": "", str(workdir): "WORKDIR"}
     data = "Names in docstrings" if config.labels.packages else Path(student["data"]).stem
     return {
-        "title": f"{data} by {workdir.name}",
+        "title": f"{data}: report of the run {workdir.name}",
         "made": {
             "when": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
             "machine": name_machine(describe_machine()),

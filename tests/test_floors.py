@@ -23,7 +23,7 @@ FLOORS = {
     "models": LEAVES,
     "data": LEAVES,
     "training": NETS_AND_DATA,
-    "report": NETS_AND_DATA | {"training"},
+    "report": NETS_AND_DATA | {"training", "runtime"},  # the style of all pages
     "export": NETS_AND_DATA | {"runtime"},
     "distillation": NETS_AND_DATA | {"training", "report", "export"},
     "tasks": NETS_AND_DATA | {"training", "report", "export", "runtime"},

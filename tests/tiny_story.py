@@ -27,6 +27,7 @@ def make_lines(steps: int = 4) -> list[dict[str, float]]:
             "alpha": 1 - step / steps,
             "heldout/teacher_mlm_accuracy": 0.1 * step,
             "heldout/student_mlm_accuracy": 0.05 * step,
+            "heldout/agreement": 0.2 * step,
         }
         for step in range(steps)
     ]

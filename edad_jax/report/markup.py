@@ -21,21 +21,23 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], caption: st
     Args:
       rows: values by column; what a row does not have is a dash. Text is made safe.
       columns: in their order; those of which all values look like numbers stand to the right.
+        The first one says what a row is about, and stays in its place.
       caption: what it shows.
     """
     numeric = {column for column in columns if all(_is_number(row.get(column)) for row in rows)}
     kind = {column: ' class="number"' if column in numeric else "" for column in columns}
     head = "".join(f'<th scope="col"{kind[each]}>{safe(each)}</th>' for each in columns)
+    first, others = columns[0], columns[1:]
     body = "".join(
-        "<tr>"
-        + "".join(f"<td{kind[each]}>{safe(_shown(row.get(each)))}</td>" for each in columns)
+        f'<tr><th scope="row"{kind[first]}>{safe(_shown(row.get(first)))}</th>'
+        + "".join(f"<td{kind[each]}>{safe(_shown(row.get(each)))}</td>" for each in others)
         + "</tr>"
         for row in rows
     )
     return (
-        f'<div class="scroll" role="region" aria-label="{safe(caption)}" tabindex="0"><table>'
-        f"<caption>{safe(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
-        "</table></div>"
+        f'<div class="scroll" role="group" aria-label="{safe(caption)}" tabindex="0"><table>'
+        f"<caption><span>{safe(caption)}</span></caption><thead><tr>{head}</tr></thead>"
+        f"<tbody>{body}</tbody></table></div>"
     )
 
 
@@ -76,6 +78,17 @@ def folded(title: str, content: str) -> str:
     return f"<details><summary>{safe(title)}</summary>{content}</details>"
 
 
+def folds(parts: Iterable[str]) -> str:
+    """Returns what `folded` gave, one below the other."""
+    return f'<div class="folds">{"".join(parts)}</div>'
+
+
+def definitions(words: Mapping[str, str]) -> str:
+    """Returns words and what they mean."""
+    pairs = (f"<dt>{safe(word)}</dt><dd>{safe(text)}</dd>" for word, text in words.items())
+    return f"<dl>{''.join(pairs)}</dl>"
+
+
 def _shown(value: Any) -> str:
     if value is None or value == "":
         return "–"
@@ -89,4 +102,4 @@ def _shown(value: Any) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return value is None or isinstance(value, int | float) or str(value)[:1] in "+-0123456789"
+    return value is None or isinstance(value, int | float) or str(value)[:1] in "+-−0123456789"

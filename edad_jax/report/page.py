@@ -5,25 +5,28 @@ It forbids itself everything but its own style, so that a browser would refuse t
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from edad_jax.report import story_figures
+from edad_jax.report.glossary import WORDS
 from edad_jax.report.markup import (
+    definitions,
     facts,
     figure,
     figures,
     folded,
+    folds,
     paragraph,
     safe,
     section,
     table,
 )
+from edad_jax.report.sentences import entity_sentences, gap_sentences
 from edad_jax.report.story_figures import name_of
+from edad_jax.runtime.page import read_style
 
-_STYLE = Path(__file__).with_name("static") / "page.css"
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
-_KINDS = {"found": "found", "missed": "missed", "wrong": "not there"}
+_MOST_WORDS = 10  # new words that are shown unfolded
 
 
 def render_page(story: Mapping[str, Any], lines: Sequence[Mapping[str, float]]) -> str:
@@ -36,7 +39,7 @@ def render_page(story: Mapping[str, Any], lines: Sequence[Mapping[str, float]]) 
     parts = {
         "text": ("Text and vocabulary", _text(story)),
         "training": ("Training", _training(story, lines)),
-        "gaps": ("Gaps in held-out text, filled", _gaps(story)),
+        "gaps": ("Hidden words, guessed", _gaps(story)),
         "scores": ("Scores", _scores(story)),
         "entities": ("Entities, right and wrong", _entities(story)),
         "service": ("In service: speed, size, verification", _service(story)),
@@ -53,9 +56,15 @@ def render_page(story: Mapping[str, Any], lines: Sequence[Mapping[str, float]]) 
         f'<meta http-equiv="Content-Security-Policy" content="{safe(_POLICY)}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
-        f"<title>{safe(story['title'])}</title><style>{_STYLE.read_text(encoding='utf-8')}</style>"
-        '</head><body><a class="skip" href="#main">To the text</a>'
-        f"<header><h1>{safe(story['title'])}</h1>"
+        f"<title>{safe(story['title'])}</title>"
+        f'<style>{read_style()}</style></head><body><a class="skip" href="#main">Skip the list of '
+        f"parts</a><header><h1>{safe(story['title'])}</h1>"
+        + paragraph(
+            "A small model, the student, was trained on plain text beside a large one, its "
+            "teacher; then both learned from labelled sentences to find entities, and the student "
+            "was made smaller still (int8) to be served. This page shows how that went, how good "
+            "each model is, and how fast."
+        )
         + paragraph(f"{made['when']}. {made['versions']}. {made['machine']}.", "soft")
         + f'<nav aria-label="Parts of this page"><ul>{links}</ul></nav></header>'
         f'<main id="main">{_summary(story)}{body}</main></body></html>\n'
@@ -71,22 +80,22 @@ def _summary(story):
             f"{int8['f1']:.1%}",
             f"95% interval {int8['low']:.1%} to {int8['high']:.1%}",
         ),
-        "Against the base model, fine-tuned alike": (
+        "Against the base model": (
             _points(int8["difference"]["f1"]),
-            f"points, {_between(int8['difference'])}",
+            f"points of F1; 95% interval {_between(int8['difference'])}",
         ),
-        "Size": (
+        "Size of the file": (
             f"{sizes['int8']:.1f} MB",
-            f"the base model's weights have {sizes['base']:.1f} MB",
+            f"base model: {sizes['base']:.1f} MB",
         ),
     }
     speed = _one_row(story)
     if {"int8", "base"} <= speed.keys():
         times = speed["base"]["median_ms"] / speed["int8"]["median_ms"]
-        boxes["Speed, one row at a time"] = (
+        boxes["Speed against the base model"] = (
             f"{times:.1f} times",
-            f"the base model's in float32 ONNX: {speed['int8']['median_ms']:.1f} ms against "
-            f"{speed['base']['median_ms']:.1f} ms for {speed['int8']['length']} pieces",
+            f"{speed['int8']['median_ms']:.1f} ms for a text of {speed['int8']['length']} pieces; "
+            f"base model, in float32: {speed['base']['median_ms']:.1f} ms",
         )
     seconds = sum(stage["seconds"] for stage in story["stages"])
     boxes["All stages took"] = (_duration(seconds), f"{len(story['stages'])} stages")
@@ -97,15 +106,16 @@ def _summary(story):
             f"docstrings of {', '.join(story['labels_by_rule'])} mark up themselves. No person "
             "has labelled or checked them, so these scores say how well a model learns the rule."
         )
-    return facts(boxes) + rule
+    return facts(boxes) + rule + folded("Words on this page", definitions(WORDS))
 
 
 def _text(story):
     facts, rows = story["vocabulary"], story["rows"]
     sizes = paragraph(
-        f"{rows['documents']:,} documents gave {rows['train']:,} rows to train on and "
-        f"{rows['heldout']:,} held out. The vocabulary had {facts['base_size']:,} pieces and got "
-        f"{facts['added']:,} more, of which {facts['whole_words']:,} are whole words or begin one."
+        f"{rows['documents']:,} documents gave {rows['train']:,} rows to train on, and "
+        f"{rows['heldout']:,} were held out. The teacher's vocabulary had {facts['base_size']:,} "
+        f"pieces and got {facts['added']:,} more, of which {facts['whole_words']:,} are words or "
+        "begin one."
     )
     if facts["pieces_per_word_before"] is None:
         return sizes, paragraph("Pieces per word were not measured: there are too few lines.")
@@ -115,25 +125,36 @@ def _text(story):
         facts["pieces_per_word_after"],
     )
     unknown = paragraph(
-        f"Words with a piece that the tokenizer does not know: {facts['unknown_before']:.2%} "
-        f"before, {facts['unknown_after']:.2%} after."
+        "Words that the tokenizer could not read at all: "
+        f"{facts['unknown_before']:.2%} before, {facts['unknown_after']:.2%} after."
     )
     words = [
-        {"new word": each["word"], "pieces before": len(each["before"]) or None}
-        | {"was": " ".join(each["before"])}
+        {"new word": each["word"], "was cut into": " · ".join(map(_bare, each["before"]))}
         for each in facts["longest"]
     ]
-    longest = table(
-        words, ["new word", "pieces before", "was"], f"The {len(words)} longest new words"
+    shown = table(
+        words[:_MOST_WORDS], ["new word", "was cut into"], "The longest words that are pieces now"
     )
-    return sizes, figures([figure("pieces", *drawn)]), unknown, longest
+    rest = words[_MOST_WORDS:]
+    if rest:
+        shown += folded(f"{len(rest)} more", table(rest, list(rest[0]), "More new words"))
+    return sizes, figures([figure("pieces", *drawn)]), unknown, shown
+
+
+def _bare(piece):
+    """Returns a piece without the mark that it goes on a word."""
+    return piece.removeprefix("##")
 
 
 def _training(story, lines):
     training = story["training"]
     start, end = training["heldout"]["start"], training["heldout"]["end"]
     rows = [
-        {"net": net, "parameters": values["parameters"], "rows a second": values["rows_per_second"]}
+        {
+            "model": net,
+            "parameters": values["parameters"],
+            "rows a second": values["rows_per_second"],
+        }
         | {
             "held-out accuracy": f"{start[f'heldout/{net}_mlm_accuracy']:.1%} → "
             f"{end[f'heldout/{net}_mlm_accuracy']:.1%}",
@@ -143,8 +164,8 @@ def _training(story, lines):
         for net, values in training["nets"].items()
     ]
     told = paragraph(
-        f"{training['steps']:,} updates by the method {training['method']}; accuracy and loss are "
-        "of masked pieces in text that was held out, before and after."
+        f"{training['steps']:,} updates by the method {training['method']}. Accuracy and loss are "
+        "of guessing masked pieces in held-out text: before training → after it."
     )
     drawn = story_figures.training_figures(lines)
     return (
@@ -158,10 +179,11 @@ def _gaps(story):
     gaps = story["gaps"]
     if not gaps:
         return (paragraph("None were asked for (config.heldout.examples=0)."),)
-    names = {"text": "held-out text", "word": "what stands there"}
-    rows = [{names.get(key, key): value for key, value in each.items()} for each in gaps]
-    told = paragraph("The first gaps that come, chosen by nobody; each net puts in one piece.")
-    return told, table(rows, list(rows[0]), "Gaps, and what was put in")
+    told = paragraph(
+        "The first of the held-out text, not picked by hand. Each model guesses one piece for the "
+        "gap; it read the rest of the row, too."
+    )
+    return told, gap_sentences(gaps)
 
 
 def _scores(story):
@@ -172,20 +194,20 @@ def _scores(story):
             "95% interval": f"{each['low']:.2%} to {each['high']:.2%}",
             "precision": f"{each['precision']:.2%}",
             "recall": f"{each['recall']:.2%}",
+            "points against base model": _difference(each["difference"]),
             "seeds": each["seeds"],
-            "points against base": _difference(each["difference"]),
         }
         for name, each in story["scores"].items()
     ]
     first = story["scores"]["int8"]
     counts = story["examples"]["student"]
     told = paragraph(
-        f"Micro F1 over whole entities on the {story['split']} split: {first['sentences']:,} "
-        f"sentences with {first['entities']:,} entities. All were fine-tuned on "
-        f"{counts['train']:,} sentences. Intervals are by a bootstrap over test sentences, "
-        "the same draws for all; "
-        "differences are paired. int8 is the student of the seed that did best on the validation "
-        "split, so it may differ from the mean over several seeds."
+        f"Measured on the {story['split']} split: {first['sentences']:,} sentences with "
+        f"{first['entities']:,} entities, all types counted together (micro F1). Every model was "
+        f"fine-tuned on {counts['train']:,} sentences. The intervals come from drawing the test "
+        "sentences again at random (bootstrap), the same ones for all models. Where there are "
+        "several seeds, scores are their mean, and int8 is made from the one that did best on the "
+        "validation split."
     )
     drawn = story_figures.scores_figure(story["scores"])
     return (
@@ -197,71 +219,66 @@ def _scores(story):
 
 def _entities(story):
     told = paragraph(
-        "What the int8 student says of test sentences: the first that come, chosen by nobody. "
-        "Each mark says in words what it is: found; missed, with what was said instead if "
-        "anything was; or not there, where the model saw an entity and the labels have none."
+        "What the int8 student says of test sentences: the first ones, not picked by hand. Each "
+        "mark says in words what it is: found; missed, with what the model said instead, if "
+        "anything; or not there, where it saw an entity and the labels have none."
     )
     kinds = (("right", "All entities found, and no other"), ("wrong", "With a mistake"))
-    lists = [f"<h3>{title}</h3>" + _sentences(story["entities"][kind]) for kind, title in kinds]
+    lists = (
+        f"<h3>{title}</h3>{entity_sentences(story['entities'][kind])}" for kind, title in kinds
+    )
     return told, *lists
 
 
-def _sentences(sentences):
-    if not sentences:
-        return paragraph("There is no such sentence.")
-    return f'<ol class="sentences">{"".join(map(_sentence, sentences))}</ol>'
-
-
-def _sentence(sentence):
-    return f"<li>{' '.join(_part(part) for part in sentence['parts'])}</li>"
-
-
-def _part(part):
-    if not part["kind"]:
-        return safe(part["text"])
-    said = f"; said: {part['said']}" if part["said"] else ""
-    return (
-        f'<mark class="{safe(part["kind"])}">{safe(part["text"])}<small>'
-        f"[{safe(_KINDS[part['kind']])}: {safe(part['type'])}{safe(said)}]</small></mark>"
-    )
-
-
 def _service(story):
-    rows = []
+    names = {name: name_of(name) for name in story["sizes"]}
+    measured: dict[str, dict[str, float]] = {"size (MB)": {}}
     for name, size in story["sizes"].items():
-        row = {"model": name_of(name), "MB": round(size, 1)}
-        if name in story["speed"]:
-            measured = story["speed"][name]
-            for cell in measured["cells"]:
-                title = f"{cell['batch']} x {cell['length']} pieces"
-                row[f"{title}: ms"] = round(cell["median_ms"], 1)
-                row[f"{title}: rows/s"] = round(cell["rows_per_second"], 1)
-            row["cold start (s)"] = round(measured["cold_start"], 2)
-            row["peak memory (MB)"] = round(measured["peak_memory_mb"])
-        rows.append(row)
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    drawn = [story_figures.bars_figure("Size on disk", story["sizes"], "MB")]
+        measured["size (MB)"][names[name]] = round(size, 1)
+        timed = story["speed"].get(name, {"cells": ()})
+        for cell in timed["cells"]:
+            key, title = "rows_per_second", f"texts a second, {cell['batch']} at once"
+            if cell["batch"] == 1:
+                key, title = "median_ms", "one text (ms)"
+            measured.setdefault(title, {})[names[name]] = round(cell[key], 1)
+        for key, title, digits in (
+            ("cold_start", "cold start (s)", 2),
+            ("peak_memory_mb", "most memory (MB)", None),
+        ):
+            if key in timed:
+                measured.setdefault(title, {})[names[name]] = round(timed[key], digits)
+    rows = [{"what": title} | values for title, values in measured.items()]
+    drawn = [story_figures.bars_figure("Size of the file", story["sizes"], "MB")]
+    caption = "What each model costs"
     if speed := _one_row(story):
         times = {name: cell["median_ms"] for name, cell in speed.items()}
         length = next(iter(speed.values()))["length"]
-        title = f"Time for one row of {length} pieces"
+        title = f"Time for one text of {length} pieces"
         drawn.append(story_figures.bars_figure(title, times, "ms (median)"))
+        caption += (
+            f", with texts of {length} pieces: ONNX files on the machine named above. A dash: it "
+            "is not served, and was not timed"
+        )
     difference = story["int8_against_its_source"]
     agreed = story["agreement"]["int8"]
     told = [
-        f"int8 and the student it was made from agree on {agreed:.1%} of their entities (F1 of "
-        f"the one against the other). Its F1 differs by {_difference(difference)} points. The "
-        f"float32 file agrees to {story['agreement']['student']:.1%}."
+        f"int8 and the student it was made from agree on {agreed:.1%} of the entities of the test "
+        f"split (F1 of the one against the other). Its own F1 differs by {_difference(difference)} "
+        f"points. The float32 file agrees to {story['agreement']['student']:.1%}."
     ]
     if agreed < 0.98:
         told.append(
             "That is under 98%: eight bits cost this model something. Try calibration "
             "(launch/export.py --calibrate), or serve the float32 file."
         )
-    told += [f"{name_of(name)}: {line}." for name, line in story["verified"].items() if line]
+    told += [
+        f"Said at the export of {name_of(name)}: {line}."
+        for name, line in story["verified"].items()
+        if line
+    ]
     return (
         figures(figure(f"service{n}", *each) for n, each in enumerate(drawn)),
-        table(rows, columns, "What is served of each model; times are of ONNX files"),
+        table(rows, ["what", *names.values()], caption),
         "<h3>Verification</h3>",
         *map(paragraph, told),
     )
@@ -277,7 +294,7 @@ def _stages(story):
     )
     return (
         table(rows, ["stage", "time"], "How long each stage ran"),
-        folded("The command of each stage, as it can be given by hand", commands),
+        folded("The command of each stage, to run it by hand", commands),
     )
 
 
@@ -286,9 +303,11 @@ def _settings(story):
     for key, value in story["settings"].items():
         head = key.partition(".")[0] if "." in key else "general"
         groups.setdefault(head, []).append({"setting": key, "value": value})
-    return tuple(
-        folded(f"{name} ({len(rows)})", table(rows, ["setting", "value"], f"Settings: {name}"))
-        for name, rows in groups.items()
+    return (
+        folds(
+            folded(f"{name} ({len(rows)})", table(rows, ["setting", "value"], f"Settings: {name}"))
+            for name, rows in groups.items()
+        ),
     )
 
 
@@ -301,8 +320,8 @@ def _one_row(story):
 
 
 def _points(value):
-    """Returns 0.0123 as +1.2."""
-    return f"{100 * value:+.1f}"
+    """Returns -0.0123 as −1.2, with a minus that is as wide as the plus."""
+    return f"{100 * value:+.1f}".replace("-", "−")
 
 
 def _difference(interval):

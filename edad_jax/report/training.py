@@ -121,7 +121,7 @@ def draw_panel(axes: Axes, panel: Panel, lines: list[dict[str, float]]) -> None:
         label = curve.label
         if panel.scale == "percent":
             axes.plot(steps[[0, -1]], values[[0, -1]], "o", markersize=7, color=curve.colour)
-            label += f"\n{values[0]:.1%} before, {values[-1]:.1%} after"
+            label += f"\n{values[0]:.1%} → {values[-1]:.1%}"
         if is_log and len(values) >= _SMOOTH_FROM:
             axes.plot(steps, values, color=curve.colour, **figures.THIN)
             values = _running_mean(values, len(values) // 50)

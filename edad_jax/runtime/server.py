@@ -17,7 +17,6 @@ between which short ones are answered: see `batcher`.
 
 import asyncio
 import contextlib
-import importlib.resources
 import json
 import os
 import re
@@ -36,6 +35,7 @@ from pydantic import BaseModel, Field
 from edad_jax.runtime.batcher import Batcher, TooManyPiecesError
 from edad_jax.runtime.limits import AdmissionControl, Limits, refusal
 from edad_jax.runtime.models import QuestionAnswerer, Scorer
+from edad_jax.runtime.page import make_page
 
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -135,8 +135,7 @@ class _Service:
     def __init__(self, models: Mapping[str, Any], limits: Limits):
         self.models, self.limits = models, limits
         self.batchers = {name: Batcher(model, limits) for name, model in models.items()}
-        static = importlib.resources.files("edad_jax.runtime") / "static"
-        self.page = (static / "page.html").read_text("utf-8")
+        self.page = make_page()
         registry = self.registry = CollectorRegistry()
         self.answered = Counter(
             "edad_requests", "Requests by status.", ["status"], registry=registry

@@ -8,8 +8,10 @@ import pytest
 
 from chain.examples import show_entities
 from chain.scores import Tagged
+from edad_jax.report.glossary import WORDS
 from edad_jax.report.page import render_page
 from edad_jax.report.svg import inline_svg
+from edad_jax.runtime.page import read_style
 from tests.tiny_story import SOME, make_lines, make_story
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -64,6 +66,7 @@ def test_the_page_fetches_nothing_and_runs_nothing(html, page):
                 assert value.startswith("#"), (tag, name, value)
             assert not name.startswith("on")
     style = re.search(r"<style>(.*?)</style>", html, re.DOTALL)[1]
+    assert style == read_style()  # that of the serving page, too
     assert "@import" not in style and "url(" not in style
     assert "default-src 'none'" in next(a["content"] for t, a in page.tags if "http-equiv" in a)
 
@@ -94,6 +97,8 @@ def test_it_can_be_read_on_a_telephone_and_by_keyboard(html, page):
     assert meta["color-scheme"] == "light dark"
     scrolled = [a for _, a in page.tags if a.get("class") == "scroll"]
     assert scrolled and all(a["tabindex"] == "0" and a["aria-label"] for a in scrolled)
+    rows = html.count("<tr>") - html.count("<thead>")
+    assert rows == html.count('<th scope="row"')  # what a row is about stays when it is scrolled
     links = [a["href"] for t, a in page.tags if t == "a"]
     assert links[0] == "#main"  # past the navigation
     headings = [t for t, _ in page.tags if re.fullmatch("h[1-6]", t)]
@@ -104,6 +109,21 @@ def test_it_can_be_read_on_a_telephone_and_by_keyboard(html, page):
 def test_entities_are_marked_in_words_and_not_by_colour_alone(html):
     for words in ("[found: Gene]", "[missed: Disease; said: breast (Disease)]", "[not there: Gene"):
         assert words in html
+
+
+def test_a_guess_is_called_right_or_wrong(html):
+    assert "hidden word: <strong>small</strong>; teacher: <strong>big</strong> (wrong)" in html
+    assert "student: <strong>&lt;s&gt;</strong> (wrong)" in html
+    gap = {"text": "a ___ gap", "word": "small", "student": "small"}
+    assert "student: <strong>small</strong> (right)" in render_page(make_story(gaps=[gap]), [])
+
+
+def test_what_words_mean_is_told_of_those_that_the_page_has_and_of_no_other(html, page):
+    glossary = re.search(r"<details><summary>Words on this page.*?</details>", html)[0]
+    rest = html.replace(glossary, "").lower()
+    assert [word for word in WORDS if word.lower() not in rest] == []
+    text = "".join(page.text)
+    assert all(word in text and meaning in text for word, meaning in WORDS.items())
 
 
 def test_what_a_text_holds_is_shown_and_not_taken_for_html(html):

@@ -50,7 +50,7 @@ def test_panels_say_what_they_show_and_curves_are_named_where_they_end(tmp_path,
         labels = [curve.label for curve in panel.curves]
         assert [name for name, *_ in names] == (labels if len(labels) > 1 else [])
     ends = [text.get_text() for text in by_title["Held-out text: masked words found"].texts]
-    assert all("before" in end and "after" in end for end in ends)
+    assert all("% → " in end for end in ends)
     assert [axes.get_xlabel() for axes in list(by_title.values())[-2:]] == [
         "step (updates completed)"
     ] * 2

@@ -14,6 +14,7 @@ import time
 import urllib.parse
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import uvicorn
 
@@ -430,33 +431,59 @@ def test_the_interface_says_routes_with_an_example_that_works(server):
 def test_the_page_marks_what_each_model_finds(tmp_path):
     model = Told(find_after_smiley)
     with Server({"student": model, "teacher": model}) as running:
-        query = urllib.parse.urlencode({"text": "\U0001f600 <b>fever</b>"})
+        query = urllib.parse.urlencode({"text": "\U0001f600 <b>유방암</b>"})
         shown = shown_at(f"http://127.0.0.1:{running.port}/?{query}", tmp_path)
-    assert shown.count("<section>") == 2
-    assert len(re.findall(r"<mark[^>]*>&lt;b&gt;fever&lt;/b&gt;<small>Disease", shown)) == 2
-    assert len(re.findall(r"<span>[\d.]+ ms</span>", shown)) == 2
+    assert shown.count('<section class="box"') == 2
+    assert len(re.findall(r"<mark[^>]*>&lt;b&gt;유방암&lt;/b&gt;<small>Disease", shown)) == 2
+    assert shown.count('<div class="text" lang="ko">') == 2
+    assert shown.count('<td>Disease</td><td class="number">90.0%</td>') == 2
+    assert len(re.findall(r"<span[^>]*>[\d.]+ ms</span>", shown)) == 2
 
 
 @NEEDS_CHROMIUM
-def test_the_page_shows_answers_scores_and_the_words_asked_about(tmp_path):
-    scorer = Long()
-    scorer.begin = Told(lambda text: Score(0.25)).begin
-    with Server({"reader": EchoAnswerer(), "scorer": scorer}) as running:
-        query = urllib.parse.urlencode({"text": "\U0001f600 <b>it</b> was me", "question": "who?"})
+def test_the_page_shows_answers_classes_scores_and_vectors(tmp_path):
+    def tell(name, function, kind=Told):
+        """Returns a stand-in of a class of that name, which is what the page goes by."""
+        told = Told(function)
+        parts = {"__init__": lambda self: None, "batch_size": told.batch_size}
+        model = type(name, (kind,), parts)()
+        model.begin, model.read_batch = told.begin, told.read_batch
+        return model
+
+    models = {
+        "reader": EchoAnswerer(),
+        "topics": tell("Classifier", lambda _: Prediction("b", 0.75, {"a": 0.25, "b": 0.75})),
+        "scorer": tell("Scorer", lambda item: Score(len(item) / 8), Long),
+        "vectors": tell("Encoder", lambda text: np.array([3.0, 4.0 if len(text) > 4 else 0.0])),
+    }
+    asked = {"text": "\U0001f600 <b>it</b> was me", "question": "who?", "second": "you"}
+    with Server(models) as running:
+        query = urllib.parse.urlencode(asked)
         shown = shown_at(f"http://127.0.0.1:{running.port}/?{query}", tmp_path)
-    assert re.search(r"&lt;/b&gt; was<mark[^>]*> me</mark>", shown)
-    assert re.search(r"<td> me</td><td>400.0 %</td>", shown)
-    assert "0.25" in shown and shown.count("<section>") == 2
+    assert re.search(r"&lt;/b&gt; was<mark[^>]*> me<small>answer</small></mark>", shown)
+    assert re.search(r'<th[^>]*> me</th><td class="number">400.0%</td>', shown)
+    assert "Likeliest: <strong>b</strong>" in shown
+    assert re.search(r'<th[^>]*>a</th><td class="bar">.*?<td class="number">25.0%</td>', shown)
+    assert "Score of both texts together: <strong>0.2500</strong>" in shown  # a pair has length 2
+    assert "The two texts are alike by <strong>0.600</strong>" in shown
+    assert "2 numbers and the length 5.000" in shown
+    assert "Done: 18 characters, 4 models." in shown
 
 
 @NEEDS_CHROMIUM
-def test_the_page_tells_of_a_failure_that_is_no_json(tmp_path):
+def test_the_page_tells_in_place_what_was_not_read(tmp_path):
     def fail(text):
         raise RuntimeError("a bug of the model")
 
-    with Server({"only": Told(fail)}) as running:
-        shown = shown_at(f"http://127.0.0.1:{running.port}/?text=a", tmp_path)
-    assert '<p class="error">500 Internal Server Error</p>' in shown
+    with Server({"only": Told(fail), "reader": EchoAnswerer()}) as running:
+        address = f"http://127.0.0.1:{running.port}/"
+        shown = shown_at(f"{address}?text=a&question=", tmp_path)
+        empty = shown_at(f"{address}?text=%20", tmp_path)
+    assert '<p class="error">Not read: Internal Server Error (500)</p>' in shown
+    assert "Not read: it needs a question; ask one above" in shown
+    assert "2 could not read it" in shown
+    assert "There is no text to read." in empty and 'aria-invalid="true"' in empty
+    assert '<section class="box"' not in empty
 
 
 def test_no_model_is_an_error():
