@@ -281,17 +281,20 @@ def test_too_little_text_is_an_error_that_says_how_many(grown, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("kind", ["unigram", "bytes"])
-def test_special_tokens_beyond_the_models_pieces_keep_their_ids(every, kind, tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "token", "special"),
+    [("unigram", "<spare>", True), ("bytes", "<spare>", True), ("bytes", "   ", False)],
+)
+def test_tokens_beyond_the_models_pieces_keep_their_ids(every, kind, token, special, tmp_path):
     def how(said):
-        add_token(said, "<spare>", special=True)
+        add_token(said, token, special=special)
 
     base = change(every[kind].base, tmp_path / "base", how)
     size = len(load_tokenizer(base))
     assert size == every[kind].size + 1
     grow(base, tmp_path / "out")
     after = load_tokenizer(tmp_path / "out")
-    assert after.convert_tokens_to_ids("<spare>") == size - 1
+    assert after.convert_tokens_to_ids(token) == size - 1
     assert len(after) == size + GROWN_BY
     texts = ["the <spare> hippocampus<spare>", "a spare"]
     split = split_added_words(after.backend_tokenizer, size)
@@ -299,6 +302,7 @@ def test_special_tokens_beyond_the_models_pieces_keep_their_ids(every, kind, tmp
     for old, new in zip(before, ids_of(after, texts), strict=True):
         assert [i for n in new for i in ((n,) if n < size else split[n - size])] == old
         assert size - 1 not in new
+    assert (size - 1 in after("a   b")["input_ids"]) == (not special)  # the blanks, whole
 
 
 def test_letters_that_only_longer_pieces_have_do_not_become_unknown_otherwise(every, tmp_path):
