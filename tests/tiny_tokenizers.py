@@ -112,7 +112,7 @@ def metaspace_bpe() -> Tokenizer:
 
 def growing_texts() -> list[str]:
     """Returns documents whose words the tokenizers above have in several pieces."""
-    return [*make_documents(80, seed=8), *[KOREAN.replace("뇌세포", "신경세포")] * 20]
+    return [*make_documents(80, seed=8), *["신경세포의 신경."] * 300]
 
 
 def sentencepieces() -> list[tuple[str, float]]:

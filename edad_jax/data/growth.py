@@ -8,30 +8,28 @@ stood that it is made of.
 
 BPE: merges at the end of the list come after all the old ones, and so find the old pieces.
 Unigram: a new piece has the score of its old ones and a little more for each that it saves. Any
-other way to cut the text that was worse by more than that is still worse.
+other way to cut the text that was worse by more than that is still worse. Letters that no old
+piece has are new pieces too, as dear as the rarest old one.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-import numpy as np
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models
 
-LEARN_FROM_WORDS = 20_000_000  # running words given to a learner; counts are scaled down to it
-LEARN_TIMES = 4  # as many pieces are learned as are asked for
-FEWEST_USES = 2  # of a new piece in the text
+from edad_jax.data import learner
+from edad_jax.data.learner import FEWEST_USES, build_bare_model, count_pieces
+from edad_jax.data.letters import is_byte_level, is_letter, letters_of
+
 _SAVED = 1e-9  # by which a new piece wins, for each old one less; scores are float64
 _MOST_IN_RUN = 100  # old pieces in one word that may become one
 _FIRST = 0x10000  # characters that stand for pieces: no blanks and no surrogates from here on
-_WORDS_AT_ONCE = 500
-_BLANK = "\u2581"  # SentencePiece's
 
 
 class Grown(NamedTuple):
@@ -39,7 +37,7 @@ class Grown(NamedTuple):
 
     tokenizer: Tokenizer
     new: list[str]
-    steps: int  # of the new ones: only on the way to others, by which these are merged
+    steps: int  # of the new ones: used within others only, which BPE merges from them
 
 
 class _Joined(NamedTuple):
@@ -95,94 +93,35 @@ def grow(backend: Tokenizer, counts: Mapping[str, int], size: int) -> Grown:
     """
     said = _with_added_inside(json.loads(backend.to_str()))
     is_unigram = said["model"]["type"] == "Unigram"
-    pieces = _pieces_of(said["model"])
-    runs, many = _runs_of_letters(backend, counts)
-    pool = {each.piece: each for each in _join(_learn_merges(runs, LEARN_TIMES * size), pieces)}
-    extended = _with_scores if is_unigram else _with_merges
+    base_size = len(_ids_of(said["model"]))
+    # Learning knows all new letters, the finished tokenizer those that are used often enough.
+    letters = _unknown_letters(said, counts) if is_unigram else []
+    lettered = said | {"model": _with_letters(said["model"], letters)} if letters else said
+    runs, many = _runs_of_letters(Tokenizer.from_str(json.dumps(lettered)), counts, base_size)
+    merges = learner.learn_merges(runs, learner.LEARN_TIMES * size)
+    pool = {each.piece: each for each in _join(merges, _pieces_of(lettered["model"]))}
+    pool |= {
+        letter: _Joined(letter, (letter,), (base_size + number,))
+        for number, letter in enumerate(letters)
+    }
 
     def build(new):
-        model = extended(said, [pool[piece] for piece in new])
-        return Tokenizer.from_str(json.dumps(said | {"model": model}))
+        joined = [pool[piece] for piece in new]
+        scores = _with_scores(said, lettered, joined) if is_unigram else _with_merges(said, joined)
+        return Tokenizer.from_str(json.dumps(said | {"model": scores}))
 
     def count_uses(new):
-        uses = count_pieces(build_bare_model(build(new)), many)[len(pieces) :]
-        return dict(zip(new, uses.tolist(), strict=True))
+        found = count_pieces(build_bare_model(build(new)), many)[base_size:]
+        uses = dict(zip(new, found.tolist(), strict=True))
+        return _counting_letters(uses, letters) if letters else uses
 
     if is_unigram:
-        new, steps = keep_most_used(list(pool), size, count_uses), 0
+        new = learner.keep_most_used(list(pool), size, count_uses)
     else:
-        new, steps = _keep_chains(list(pool.values()), size, count_uses)
-    return Grown(build(new), new, steps)
-
-
-def keep_most_used(
-    new: list[str], size: int, count_uses: Callable[[list[str]], Mapping[str, int]]
-) -> list[str]:
-    """Returns `size` of the new pieces, or as many as are used twice, in order of use.
-
-    The least used ones leave, a quarter at a time, since the words that they made up are split
-    anew without them.
-
-    Args:
-      new: more pieces than are asked for.
-      size: how many are.
-      count_uses: says how often each of some new pieces is produced where there are no others.
-    """
-    left: list[str] = []  # pieces that made room; the last one to leave is the first to return
-    while True:
-        uses = count_uses(new)
-        new = sorted(new, key=lambda piece: (-uses[piece], piece))
-        used = [piece for piece in new if uses[piece] >= FEWEST_USES]
-        if len(used) == len(new) == size or len(used) < size and not left:
-            return used
-        if len(used) < size:  # others left, and with them the words that needed these
-            new = used + [left.pop() for _ in range(min(len(left), size - len(used)))]
-        else:
-            new = used[: max(size, len(used) * 3 // 4)]
-            left.extend(reversed(used[len(new) :]))
-
-
-def repeat_words(counts: Mapping[str, int], letters: Iterable[str]) -> Iterator[str]:
-    """Yields texts with the words as often as they occur, in proportion where there are many.
-
-    Words with other letters than these are left out.
-    """
-    known = set(letters)
-    scale = min(1.0, LEARN_FROM_WORDS / max(1, sum(counts.values())))
-    for word, count in sorted(counts.items()):
-        times = max(1, round(count * scale)) if known.issuperset(word) else 0
-        while times > 0:
-            yield f"{word} " * min(times, 10_000)
-            times -= 10_000
-
-
-def build_bare_model(backend: Tokenizer) -> Tokenizer:
-    """Returns a tokenizer of words that are normalised already: it only splits them into pieces."""
-    return Tokenizer(backend.model)
-
-
-def tokenize_words(bare: Tokenizer, words: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (id, number of the word) of every piece of the words, in order."""
-    ids, numbers = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-    for first, encoding in _encode(bare, words):
-        ids.append(np.array(encoding.ids, np.int64))
-        numbers.append(np.array(encoding.word_ids, np.int64) + first)
-    return np.concatenate(ids), np.concatenate(numbers)
-
-
-def count_pieces(bare: Tokenizer, counts: Mapping[str, int]) -> np.ndarray:
-    """Returns how often each piece is produced from these words, by its id."""
-    ids, numbers = tokenize_words(bare, list(counts))
-    weights = np.fromiter(counts.values(), np.int64, len(counts))[numbers]
-    return np.bincount(ids, weights, minlength=bare.get_vocab_size()).astype(np.int64)
-
-
-def reader_of(backend: Tokenizer) -> Callable[[str], str]:
-    """Returns what shows a piece as text: blanks as blanks, bytes as the letters they make up."""
-    if not _is_byte_level(backend):
-        return lambda piece: piece.replace(_BLANK, " ")
-    values = _bytes_of_characters()
-    return lambda piece: bytes(values[each] for each in piece).decode("utf-8", "replace")
+        new = _keep_chains(list(pool.values()), size, count_uses)
+    grown = build(new)
+    found = count_pieces(build_bare_model(grown), many)[base_size:]
+    return Grown(grown, new, int((found < FEWEST_USES).sum()))
 
 
 def split_into_base(backend: Tokenizer, base_size: int) -> list[tuple[int, ...]]:
@@ -201,8 +140,9 @@ def split_into_base(backend: Tokenizer, base_size: int) -> list[tuple[int, ...]]
             unk_id=model["unk_id"],
             byte_fallback=model["byte_fallback"],
         )
+        found, numbers = learner.tokenize_words(Tokenizer(base), new)
         split: list[list[int]] = [[] for _ in new]
-        for number, piece in zip(*_swapped(tokenize_words(Tokenizer(base), new)), strict=True):
+        for piece, number in zip(found.tolist(), numbers.tolist(), strict=True):
             split[number].append(piece)
         return [tuple(piece for piece in ids if piece != model["unk_id"]) for ids in split]
     ids = model["vocab"]
@@ -216,21 +156,6 @@ def split_into_base(backend: Tokenizer, base_size: int) -> list[tuple[int, ...]]
         return tuple(number for part in parts.get(piece, ()) for number in expand(part))
 
     return [expand(piece) for piece in new]
-
-
-def _swapped(pair):
-    first, second = pair
-    return second.tolist(), first.tolist()
-
-
-def _encode(bare, words):
-    """Yields (number of its first word, encoding) of some words at a time."""
-    step = _WORDS_AT_ONCE * 200
-    for start in range(0, len(words), step):
-        some = words[start : start + step]
-        texts = [some[i : i + _WORDS_AT_ONCE] for i in range(0, len(some), _WORDS_AT_ONCE)]
-        for number, encoding in enumerate(bare.encode_batch(texts, is_pretokenized=True)):
-            yield start + number * _WORDS_AT_ONCE, encoding
 
 
 def _ids_of(model):
@@ -267,28 +192,52 @@ def _lowest_score(model):
     return min(score for _, score in model["vocab"])
 
 
-def _is_byte_level(backend):
-    said = json.loads(backend.to_str())
-    return '"ByteLevel"' in json.dumps([said["normalizer"], said["pre_tokenizer"]])
+def _unknown_letters(said, counts):
+    """Returns the letters that no piece of a unigram has, and that the words have twice or more."""
+    special = {added["content"] for added in said["added_tokens"] if added["special"]}
+    known = {letter for piece in _ids_of(said["model"]) if piece not in special for letter in piece}
+    uses = Counter()
+    for word, count in counts.items():
+        for letter in set(word) - known:
+            uses[letter] += count * word.count(letter)
+    return sorted(each for each, n in uses.items() if n >= FEWEST_USES and is_letter(each))
 
 
-def _runs_of_letters(backend, counts):
+def _with_letters(model, letters):
+    least = _lowest_score(model)
+    return model | {"vocab": [*model["vocab"], *([letter, least] for letter in letters)]}
+
+
+def _counting_letters(uses, letters):
+    """Returns how often pieces are used, letters also within others: so these keep theirs."""
+    within = dict.fromkeys(set(letters) & set(uses), 0)
+    for piece, count in uses.items():
+        for letter in piece:
+            if letter in within:
+                within[letter] += count
+    return uses | {letter: count + 1 for letter, count in within.items()}
+
+
+def _runs_of_letters(backend, counts, base_size):
     """Returns (how often each run of old pieces occurs, counts of the words that have one).
 
     A run is of letters and digits within a word, with the blank before it: a piece with other
     signs in it would be met in every text. Pieces are characters here, `_FIRST` and their ids.
+    A letter from `base_size` on is as good as a run.
     """
-    bare, is_bytes, words = build_bare_model(backend), _is_byte_level(backend), list(counts)
+    bare, is_bytes, words = build_bare_model(backend), is_byte_level(backend), list(counts)
     skipped = _unreadable(json.loads(backend.to_str())["model"])
     runs, many = Counter(), {}
-    for first, encoding in _encode(bare, words):
+    for first, encoding in learner.encode_words(bare, words):
         pieces = zip(encoding.word_ids, encoding.ids, encoding.offsets, strict=True)
         for number, group in groupby(pieces, key=lambda each: each[0]):
             inside = list(group)
+            word = words[first + number]
+            if any(piece >= base_size for _, piece, _ in inside):
+                many[word] = counts[word]
             if not 1 < len(inside) <= _MOST_IN_RUN:
                 continue
-            word = words[first + number]
-            letters = _letters(word, is_bytes)
+            letters = letters_of(word, is_bytes=is_bytes)
             found = [
                 piece not in skipped and end > start and all(letters[start:end])
                 for _, piece, (start, end) in inside
@@ -307,57 +256,6 @@ def _unreadable(model):
     odd = {f"<0x{byte:02X}>" for byte in range(256)} if model.get("byte_fallback") else set()
     unknown = model.get("unk_id") if model["type"] == "Unigram" else ids.get(model["unk_token"])
     return {ids[piece] for piece in odd if piece in ids} | {unknown}
-
-
-def _letters(word, is_bytes):
-    """Returns whether each character of a word is a letter, a digit, or the blank before it."""
-    if not is_bytes:
-        flags = [_is_letter(character) for character in word]
-        return [word[:1] == _BLANK or flags[0], *flags[1:]] if flags else flags
-    data = bytes(_bytes_of_characters()[character] for character in word)
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError:
-        return [False] * len(data)
-    flags = []
-    for number, character in enumerate(text):
-        is_good = _is_letter(character) or (number == 0 and character == " ")
-        flags += [is_good] * len(character.encode("utf-8"))
-    return flags
-
-
-def _is_letter(character):
-    return character.isalnum() or unicodedata.category(character)[0] == "M"
-
-
-_BYTES: dict[str, int] = {}
-
-
-def _bytes_of_characters():
-    """Returns the byte that each character stands for in byte-level BPE (Radford et al. 2019)."""
-    if not _BYTES:
-        shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
-        hidden = [byte for byte in range(256) if byte not in shown]
-        _BYTES.update({chr(byte): byte for byte in shown})
-        _BYTES.update({chr(256 + number): byte for number, byte in enumerate(hidden)})
-    return _BYTES
-
-
-def _learn_merges(runs: Counter, most: int) -> list[tuple[str, str]]:
-    """Returns the pairs that BPE's learner joins in these runs, the same in every run."""
-    alphabet = sorted(set().union(*runs)) if runs else []
-    learner = Tokenizer(models.BPE())
-    learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    # The learner breaks ties by piece number, and numbers letters in the order of a hash table,
-    # which differs from run to run. Given as "special" pieces they come first.
-    trainer = trainers.BpeTrainer(
-        vocab_size=len(alphabet) + most,
-        min_frequency=FEWEST_USES,
-        special_tokens=alphabet,
-        show_progress=False,
-    )
-    learner.train_from_iterator(repeat_words(runs, alphabet), trainer)
-    return [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
 
 
 def _join(merges: Iterable[tuple[str, str]], pieces: list[str]) -> list[_Joined]:
@@ -381,14 +279,14 @@ def _join(merges: Iterable[tuple[str, str]], pieces: list[str]) -> list[_Joined]
 
 
 def _keep_chains(pool, size, count_uses):
-    """Returns the first `size` merges whose pieces are used or lead to used ones; and the steps."""
+    """Returns the first `size` merges whose pieces are used or lead to used ones."""
     kept, at = pool[:size], size
     while True:
         uses = count_uses([each.piece for each in kept])
         needed = {part for each in kept for part in each.parts}
         idle = {piece for piece, count in uses.items() if count < FEWEST_USES}
         if idle <= needed:
-            return [each.piece for each in kept], len(idle)
+            return [each.piece for each in kept]
         kept = [each for each in kept if each.piece in needed or each.piece not in idle]
         have = {each.piece for each in kept}
         new = {each.piece for each in pool}
@@ -399,13 +297,14 @@ def _keep_chains(pool, size, count_uses):
             at += 1
 
 
-def _with_scores(said, joined):
+def _with_scores(said, lettered, joined):
     """Returns a unigram model with these pieces at the end of its vocabulary."""
     vocab = said["model"]["vocab"]
+    scores = [score for _, score in lettered["model"]["vocab"]]
     least = -math.inf if _has_all_letters(said) else _lowest_score(said["model"])
     new = []
     for each in joined:
-        score = sum(vocab[number][1] for number in each.old_ids)
+        score = sum(scores[number] for number in each.old_ids)
         new.append([each.piece, max(least, score + _SAVED * (len(each.old_ids) - 1))])
     return said["model"] | {"vocab": [*vocab, *new]}
 

@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from edad_jax.data import growth
+from edad_jax.data import growth, learner
+from edad_jax.data.letters import reader_of
 from edad_jax.data.pieces import split_words
 from edad_jax.data.tokenizer import (
     is_bert_kind,
@@ -50,11 +51,11 @@ class VocabularyReport:
     unknown_before: float | None  # share of words with an unknown piece
     unknown_after: float | None
     seconds: float
-    steps: int = 0  # of the added ones: only on the way to others, which BPE merges from them
+    steps: int = 0  # of the added ones: used within others only, which BPE merges from them
 
     def summary(self) -> str:
         """Returns two lines of text."""
-        steps = f" ({self.steps:,} of the new ones are only steps to others)" if self.steps else ""
+        steps = f" ({self.steps:,} of the new ones only within others)" if self.steps else ""
         learned = (
             f"vocabulary: {self.base_size:,} + {self.added:,} = {self.size:,} pieces{steps}, from "
             f"{self.text_bytes / 1e6:,.1f} MB of text in {self.seconds:.0f} s\n"
@@ -126,7 +127,7 @@ def extend_vocabulary(
         if is_bert:
             models_ = [_build_bare_model(backend, each) for each in (base_pieces, vocabulary + new)]
         else:
-            models_ = [growth.build_bare_model(each) for each in (backend, grown)]
+            models_ = [learner.build_bare_model(each) for each in (backend, grown)]
         (before, unknown_before), (after, unknown_after) = (
             _measure_pieces(model, heldout, tokenizer.unk_token_id) for model in models_
         )
@@ -206,7 +207,7 @@ def added_words(backend: Tokenizer, base_size: int) -> list[tuple[str, list[str]
     if isinstance(backend.model, models.WordPiece):
         words = [each for each in added if not each[0].startswith("##")]
         return [(word, [pieces[number] for number in ids]) for word, ids in words]
-    show = growth.reader_of(backend)
+    show = reader_of(backend)
     return [
         (show(piece).lstrip(" "), [show(pieces[number]).lstrip(" ") for number in ids])
         for piece, ids in added
@@ -266,14 +267,14 @@ def _choose_pieces(
     known = set(vocabulary)
     longest = json.loads(backend.to_str())["model"]["max_input_chars_per_word"]
     usable = Counter({word: count for word, count in counts.items() if len(word) <= longest})
-    learned = _train_wordpiece(usable, len(vocabulary) + growth.LEARN_TIMES * size)
+    learned = _train_wordpiece(usable, len(vocabulary) + learner.LEARN_TIMES * size)
 
     def count_uses(new):
-        found = growth.count_pieces(_build_bare_model(backend, vocabulary + new), usable)
+        found = learner.count_pieces(_build_bare_model(backend, vocabulary + new), usable)
         return dict(zip(new, found[len(vocabulary) :].tolist(), strict=True))
 
     new = [piece for piece in learned if piece not in known]
-    return growth.keep_most_used(new, size, count_uses)
+    return learner.keep_most_used(new, size, count_uses)
 
 
 def _train_wordpiece(counts: Counter, size: int) -> list[str]:
@@ -287,16 +288,16 @@ def _train_wordpiece(counts: Counter, size: int) -> list[str]:
     # The learner breaks ties by piece number, and numbers the letters within words in the order
     # of a hash table, which differs from run to run. Given as "special" pieces they come first.
     pieces = [form for letter in alphabet for form in (letter, f"##{letter}")]
-    learner = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    wordpiece = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    wordpiece.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     trainer = trainers.WordPieceTrainer(
         vocab_size=max(size, len(pieces)),
-        min_frequency=growth.FEWEST_USES,
+        min_frequency=learner.FEWEST_USES,
         special_tokens=pieces,
         show_progress=False,
     )
-    learner.train_from_iterator(growth.repeat_words(counts, alphabet), trainer)
-    return pieces_in_order(learner)
+    wordpiece.train_from_iterator(learner.repeat_words(counts, alphabet), trainer)
+    return pieces_in_order(wordpiece)
 
 
 def _build_bare_model(backend: Tokenizer, vocabulary: list[str]) -> Tokenizer:
@@ -315,7 +316,7 @@ def _measure_pieces(bare, counts, unknown_id):
     """Returns pieces per word, and the share of words with an unknown piece."""
     if not counts:
         return None, None
-    ids, numbers = growth.tokenize_words(bare, list(counts))
+    ids, numbers = learner.tokenize_words(bare, list(counts))
     weights = np.fromiter(counts.values(), np.int64, len(counts))
     unknown = np.unique(numbers[ids == unknown_id])
     total = counts.total()
