@@ -60,11 +60,12 @@ def why_it_cannot_grow(backend: Tokenizer) -> str | None:
                 return f"a BPE with {setting}={model[setting]!r}"
         if model.get("ignore_merges"):
             return "a BPE that looks whole words up before it merges (ignore_merges)"
-    beyond = [added for added in said["added_tokens"] if added["content"] not in _ids_of(model)]
+    known = _ids_of(model)
     odd = [
         added["content"]
-        for added in beyond
-        if (kind == "Unigram" and not added["special"]) or len(added["content"]) == 1
+        for added in said["added_tokens"]
+        if added["content"] not in known
+        and ((kind == "Unigram" and not added["special"]) or len(added["content"]) == 1)
     ]
     if odd:
         return f"a {kind} with added tokens beyond its model's pieces ({', '.join(odd[:5])})"
