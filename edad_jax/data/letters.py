@@ -37,11 +37,11 @@ def letters_of(word: str, *, is_bytes: bool) -> list[bool]:
     if not is_bytes:
         flags = [is_letter(character) for character in word]
         return [word[:1] == _BLANK or flags[0], *flags[1:]] if flags else flags
-    data = bytes(_bytes_of_characters()[character] for character in word)
+    values = _bytes_of_characters()
     try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError:
-        return [False] * len(data)
+        text = bytes(values[character] for character in word).decode("utf-8")
+    except (KeyError, UnicodeDecodeError):  # a token that was added; bytes that are no text
+        return [False] * len(word)
     flags = []
     for number, character in enumerate(text):
         is_good = is_letter(character) or (number == 0 and character == " ")

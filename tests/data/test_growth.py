@@ -11,7 +11,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from edad_jax.data.growth import split_into_base
-from edad_jax.data.letters import reader_of
+from edad_jax.data.letters import letters_of, reader_of
 from edad_jax.data.pieces import table_for
 from edad_jax.data.prepare import prepare
 from edad_jax.data.tokenizer import SPECIAL_TOKENS, load_tokenizer, pieces_in_order
@@ -168,6 +168,22 @@ def test_new_pieces_are_letters_and_come_out_twice_or_are_steps(grown):
     shown = [piece.replace("\ufffd", "") for piece in shown]  # bytes of half a letter
     assert all(piece.isalnum() for piece in shown if piece), shown
     assert max(map(len, shown)) > 8
+
+
+@pytest.mark.parametrize(
+    ("word", "is_bytes", "expected"),
+    [
+        ("\u2581a1,b", False, [True, True, True, False, True]),
+        ("a\u2581", False, [True, False]),  # a blank within
+        ("\u0120\u00c3\u00a9!", True, [True, True, True, False]),  # é in two bytes
+        ("\u00e2\u0122\u013b", True, [False, False, False]),  # a sign in three
+        ("\u00c3", True, [False]),  # half a letter
+        ("a b", True, [False, False, False]),  # no bytes at all
+        ("", False, []),
+    ],
+)
+def test_only_letters_digits_and_the_blank_before_them_are_joined(word, is_bytes, expected):
+    assert letters_of(word, is_bytes=is_bytes) == expected
 
 
 def test_words_of_the_domain_become_one_piece(grown):
