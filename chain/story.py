@@ -15,7 +15,8 @@ from chain.examples import show_entities
 from chain.stages import NETS, ROOT, Stage
 from edad_jax import __version__
 from edad_jax.data.stages import recorded_facts
-from edad_jax.data.vocabulary import split_added_words
+from edad_jax.data.tokenizer import load_tokenizer
+from edad_jax.data.vocabulary import added_words
 from edad_jax.files import read_json
 from edad_jax.machine import describe_machine, name_machine
 from reproduction.cells import show_command
@@ -95,13 +96,10 @@ def make_story(config: ConfigDict, workdir: Path, stages: Sequence[Stage]) -> di
 def _vocabulary(rows: Path) -> dict[str, Any]:
     """Returns the facts of a vocabulary, its longest new words, and what they were before."""
     facts = recorded_facts(rows / "vocabulary")
-    pieces = (rows / "vocabulary" / "vocab.txt").read_text(encoding="utf-8").split("\n")
-    pieces = pieces[: facts["size"]]
-    before = split_added_words(pieces, facts["base_size"])
+    backend = load_tokenizer(rows / "vocabulary").backend_tokenizer
     words = [
-        {"word": word, "before": [pieces[number] for number in ids]}
-        for word, ids in zip(pieces[facts["base_size"] :], before, strict=True)
-        if not word.startswith("##")
+        {"word": word, "before": before}
+        for word, before in added_words(backend, facts["base_size"])
     ]
     longest = sorted(words, key=lambda each: (-len(each["word"]), each["word"]))[:_WORDS]
     return facts | {"whole_words": len(words), "longest": longest}

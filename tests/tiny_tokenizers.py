@@ -9,11 +9,14 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
+from edad_jax.data.vocabulary import extend_vocabulary
 from tests.tiny_text import make_documents, write_tokenizer
 
 XLM_R = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")  # in RoBERTa's order
 KOREAN = "해마는 기억을 맡는다. 소뇌는 운동을 맡는다. 뇌세포의 안녕 한국어 하세요."
 KINDS = ("wordpiece", "unigram", "bytes", "merges", "sentencepiece", "kobert")
+GROWN = ("grown unigram", "grown bytes")
+GROWN_BY = 60  # pieces
 
 
 def write_kind(kind: str, folder: Path) -> Path:
@@ -22,9 +25,14 @@ def write_kind(kind: str, folder: Path) -> Path:
     Args:
       kind: "wordpiece" (BERT's vocab.txt), "unigram" (XLM-R's tokenizer.json), "bytes" (RoBERTa's
         tokenizer.json), "merges" (the same as vocab.json and merges.txt), "sentencepiece" (a .model
-        alone) or "kobert" (a .model whose ids are in the vocab.txt beside it).
+        alone), "kobert" (a .model whose ids are in the vocab.txt beside it), "metaspace" (BPE on
+        characters, SentencePiece's blanks), or one of GROWN: with GROWN_BY new pieces.
       folder: where to; made where it is not there.
     """
+    if kind in GROWN:
+        base = write_kind(kind.removeprefix("grown "), folder.with_name(f"{folder.name} before"))
+        extend_vocabulary(base, growing_texts(), size=GROWN_BY, out=folder, progress=False)
+        return folder
     if kind == "wordpiece":
         return write_tokenizer(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -32,6 +40,8 @@ def write_kind(kind: str, folder: Path) -> Path:
         unigram().save(str(folder / "tokenizer.json"))
     elif kind == "bytes":
         byte_bpe().save(str(folder / "tokenizer.json"))
+    elif kind == "metaspace":
+        metaspace_bpe().save(str(folder / "tokenizer.json"))
     elif kind == "merges":
         byte_bpe().model.save(str(folder))
     else:
@@ -83,6 +93,26 @@ def _learned_bytes() -> str:
 def byte_bpe() -> Tokenizer:
     """Returns a byte-level BPE tokenizer with RoBERTa's special pieces."""
     return Tokenizer.from_str(_learned_bytes())
+
+
+@functools.cache
+def _learned_metaspace() -> str:
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True))
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    trainer = trainers.BpeTrainer(vocab_size=200, special_tokens=list(XLM_R), show_progress=False)
+    tokenizer.train_from_iterator(_texts(), trainer)
+    return tokenizer.to_str()
+
+
+def metaspace_bpe() -> Tokenizer:
+    """Returns a BPE tokenizer of characters, in SentencePiece's form, with RoBERTa's specials."""
+    return Tokenizer.from_str(_learned_metaspace())
+
+
+def growing_texts() -> list[str]:
+    """Returns documents whose words the tokenizers above have in several pieces."""
+    return [*make_documents(80, seed=8), *["신경세포의 신경."] * 300]
 
 
 def sentencepieces() -> list[tuple[str, float]]:

@@ -91,7 +91,7 @@ def prepare(config: ConfigDict, workdir: str | Path) -> Prepared:
             cls_id=tokenizer.cls_token_id,
             sep_id=tokenizer.sep_token_id,
             unk_id=tokenizer.unk_token_id,
-            added_pieces=split_added_words(pieces, base_size),
+            added_pieces=split_added_words(tokenizer.backend_tokenizer, base_size),
             token_counts=_count_tokens(config, train, folder, Path(workdir)),
         ),
         train=train,

@@ -288,13 +288,20 @@ def tokenizes_alike(first: PreTrainedTokenizerFast, second: PreTrainedTokenizerF
     return all(said[0][part] == said[1][part] for part in parts)
 
 
-def save_tokenizer(tokenizer: PreTrainedTokenizerFast, vocabulary: list[str], out: Path) -> None:
+def save_tokenizer(
+    tokenizer: PreTrainedTokenizerFast,
+    vocabulary: list[str],
+    out: Path,
+    *,
+    backend: Tokenizer | None = None,
+) -> None:
     """Writes a tokenizer with another vocabulary, and checks it before it takes its place.
 
     Args:
       tokenizer: what normalises, splits and frames the text.
       vocabulary: pieces by id; the special ones have the ids that they had.
       out: folder of the new tokenizer; what was there is replaced.
+      backend: what has these pieces, where they are not WordPiece: scores or merges come with them.
 
     Raises:
       ValueError: it does not load back as it was meant.
@@ -303,12 +310,14 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, vocabulary: list[str], ou
     import transformers
 
     is_bert = is_bert_kind(tokenizer)
-    description = json.loads(tokenizer.backend_tokenizer.to_str())
+    backend = backend or tokenizer.backend_tokenizer
+    description = json.loads(backend.to_str())
     description["truncation"] = description["padding"] = None
     if is_bert:
         description["model"]["vocab"] = {piece: number for number, piece in enumerate(vocabulary)}
-    elif vocabulary != pieces_in_order(tokenizer.backend_tokenizer):
-        raise ValueError(f"a tokenizer of the kind {description['model']['type']} cannot grow")
+    elif vocabulary != pieces_in_order(backend):
+        kind = description["model"]["type"]
+        raise ValueError(f"got pieces without scores or merges, expected what a {kind} has")
     specials = {name: getattr(tokenizer, name) for name in SPECIAL_TOKENS}
     with replaced_folder(out) as beside:
         try:

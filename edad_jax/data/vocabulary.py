@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A domain's own word pieces, added to a BERT tokenizer.
+"""A domain's own word pieces, added to a tokenizer.
 
 exBERT (Tai et al. 2020) keeps BERT's vocabulary and appends what a WordPiece vocabulary learned
 on domain text has beyond it. Here the text is normalised and split into words as the base
 tokenizer does before anything is learned, and a piece enters only if the finished tokenizer
 really produces it from that text; the vocabulary that exBERT's authors published has 2,758 pieces
-such as "##)." that no BERT tokenizer can produce.
+such as "##)." that no BERT tokenizer can produce. Unigram and BPE tokenizers grow in `growth`.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
+from edad_jax.data import growth, learner
+from edad_jax.data.letters import reader_of
 from edad_jax.data.pieces import split_words
 from edad_jax.data.tokenizer import (
     is_bert_kind,
@@ -28,11 +30,8 @@ from edad_jax.data.tokenizer import (
     save_tokenizer,
 )
 
-LEARN_FROM_WORDS = 20_000_000  # running words given to the learner; counts are scaled down to it
 MOST_DISTINCT_WORDS = 4_000_000  # rarer ones are forgotten when there are more, to bound memory
-LEARN_TIMES = 4  # as many pieces are learned as are asked for, beyond the size of the base
 MOST_LETTERS = 10_000  # words with rarer letters teach nothing
-FEWEST_USES = 2  # of a new piece in the text
 HELDOUT_EVERY = 50  # lines: one of so many measures the pieces per word, and teaches nothing
 HELDOUT_WORDS = 200_000
 
@@ -52,11 +51,13 @@ class VocabularyReport:
     unknown_before: float | None  # share of words with an unknown piece
     unknown_after: float | None
     seconds: float
+    steps: int = 0  # of the added ones: used within others only, which BPE merges from them
 
     def summary(self) -> str:
         """Returns two lines of text."""
+        steps = f" ({self.steps:,} of the new ones only within others)" if self.steps else ""
         learned = (
-            f"vocabulary: {self.base_size:,} + {self.added:,} = {self.size:,} pieces, from "
+            f"vocabulary: {self.base_size:,} + {self.added:,} = {self.size:,} pieces{steps}, from "
             f"{self.text_bytes / 1e6:,.1f} MB of text in {self.seconds:.0f} s\n"
         )
         if self.pieces_per_word_before is None:
@@ -94,31 +95,41 @@ def extend_vocabulary(
 
     Raises:
       ValueError: the text has fewer than `size` new pieces of two uses or more; the base cannot
-        be loaded, or is no WordPiece tokenizer and so cannot grow.
+        be loaded, or is of a kind that cannot grow.
     """
     start = time.monotonic()
     tokenizer = load_tokenizer(base)
     backend = tokenizer.backend_tokenizer
     base_pieces = pieces_in_order(backend)
     vocabulary = base_pieces if keep_base else base_pieces[: max(tokenizer.all_special_ids) + 1]
-    can_grow = is_bert_kind(tokenizer)
-    if not can_grow and (size or not keep_base):
-        raise ValueError(
-            f"{base}: got a {type(backend.model).__name__} tokenizer, of which a vocabulary "
-            "cannot grow, expected BERT's kind (WordPiece) for that; keep its pieces as they are: "
-            "--config.vocabulary.size=0 --config.vocabulary.from_scratch=False"
-        )
+    is_bert = is_bert_kind(tokenizer)
+    if not is_bert:
+        _check_growth(base, backend, size, keep_base)
     counts, heldout, text_bytes = Counter(), Counter(), 0
+    new, steps, grown = [], 0, None
     if size:
         chunks, heldout_chunks, text_bytes = _count_chunks(texts, progress)
-        counts, heldout = _count_words(backend, chunks), _count_words(backend, heldout_chunks)
-    new = _choose_pieces(backend, vocabulary, counts, size, text_bytes) if size else []
-    save_tokenizer(tokenizer, vocabulary + new, Path(out))
+        count_words = _count_words if is_bert else growth.count_words
+        counts, heldout = count_words(backend, chunks), count_words(backend, heldout_chunks)
+        if is_bert:
+            new = _choose_pieces(backend, vocabulary, counts, size)
+        else:
+            grown, new, steps = growth.grow(backend, counts, size)
+    if len(new) < size:
+        raise ValueError(
+            f"got {len(new):,} new pieces from {text_bytes / 1e6:,.1f} MB of text, expected "
+            f"{size:,}; give more text, or ask for at most {len(new):,} pieces "
+            f"(--config.vocabulary.size={len(new)})"
+        )
+    save_tokenizer(tokenizer, vocabulary + new, Path(out), backend=grown)
     before = unknown_before = after = unknown_after = None
     if size:
-        bare = (_build_bare_model(backend, pieces) for pieces in (base_pieces, vocabulary + new))
+        if is_bert:
+            models_ = [_build_bare_model(backend, each) for each in (base_pieces, vocabulary + new)]
+        else:
+            models_ = [learner.build_bare_model(each) for each in (backend, grown)]
         (before, unknown_before), (after, unknown_after) = (
-            _measure_pieces(model, heldout) for model in bare
+            _measure_pieces(model, heldout, tokenizer.unk_token_id) for model in models_
         )
     return VocabularyReport(
         base_size=len(vocabulary),
@@ -132,18 +143,40 @@ def extend_vocabulary(
         unknown_before=unknown_before,
         unknown_after=unknown_after,
         seconds=time.monotonic() - start,
+        steps=steps,
     )
 
 
-def split_added_words(vocabulary: list[str], base_size: int) -> list[tuple[int, ...]]:
+def _check_growth(base, backend, size, keep_base):
+    """Raises ValueError where a tokenizer that is not BERT's is asked for what it cannot do."""
+    kind = type(backend.model).__name__
+    if not keep_base:
+        raise ValueError(
+            f"{base}: got a {kind} tokenizer, expected BERT's kind (WordPiece) for a vocabulary of "
+            "the domain's own; keep its pieces: --config.vocabulary.from_scratch=False"
+        )
+    why = growth.why_it_cannot_grow(backend) if size else None
+    if why:
+        raise ValueError(
+            f"{base}: got {why}, of which a vocabulary cannot grow, expected BERT's WordPiece, a "
+            "unigram or a BPE; keep its pieces as they are: --config.vocabulary.size=0"
+        )
+
+
+def split_added_words(backend: Tokenizer, base_size: int) -> list[tuple[int, ...]]:
     """Returns, for each added piece, the ids of the base pieces that it was before.
 
-    Greedy longest match, as WordPiece does it; () where the base has no pieces for it.
+    Of WordPiece the greedy longest match; () where the base has no pieces for it.
 
     Args:
-      vocabulary: all pieces by id, the base's first.
-      base_size: how many are the base's.
+      backend: a tokenizer that has grown.
+      base_size: how many of its pieces, in the order of their ids, are the base's.
     """
+    vocabulary = pieces_in_order(backend)
+    if base_size == len(vocabulary):
+        return []
+    if not isinstance(backend.model, models.WordPiece):
+        return growth.split_into_base(backend, base_size)
     base = {piece: number for number, piece in enumerate(vocabulary[:base_size])}
 
     def split(piece):
@@ -158,6 +191,28 @@ def split_added_words(vocabulary: list[str], base_size: int) -> list[tuple[int, 
         return tuple(found)
 
     return [split(piece) for piece in vocabulary[base_size:]]
+
+
+def added_words(backend: Tokenizer, base_size: int) -> list[tuple[str, list[str]]]:
+    """Returns (word, the base pieces that it was) of the added pieces that begin a word.
+
+    As one reads them: without the marks of blanks, and bytes as the letters that they make up.
+
+    Args:
+      backend: a tokenizer that has grown.
+      base_size: how many of its pieces are the base's.
+    """
+    pieces = pieces_in_order(backend)
+    added = zip(pieces[base_size:], split_added_words(backend, base_size), strict=True)
+    if isinstance(backend.model, models.WordPiece):
+        words = [each for each in added if not each[0].startswith("##")]
+        return [(word, [pieces[number] for number in ids]) for word, ids in words]
+    show = reader_of(backend)
+    return [
+        (show(piece).lstrip(" "), [show(pieces[number]).lstrip(" ") for number in ids])
+        for piece, ids in added
+        if show(piece).startswith(" ")
+    ]
 
 
 def _count_chunks(texts: Iterable[str], progress: bool) -> tuple[Counter, Counter, int]:
@@ -200,41 +255,26 @@ def _count_words(backend: Tokenizer, chunks: Counter) -> Counter:
 
 
 def _choose_pieces(
-    backend: Tokenizer, vocabulary: list[str], counts: Counter, size: int, text_bytes: int
+    backend: Tokenizer, vocabulary: list[str], counts: Counter, size: int
 ) -> list[str]:
     """Returns `size` pieces that the base lacks, each produced at least twice from these words.
 
     The learner merges pairs of pieces by frequency, but the tokenizer takes the longest piece
     first, so pieces that were only steps on the way to longer ones are hardly ever produced. More
-    are learned than asked for, and the least used ones leave, a quarter at a time, since the words
-    they made up are split anew; the rest is in order of use.
+    are learned than asked for, and the least used ones leave. Fewer are returned where the text
+    has no more.
     """
     known = set(vocabulary)
     longest = json.loads(backend.to_str())["model"]["max_input_chars_per_word"]
     usable = Counter({word: count for word, count in counts.items() if len(word) <= longest})
-    learned = _train_wordpiece(usable, len(vocabulary) + LEARN_TIMES * size)
+    learned = _train_wordpiece(usable, len(vocabulary) + learner.LEARN_TIMES * size)
+
+    def count_uses(new):
+        found = learner.count_pieces(_build_bare_model(backend, vocabulary + new), usable)
+        return dict(zip(new, found[len(vocabulary) :].tolist(), strict=True))
+
     new = [piece for piece in learned if piece not in known]
-    left: list[str] = []  # pieces that made room; the last one to leave is the first to return
-    while True:
-        found = _count_uses(_build_bare_model(backend, vocabulary + new), usable)
-        uses = dict(zip(new, found[len(vocabulary) :].tolist(), strict=True))
-        new.sort(key=lambda piece: (-uses[piece], piece))
-        used = [piece for piece in new if uses[piece] >= FEWEST_USES]
-        if len(used) == len(new) == size or len(used) < size and not left:
-            new = used
-            break
-        if len(used) < size:  # others left, and with them the words that needed these
-            new = used + [left.pop() for _ in range(min(len(left), size - len(used)))]
-        else:
-            new = used[: max(size, len(used) * 3 // 4)]
-            left.extend(reversed(used[len(new) :]))
-    if len(new) < size:
-        raise ValueError(
-            f"got {len(new):,} new pieces from {text_bytes / 1e6:,.1f} MB of text, expected "
-            f"{size:,}; give more text, or ask for at most {len(new):,} pieces "
-            f"(--config.vocabulary.size={len(new)})"
-        )
-    return new
+    return learner.keep_most_used(new, size, count_uses)
 
 
 def _train_wordpiece(counts: Counter, size: int) -> list[str]:
@@ -248,26 +288,16 @@ def _train_wordpiece(counts: Counter, size: int) -> list[str]:
     # The learner breaks ties by piece number, and numbers the letters within words in the order
     # of a hash table, which differs from run to run. Given as "special" pieces they come first.
     pieces = [form for letter in alphabet for form in (letter, f"##{letter}")]
-    learner = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    wordpiece = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    wordpiece.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     trainer = trainers.WordPieceTrainer(
         vocab_size=max(size, len(pieces)),
-        min_frequency=FEWEST_USES,
+        min_frequency=learner.FEWEST_USES,
         special_tokens=pieces,
         show_progress=False,
     )
-    scale = min(1.0, LEARN_FROM_WORDS / max(1, counts.total()))
-    alphabet_set = set(alphabet)
-
-    def repeat_words() -> Iterator[str]:
-        for word, count in sorted(counts.items()):
-            times = max(1, round(count * scale)) if alphabet_set.issuperset(word) else 0
-            while times > 0:
-                yield f"{word} " * min(times, 10_000)
-                times -= 10_000
-
-    learner.train_from_iterator(repeat_words(), trainer)
-    return pieces_in_order(learner)
+    wordpiece.train_from_iterator(learner.repeat_words(counts, alphabet), trainer)
+    return pieces_in_order(wordpiece)
 
 
 def _build_bare_model(backend: Tokenizer, vocabulary: list[str]) -> Tokenizer:
@@ -279,36 +309,15 @@ def _build_bare_model(backend: Tokenizer, vocabulary: list[str]) -> Tokenizer:
         max_input_chars_per_word=settings["max_input_chars_per_word"],
         continuing_subword_prefix=settings["continuing_subword_prefix"],
     )
-    bare = Tokenizer(model)
-    bare.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return bare
+    return Tokenizer(model)
 
 
-def _tokenize_words(bare: Tokenizer, words: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (id, number of the word) of every piece of the words, in order."""
-    step = 500  # words that go to the tokenizer as one text
-    texts = [" ".join(words[i : i + step]) for i in range(0, len(words), step)]
-    ids, numbers = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-    for i, encoding in enumerate(bare.encode_batch(texts)):
-        ids.append(np.array(encoding.ids, np.int64))
-        numbers.append(np.array(encoding.word_ids, np.int64) + i * step)
-    return np.concatenate(ids), np.concatenate(numbers)
-
-
-def _count_uses(bare: Tokenizer, counts: Counter) -> np.ndarray:
-    """Returns how often each piece is produced, by its id."""
-    ids, numbers = _tokenize_words(bare, list(counts))
-    weights = np.fromiter(counts.values(), np.int64, len(counts))[numbers]
-    uses = np.bincount(ids, weights, minlength=bare.get_vocab_size())
-    return uses.astype(np.int64)
-
-
-def _measure_pieces(bare: Tokenizer, counts: Counter) -> tuple[float | None, float | None]:
+def _measure_pieces(bare, counts, unknown_id):
     """Returns pieces per word, and the share of words with an unknown piece."""
     if not counts:
         return None, None
-    ids, numbers = _tokenize_words(bare, list(counts))
+    ids, numbers = learner.tokenize_words(bare, list(counts))
     weights = np.fromiter(counts.values(), np.int64, len(counts))
-    unknown = np.unique(numbers[ids == bare.token_to_id(bare.model.unk_token)])
+    unknown = np.unique(numbers[ids == unknown_id])
     total = counts.total()
     return float(weights[numbers].sum() / total), float(weights[unknown].sum() / total)

@@ -144,17 +144,6 @@ def test_rows_have_special_pieces_only_around_texts(folders, kind, tmp_path):
 # The vocabulary
 
 
-def test_a_kind_that_cannot_grow_says_so(folders, kind, tmp_path):
-    texts = make_documents(5)
-    message = "got a (Unigram|BPE) tokenizer, of which .* cannot grow.*vocabulary.size=0"
-    with pytest.raises(ValueError, match=message):
-        extend_vocabulary(folders[kind], texts, size=9, out=tmp_path / "out", progress=False)
-    with pytest.raises(ValueError, match="vocabulary.from_scratch=False"):
-        extend_vocabulary(
-            folders[kind], texts, size=0, out=tmp_path / "out", keep_base=False, progress=False
-        )
-
-
 def test_a_vocabulary_that_does_not_grow_is_written_as_it_is(folders, kind, tmp_path):
     before = load_tokenizer(folders[kind])
     report = extend_vocabulary(folders[kind], [], size=0, out=tmp_path / "out", progress=False)

@@ -4,6 +4,7 @@
 import json
 
 import pytest
+from tokenizers import Tokenizer, models
 
 from edad_jax.data import tokenizer as tokenizer_module
 from edad_jax.data.tokenizer import load_tokenizer
@@ -152,8 +153,10 @@ def test_korean_pieces_are_learned(tmp_path):
 
 def test_an_added_word_is_split_into_the_base_pieces_that_it_stood_for():
     base = ["[UNK]", "neu", "##ro", "##r", "##o", "n", "##n", "ro"]
-    words = ["neuron", "##ron", "ro", "xenon", "##o"]
-    assert split_added_words(base + words, len(base)) == [(1, 2, 6), (2, 6), (7,), (), (4,)]
+    words = ["neuron", "##ron", "xenon", "##oo"]
+    pieces = {piece: number for number, piece in enumerate(base + words)}
+    backend = Tokenizer(models.WordPiece(pieces, unk_token="[UNK]"))
+    assert split_added_words(backend, len(base)) == [(1, 2, 6), (2, 6), (), (4, 4)]
 
 
 def test_a_vocabulary_of_the_domains_own_keeps_only_the_special_pieces_and_their_ids(

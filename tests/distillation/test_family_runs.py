@@ -13,9 +13,11 @@ import onnx
 import onnxruntime
 import pytest
 from safetensors.numpy import load_file, save_file
+from transformers import AutoTokenizer
 
 from edad_jax import types
 from edad_jax.data.tokenizer import load_tokenizer
+from edad_jax.data.vocabulary import split_added_words
 from edad_jax.distillation.train import train
 from edad_jax.export import check, formats
 from edad_jax.export.graph import INPUTS
@@ -28,6 +30,7 @@ from edad_jax.training.metrics import read_metrics
 from tests.tiny_models import random_params, tiny_bert_config
 from tests.tiny_run import run_of, tiny_config, write_corpus
 from tests.tiny_tasks import tiny_tuning, write_labelled, write_tagging
+from tests.tiny_text import make_documents
 from tests.tiny_tokenizers import write_kind
 
 DISTILBERT = {"type_vocab_size": 0, "has_pooler": False}
@@ -192,14 +195,19 @@ def test_the_one_block_of_an_albert_is_stored_once(tmp_path):
 
 @pytest.fixture(scope="module")
 def adapted(tmp_path_factory):
-    """A RoBERTa with byte-level pieces that became an exBERT while a BERT learned from it."""
+    """A RoBERTa that became an exBERT with more byte-level pieces, and a BERT that learned of it.
+
+    The exBERT does not move, so that it is left as it began.
+    """
     inputs = tmp_path_factory.mktemp("roberta")
     write_corpus(inputs / "corpus.txt")
     write_model(inputs / "teacher", ("base", "mlm"), kind="bytes", **ROBERTA)
     config = tiny_config(
         inputs,
         max_steps=2,
-        vocabulary__size=0,
+        vocabulary__size=12,
+        teacher__added_word_init="pieces",
+        optimizer__teacher_learning_rate=0.0,
         rows__mode="single",
         heldout__examples=2,
         student__extension__hidden_size=0,
@@ -225,6 +233,32 @@ def test_a_roberta_is_adapted_and_teaches_a_bert_in_the_same_step(adapted):
     assert {"teacher/mlm", "student/mlm", "distill/hidden"} <= logged
     told = json.dumps(adapted.summary["heldout"])
     assert "nan" not in told.lower()
+
+
+def test_new_byte_level_pieces_begin_as_their_old_ones_and_are_in_every_export(adapted):
+    base = load_tokenizer(adapted.inputs / "teacher")
+    size = len(base)
+    config, params = pretrained.load_model(adapted.run / "teacher")
+    assert (config.base.vocab_size, config.extension_vocab_size) == (size, 12)
+    backend = load_tokenizer(adapted.run / "teacher").backend_tokenizer
+    base_vd = params["base"]["embeddings"]["word"]["embedding"]
+    split = split_added_words(backend, size)
+    assert min(map(len, split)) > 1
+    expected = [base_vd[list(ids)].mean(axis=0) for ids in split]
+    added_vd = params["extension"]["word"]["embedding"]
+    np.testing.assert_allclose(added_vd, np.array(expected), atol=1e-6)
+    assert params["mlm"]["bias"].shape == (size + 12,)
+    names = backend.get_vocab(with_added_tokens=True)
+    text = " ".join(make_documents(3)).replace("\n", " ")
+    for net in ("teacher", "student"):
+        auto = AutoTokenizer.from_pretrained(adapted.run / net, trust_remote_code=False)
+        assert auto.get_vocab() == names and len(names) == size + 12
+        ids = auto(text, add_special_tokens=False)["input_ids"]
+        assert ids == backend.encode(text, add_special_tokens=False).ids
+        assert len(ids) < len(base(text, add_special_tokens=False)["input_ids"])
+        assert "tokenizer.json" in (adapted.run / net / "SHA256SUMS").read_text()
+    student, _ = pretrained.load_model(adapted.run / "student")
+    assert student.base.vocab_size + student.extension_vocab_size == size + 12
 
 
 @pytest.mark.parametrize("name", ["roberta", "electra"])

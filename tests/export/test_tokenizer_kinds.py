@@ -21,9 +21,9 @@ from edad_jax.tasks.rows import NO_LABEL, classification_rows, tagging_rows
 from tests.tiny_exports import CARD, LABELS
 from tests.tiny_models import random_params, tiny_bert_config
 from tests.tiny_text import make_documents
-from tests.tiny_tokenizers import KINDS, KOREAN, write_kind
+from tests.tiny_tokenizers import GROWN, KINDS, KOREAN, write_kind
 
-OTHERS = KINDS[1:]
+OTHERS = (*KINDS[1:], *GROWN)
 TEXT = "The hippocampus binds 뇌세포 <mask> [SEP] </s> é cells"
 
 
@@ -138,7 +138,7 @@ def test_a_long_text_has_the_ids_of_a_short_one_however_it_is_cut(source, monkey
     assert np.abs(ours.ends - whole.ends).max() <= 1
 
 
-@pytest.mark.parametrize("kind", ["bytes", "kobert"])
+@pytest.mark.parametrize("kind", ["grown bytes", "kobert"])
 def test_a_tagger_at_the_edge_reads_words_and_texts_alike(source, tmp_path):
     tagger = models.Tagger(write_tagger(tmp_path, source), max_length=20)
     specials = json.loads((tmp_path / "onnx" / "tokenizer_config.json").read_text())
