@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from benchmarks.job import run_job
 from benchmarks.rehearsal import TIMED, WARM_UP
+from chain.stages import absolute
 from edad_jax.data.batches import bucket_lengths
 from edad_jax.data.prepare import prepare
 from edad_jax.training.schedules import make_due
@@ -94,13 +95,13 @@ def make_plan(
         )
     with tempfile.TemporaryDirectory(prefix="edad-jax-plan-") as temporary:
         folder = Path(temporary)
-        text, sampled = None, config.copy_and_resolve_references()
+        text, sampled = None, absolute(config)
         sampled.progress = False
         if config.prepared:
             there = prepare(sampled, folder / "rows")
             train_rows, heldout_rows = len(there.train), len(there.heldout)
         else:
-            text, sampled = plan_text(config, folder)
+            text, sampled = plan_text(sampled, folder)
             train_rows, heldout_rows = text.train_rows, text.heldout_rows
         if not with_updates:
             return Plan(text, train_rows, None)

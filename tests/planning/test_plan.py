@@ -30,6 +30,7 @@ from tests.tiny_run import (
 from tests.tiny_tasks import write_tagging
 from tests.tiny_text import make_documents
 
+CPU = "cpu_seconds"
 CURVE = [Point(0, 1.4), Point(1_000, 1.2), Point(2_000, 1.15), Point(4_000, 1.147)]
 TEXT = Text(
     characters=8_000_000,
@@ -100,15 +101,54 @@ def test_the_plan_of_a_run_is_what_the_run_came_to(finished, tmp_path, monkeypat
     assert not list(tmp_path.iterdir())
 
 
-def test_prepare_plans_without_a_folder_and_writes_nothing(inputs, tmp_path):
+@pytest.fixture(scope="module")
+def prepared(inputs, tmp_path_factory):
+    """Returns a folder with rows of the text, and facts about them."""
+    folder = tmp_path_factory.mktemp("prepared") / "rows"
+    return folder, prepare_folder(tiny_config(inputs), folder)["rows"]
+
+
+def test_prepare_plans_without_a_folder_and_writes_nothing(inputs, prepared, tmp_path):
     config = write_config_file(tmp_path / "tiny.py", inputs)
     before = files_of(inputs), files_of(tmp_path)
     done = run_command("--config", str(config), "--plan", script="prepare.py", TMPDIR=str(tmp_path))
     assert done.returncode == 0, done.stderr[-2000:]
     assert (files_of(inputs), files_of(tmp_path)) == before
-    rows = prepare_folder(tiny_config(inputs), tmp_path / "rows")["rows"]
+    rows = prepared[1]
     said = f"rows: {rows['train']['rows']} of 32 pieces to train on, {rows['heldout']['rows']} held"
     assert said in done.stdout
+
+
+def test_rows_that_are_there_are_planned_on_and_parts_are_multiplied(inputs, prepared, monkeypatch):
+    folder, rows = prepared
+    monkeypatch.chdir(folder.parent)
+    jobs = []
+
+    def rehearse(job):
+        jobs.append(job)
+        seconds = {"start": 1.0, "build": 2.0, "heldout": 0.5, "compile_heldout": 4.0}
+        seconds |= {"first_update": 12.0, "update": 2.0, "first_save": 3.0, "save": 1.0}
+        facts = {"steps": 8, "batch_size": 8, "heldout_batches": 1, "checkpoint_bytes": 100}
+        facts |= {"nets_bytes": 50, "devices": 1, "budget_gb": None, "program_gb": [[8, 1.0]]}
+        memory = {"peak_gb": 1.0, "peak_of": "process"}
+        return facts | memory | {name: seconds | {"result": 6.0} for name in ("seconds", CPU)}
+
+    config = tiny_config(inputs, prepared="rows")
+    plan = make_plan(config, with_updates=True, rehearse=rehearse)
+    assert (plan.text, plan.train_rows) == (None, rows["train"]["rows"])
+    assert jobs[0]["config"]["prepared"] == str(folder)  # the process works in another folder
+    assert plan.part_seconds() == {
+        "start and nets": 3.0,
+        "compiling": 4.0 + 10.0,
+        "updates": 16.0,
+        "held-out figures": 0.5 * 3 * 3,  # after 0, 4 and 8 updates, 20 rows in batches of 8
+        "checkpoints": 3.0 + 3 * 1.0,  # after 2, 4, 6 and 8
+        "result": 6.0,
+    }
+    assert plan.cpu_seconds == plan.seconds
+    assert plan.disk_bytes == 50 + 2 * 100  # two are kept
+    assert plan.updates.largest_batch is None
+    assert "largest batch" not in report.describe(config, plan)
 
 
 def test_how_much_text_there_is_is_told_from_some_of_every_file(tmp_path):
