@@ -15,6 +15,7 @@ from edad_jax.data.batches import Rows, make_batch_at
 from edad_jax.data.pairs import make_rows
 from edad_jax.data.prepare import learn_vocabulary, prepare_folder
 from edad_jax.data.rows import RowSettings
+from edad_jax.data.text.source import describe_source
 from edad_jax.machine import core_count
 from planning.sample import Sample, take_sample, write_sample
 from planning.vocabulary_curve import Point, measure_curve
@@ -58,6 +59,7 @@ def plan_text(config: ConfigDict, folder: Path) -> tuple[Text, ConfigDict]:
     Raises:
       ValueError: as `take_sample` and `prepare_folder`.
     """
+    describe_source(config.corpus)  # looks whether it names any
     LOG.info("Reading a sample of the text.")
     sample = take_sample(config.corpus, SAMPLE_CHARACTERS)
     sampled = write_sample(sample, config, folder)

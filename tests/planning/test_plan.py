@@ -245,9 +245,13 @@ def test_the_curve_is_drawn_with_its_axes_named(tmp_path, figures):
     assert axes.lines[0].get_xydata().tolist() == [list(point) for point in CURVE]
 
 
-def test_several_processes_and_texts_of_unknown_length_are_told_at_once(tmp_path, monkeypatch):
+def test_several_processes_no_text_and_text_of_unknown_length_are_told_at_once(
+    tmp_path, monkeypatch
+):
     with pytest.raises(ValueError, match="process_count=2, expected 1"):
         make_plan(tiny_config(tmp_path, parallel__process_count=2), with_updates=True)
+    with pytest.raises(ValueError, match="names no text; expected one of --config.corpus.files="):
+        make_plan(tiny_config(tmp_path, corpus__files=""), with_updates=True)
     corpus = tiny_config(tmp_path, corpus__files="", corpus__dataset="x").corpus
     monkeypatch.setattr("planning.sample.read_text", lambda *_: iter(["some words"] * 9))
     with pytest.raises(ValueError, match="does not tell how many"):
