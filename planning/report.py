@@ -157,7 +157,7 @@ def advise_updates(config: ConfigDict, plan: Plan) -> list[str]:
         found.append(told)
     if updates.epochs < 1 and config.max_steps:
         found.append(
-            f"the updates read {updates.epochs:.0%} of the rows; all of them once: "
+            f"the updates read {updates.epochs:.1%} of the rows; all of them once: "
             f"--config.max_steps={-(-plan.train_rows // updates.batch_size)}"
         )
     elif updates.epochs > 10:

@@ -179,7 +179,7 @@ def test_a_plan_says_what_it_takes_and_what_to_do(tmp_path):
         "disk: 927.0 MB at the end",
         "advice: 2,000 words (--config.vocabulary.size=2000)",
         "the updates read each added word 384 times on average, 58 times as a gap",
-        "the updates read 26% of the rows; all of them once: --config.max_steps=3125",
+        "the updates read 25.6% of the rows; all of them once: --config.max_steps=3125",
         "a batch of up to 210 rows would fit",
     ):
         assert words in said
