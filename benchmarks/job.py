@@ -19,7 +19,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from benchmarks import checkpoints, input_pipeline, operations, step
+from benchmarks import checkpoints, input_pipeline, operations, rehearsal, step
 
 _LAST_WORDS = 2_000  # characters of a failed process that are shown
 
@@ -28,9 +28,10 @@ def run_job(kind: str, job: Mapping[str, Any], environment: Mapping[str, str]) -
     """Returns what a process measured.
 
     Args:
-      kind: "step", "profile", "checkpoint" or "input".
+      kind: "step", "profile", "checkpoint", "input" or "rehearsal".
       job: arguments of `step.time_step`, `operations.time_operations`, `checkpoints.time_saves`
-        (these with the fields of a Case) or `input_pipeline.time_input`, as JSON values.
+        (these with the fields of a Case), `input_pipeline.time_input` or `rehearsal.rehearse`, as
+        JSON values.
       environment: variables to change.
 
     Raises:
@@ -66,6 +67,8 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     kind, started = job.pop("kind"), job.pop("started")
     if kind == "input":
         return input_pipeline.time_input(**job)
+    if kind == "rehearsal":
+        return rehearsal.rehearse(**job, started=started)
     fields = {name: job.pop(name) for name in step.Case._fields if name in job}
     case = step.Case(**fields | {"config": ConfigDict(fields["config"])})
     if kind == "checkpoint":

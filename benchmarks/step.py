@@ -152,7 +152,7 @@ def time_loop(loop: Loop, *, repeats: int, peak_tflops: float | None, started: f
     device, batch = jax.devices()[0], loop.machine()["batch"]
     peak = peak_tflops or flops.peak_tflops(device.device_kind)
     tflops = loop.facts["model_gflop"] / median / 1e3
-    facts = loop.facts | loop.machine() | _peak_memory(device)
+    facts = loop.facts | loop.machine() | peak_memory(device)
     return facts | {
         "seconds": median,
         "seconds_p10": float(np.percentile(seconds, 10)),
@@ -259,7 +259,7 @@ def _or(value, default):
     return default if value is None else value
 
 
-def _peak_memory(device):
+def peak_memory(device):
     """Returns the largest memory so far: the device's, or the process's where it does not tell."""
     told = device.memory_stats() or {}
     if "peak_bytes_in_use" in told:

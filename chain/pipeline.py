@@ -2,6 +2,7 @@
 """From raw text and labelled sentences to a model in service and its report, top to bottom."""
 
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -18,6 +19,7 @@ from edad_jax.tasks.tagging import Tagging
 from edad_jax.training.metrics import FILE_NAME as METRICS
 from edad_jax.training.metrics import read_metrics
 from edad_jax.training.workdir import local_workdir
+from planning.report import describe_stages, tell
 
 PAGE = "report.html"
 _SENTENCES = 2_000  # to reckon with where the labels are still to be made
@@ -48,6 +50,25 @@ def run_pipeline(config: ConfigDict, workdir: str, *, redo: bool = False) -> Pat
     lines = read_metrics(workdir / "train" / METRICS)
     write_file(workdir / PAGE, render_page(story, lines).encode())
     return workdir / PAGE
+
+
+def plan_pipeline(config: ConfigDict, **words: Any) -> str:
+    """Returns what a pipeline would take, as lines to read; nothing is written but a picture.
+
+    Args:
+      config: of configs/pipeline.py.
+      words: of `planning.report.tell`: picture, config_file and overrides.
+
+    Raises:
+      ValueError: as `run_pipeline` before anything runs, and as `planning.plan.make_plan`.
+    """
+    config = absolute(config)  # its settings are checked by the rehearsal, which has the devices
+    make_stages(config, Path.cwd())  # looks whether data and method go together
+    sentences = _count_sentences(config)
+    said, plan = tell(config, with_updates=True, **words)
+    config.max_steps = plan.updates.count
+    trained = sum(plan.updates.seconds.values())
+    return f"{said}\n{describe_stages(stage_work(config, sentences), trained)}"
 
 
 def _count_sentences(config):

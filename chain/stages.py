@@ -177,16 +177,21 @@ def may_change(word: str) -> bool:
 
 
 def absolute(config: ConfigDict) -> ConfigDict:
-    """Returns a copy in which paths are absolute, since stages run in the project's folder."""
+    """Returns a copy in which paths are absolute, since stages run in the project's folder.
+
+    Args:
+      config: of a pipeline, or of training.
+    """
     config = config.copy_and_resolve_references()
     config.corpus.files = ",".join(_absolute(each) for each in config.corpus.files.split(","))
     for section, key in (
         (config, "data"),
+        (config, "prepared"),
         (config.teacher, "checkpoint"),
         (config.vocabulary, "base"),
         (config.corpus, "dataset"),
     ):
-        path = section[key]
+        path = section.get(key)  # launch/train.py has no labelled data
         if path and (Path(path).expanduser().exists() or path.startswith(("~", "."))):
             section[key] = _absolute(path)
     return config

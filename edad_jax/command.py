@@ -59,7 +59,7 @@ def run_command(
             raise app.UsageError(f"unexpected arguments: {' '.join(arguments[1:])}")
         _check_keys()
         absl_logging.set_verbosity(absl_logging.WARNING)  # orbax tells much
-        for package in ("edad_jax", "reproduction"):
+        for package in ("edad_jax", "planning", "reproduction"):
             logging.getLogger(package).setLevel(logging.INFO)
         try:
             work(*([arguments[1:]] if positional else []))
@@ -74,6 +74,15 @@ def run_command(
             )
 
     app.run(main, flags_parser=_parse_flags)
+
+
+def require_unless(name: str, other: str) -> None:
+    """Has a flag be required, but where another one, a yes or no, is given."""
+    flags.register_multi_flags_validator(
+        [name, other],
+        lambda values: values[other] or values[name] is not None,
+        message=f"Flag --{name} must have a value other than None, but with --{other}.",
+    )
 
 
 def _round_as_written():

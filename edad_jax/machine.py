@@ -10,7 +10,10 @@ import os
 import platform
 import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
+# Where Linux says how much a container may take: cgroups, version 2 and 1.
+_CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _COMPILED_FOR = contextvars.ContextVar("compiled_for", default=None)
 
 
@@ -96,6 +99,17 @@ def peak_resident_bytes() -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def memory_bytes() -> int | None:
+    """Returns the memory that this machine, or the container that this is, has; None: not told."""
+    limits = []
+    for path in _CONTAINER_LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # cgroup v2 writes "max" where there is none
+            limits.append(int(Path(path).read_text(encoding="utf-8")))
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # Windows has no sysconf
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return min(limits, default=None)
 
 
 def _processor():

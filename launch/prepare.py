@@ -9,6 +9,8 @@ r"""The data stages alone: domain text -> added vocabulary -> rows on disk.
 For big corpora: prepare once, on a machine with many cores, and train often. Run the same command
 again after a kill, and it goes on where it stopped.
 
+With --plan instead of --out it says what that would take, and stops.
+
 On many machines that see the same folder or bucket, the same bytes as on one. First the vocabulary,
 then the parts under any scheduler (in any order, at the same time or not, again after a kill), then
 the end, with the same --config and --out each time:
@@ -24,7 +26,7 @@ Text and --out may lie in object storage: s3://bucket/pmc/*.jsonl.gz, gs://bucke
 from absl import flags
 from ml_collections import config_flags
 
-from edad_jax.command import run_command
+from edad_jax.command import require_unless, run_command
 
 CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -39,6 +41,18 @@ VOCABULARY = flags.DEFINE_bool("vocabulary", False, "Learn the vocabulary and st
 PART = flags.DEFINE_integer("part", None, "Make this part of the rows, from 0, of --parts.")
 PARTS = flags.DEFINE_integer("parts", None, "How many parts there are, the same for all of them.")
 JOIN = flags.DEFINE_bool("join", False, "Put the parts of the rows together: the last command.")
+PLAN = flags.DEFINE_bool(
+    "plan",
+    False,
+    "Say what this would take and stop, from a sample of the text: rows, pieces, time, disk, and "
+    "advice on the number of words. Nothing is written (docs/pipeline.md).",
+)
+PLAN_OUT = flags.DEFINE_string(
+    "plan_out",
+    "",
+    "--plan: also draw pieces per word against added words into this .png, .svg or .pdf.",
+)
+require_unless("out", "plan")
 
 
 def main():
@@ -47,11 +61,20 @@ def main():
     from edad_jax.data import prepare
     from edad_jax.files import as_path
 
-    config, out = CONFIG.value, as_path(OUT.value)
-    if isinstance(out, Path):
-        out = out.expanduser().resolve()
+    config = CONFIG.value
     if config.prepared:
         raise ValueError(f"got --config.prepared={config.prepared}, expected none: this makes rows")
+    if PLAN.value:
+        from planning.report import tell
+
+        said, _ = tell(
+            config, with_updates=False, picture=PLAN_OUT.value, config_file="", overrides=()
+        )
+        print(said)
+        return
+    out = as_path(OUT.value)
+    if isinstance(out, Path):
+        out = out.expanduser().resolve()
     asked = [VOCABULARY.value, PART.value is not None or PARTS.value is not None, JOIN.value]
     if sum(asked) > 1 or (PART.value is None) != (PARTS.value is None):
         raise ValueError(
@@ -81,4 +104,4 @@ def main():
 
 
 if __name__ == "__main__":
-    run_command(main, required=["config", "out"])
+    run_command(main, required=["config"])

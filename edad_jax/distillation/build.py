@@ -122,6 +122,11 @@ def largest_batch(
     return rows * parallel.device_count
 
 
+def count_steps(config: ConfigDict, rows: int) -> int:
+    """Returns the updates of a run on so many rows."""
+    return config.max_steps or max(1, int(config.epochs * rows / config.batch_size))
+
+
 def build_run(
     config: ConfigDict,
     settings: Settings,

@@ -9,7 +9,13 @@ from ml_collections import ConfigDict
 
 from edad_jax.data.batches import make_batch_at
 from edad_jax.data.prepare import Prepared, prepare
-from edad_jax.distillation.build import Run, build_run, largest_batch, make_step_at
+from edad_jax.distillation.build import (
+    Run,
+    build_run,
+    count_steps,
+    largest_batch,
+    make_step_at,
+)
 from edad_jax.distillation.evaluate import make_heldout
 from edad_jax.distillation.preflight import check_room, check_run
 from edad_jax.distillation.result import leave_result
@@ -62,8 +68,7 @@ def train(config: ConfigDict, workdir: str) -> dict:
         if mirror is not None and jax.process_index() == 0:
             mirror.fetch()
         config, workdir, prepared = _prepare(config, settings, parallel, workdir)
-    rows_seen = config.epochs * len(prepared.train)
-    total_steps = config.max_steps or max(1, int(rows_seen / config.batch_size))
+    total_steps = count_steps(config, len(prepared.train))
     run = build_run(
         config, settings, prepared.vocabulary, total_steps=total_steps, rows=prepared.train
     )
