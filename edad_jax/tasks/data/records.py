@@ -63,6 +63,15 @@ def json_records(lines: Sequence[str], name: str) -> Records:
     return Records(rows, list(dict.fromkeys(key for _, row in rows for key in row)), skipped)
 
 
+def choose_delimiter(lines: Sequence[str]) -> str:
+    """Returns what is between the columns of a .csv: a comma, if its first line has one.
+
+    Else a semicolon, as spreadsheets write where the comma is a decimal point, a tab or a bar.
+    """
+    head = next((line for line in lines if line.strip()), "")
+    return "," if "," in head else next((each for each in ";\t|" if each in head), ",")
+
+
 def table_records(lines: Sequence[str], name: str, delimiter: str, *, has_header: bool) -> Records:
     """Returns the rows of a table; its columns are named by the header, or by numbers.
 
@@ -87,6 +96,8 @@ def table_records(lines: Sequence[str], name: str, delimiter: str, *, has_header
         here = f"{name}:{number}"
         if isinstance(fields, csv.Error):
             skipped.append(skip("row skipped: broken quotes", here, fields))
+        elif has_header and len(fields) > 1 and [each.strip() for each in fields] == columns:
+            skipped.append(skip("row skipped: the names of the columns again", here))
         elif len(fields) != len(columns):
             detail = f"{len(fields)}, not {len(columns)}"
             skipped.append(skip("row skipped: number of fields", here, detail))
