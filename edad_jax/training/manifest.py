@@ -77,7 +77,7 @@ def differs(path: Path, entry: Mapping[str, Any]) -> str | None:
 
     Raises:
       OSError: it cannot be read.
-      KeyError: the entry has no checksum that is known here.
+      ValueError: the entry has no checksum that is known here.
     """
     kind, expected = _sum_of(entry)
     got = _KINDS[kind](path)
@@ -100,8 +100,10 @@ def list_steps(directory: Path) -> list[int]:
 
 
 def _sum_of(entry: Mapping[str, Any]) -> tuple[str, str]:
-    kind = next((kind for kind in _KINDS if kind in entry), _KIND)
-    return kind, str(entry[kind])
+    for kind in _KINDS:
+        if kind in entry:
+            return kind, str(entry[kind])
+    raise ValueError(f"no checksum among {', '.join(entry)}, expected one of {', '.join(_KINDS)}")
 
 
 def _list_files(directory: Path) -> dict[str, Path]:
