@@ -102,6 +102,10 @@ class _LabelledReader(SplitReader[LabelledText]):
                 self.notes.append(f"{path.name}: columns between {delimiter!r}, not commas")
             records = table_records(lines, path.name, delimiter, has_header=has_header)
         yield from records.skipped
+        if records.headers:
+            self.notes.append(
+                f"{path.name}: {records.headers:,} rows name the columns again: no rows"
+            )
         if records.rows:
             text_key, label_key = self._choose_columns(path.name, records.columns, split)
             for key in (text_key, label_key):
