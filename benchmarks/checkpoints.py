@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from benchmarks.step import WARM_UP, Case, Loop
-from edad_jax.files import file_checksum, write_json
+from edad_jax.files import quick_checksum, write_json
 from edad_jax.training import checkpoint
 from edad_jax.training.checkpoint import Checkpointer
 
@@ -136,7 +136,7 @@ def time_checksums(folder: Path, megabytes: int, *, saves: int = 5) -> dict:
     start = time.process_time()
     for path in folder.glob("[0-9]*/**/*"):
         if path.is_file():
-            file_checksum(path)
+            quick_checksum(path)
     return {
         "megabytes": sum(array.nbytes for array in arrays) / 1e6,
         "saves": saves,

@@ -33,6 +33,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")  # compiles in less time
 
 ROOM = 64 << 20  # bytes of the disk with room
 LOSSES = ("loss", "teacher/", "student/", "distill/", "heldout/", "validation/", "alpha")

@@ -16,6 +16,7 @@ so many examples of one kind.
 
 import argparse
 import faulthandler
+import importlib.util
 import json
 import os
 import platform
@@ -55,6 +56,10 @@ def main() -> None:
     parser.add_argument("--kind", help=argparse.SUPPRESS)
     parser.add_argument("--examples", type=int, default=EXAMPLES, help="of a kind in a process")
     options = parser.parse_args()
+    if importlib.util.find_spec("hypothesis") is None:
+        sys.exit(
+            "got no hypothesis, which makes the files; install it: pip install 'edad-jax[fuzz]'"
+        )
     if options.kind:
         run_turn(options.kind, options.seed, options.examples)
         return

@@ -332,11 +332,15 @@ def _next_sentence_warnings(settings, facts):
             continue
         if share < 0.5:
             why = "a random B comes from another document, and there is none"
+        elif ones := counts["documents_of_one_sentence"]:
+            why = (
+                f"{ones:,} documents are one sentence, and where a row has room for one only "
+                f"(config.rows.max_length={settings.max_length}), nothing follows it"
+            )
         else:
             why = (
-                f"{counts['documents_of_one_sentence']:,} documents are one sentence, and where a "
-                f"row has room for one only (config.rows.max_length={settings.max_length}), "
-                "nothing follows it"
+                f"most sentences fill a row (config.rows.max_length={settings.max_length}), so "
+                "that what follows them has no room; choose longer rows"
             )
         yield (
             f"{name} rows: {share:.0%} have a random next sentence, expected about half: {why}. "

@@ -178,7 +178,9 @@ def student_config(section: ConfigDict, vocabulary: Vocabulary) -> ExBertConfig:
 def is_exported(path: str) -> bool:
     """Returns whether a directory holds a model that this project exported."""
     config_file = Path(path).expanduser() / "config.json"
-    return config_file.is_file() and '"extension_vocab_size"' in config_file.read_text("utf-8")
+    return config_file.is_file() and '"extension_vocab_size"' in config_file.read_text(
+        "utf-8", "replace"
+    )
 
 
 def extension_config(section: ConfigDict | None) -> ExtensionConfig | None:

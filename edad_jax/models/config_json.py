@@ -149,6 +149,11 @@ def bert_config(
                 f"config.json says {said[field.name]}={values[field.name]!r}, expected "
                 f"{_KINDS[field.type]}"
             )
+    for name in overrides:
+        if not 0 <= values.get(name, 0) < 1:
+            raise ValueError(
+                f"config.json says {said[name]}={values[name]}, expected a share from 0 to below 1"
+            )
     missing = [word for name, word in said.items() if name not in values]
     if missing:
         raise ValueError(

@@ -38,7 +38,8 @@ def load_checkpoint(
       option: how an error says where the user named it.
 
     Raises:
-      ValueError: no such directory and the hub does not answer; no weights; unreadable weights.
+      ValueError: no such directory and the hub does not answer; no weights; unreadable weights, or
+        some that are no numbers.
     """
     directory = local_folder(path_or_hub_id, option=option)
     for path in directory.glob("*.safetensors"):
@@ -49,6 +50,7 @@ def load_checkpoint(
         name: tensor.astype(np.float32) if is_floating(tensor) else tensor
         for name, tensor in _read_tensors(directory).items()
     }
+    _check_finite(tensors, directory)
     return Checkpoint(config, tensors, directory)
 
 
@@ -71,11 +73,15 @@ def read_model_json(path: Path) -> dict[str, Any]:
     """Returns a JSON file of a model's folder.
 
     Raises:
-      ValueError: it is not there, or no JSON; says what such a folder has.
+      ValueError: it is not there, or no JSON object; says what such a folder has.
     """
-    return read_json(
-        path, expected=f"a model in Hugging Face layout (config.json beside {_SAFETENSORS})"
-    )
+    expected = f"a model in Hugging Face layout (config.json beside {_SAFETENSORS})"
+    said = read_json(path, expected=expected)
+    if not isinstance(said, dict):
+        raise ValueError(
+            f"{path}: got a JSON {type(said).__name__}, expected an object of {expected}"
+        )
+    return said
 
 
 def _read_tensors(directory):
@@ -94,10 +100,26 @@ def _read_tensors(directory):
     )
 
 
+def _check_finite(tensors, directory):
+    """Raises ValueError for weights that a run which went astray has left."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        # A sum is quick to make; where it is none of a number, so is an element of it.
+        odd = [
+            name
+            for name, tensor in tensors.items()
+            if is_floating(tensor) and not np.isfinite(tensor.sum(dtype=np.float64))
+        ]
+    if odd:
+        raise ValueError(
+            f"{directory}: got NaN or infinity in {len(odd):,} tensors ({', '.join(odd[:3])}), "
+            "expected numbers; the run that wrote them diverged: take an earlier checkpoint"
+        )
+
+
 def _shards(index):
     """Returns the files that an index names, all of which lie beside it."""
     said = read_model_json(index)
-    named = said.get("weight_map") if isinstance(said, dict) else None
+    named = said.get("weight_map")
     files = sorted(set(map(str, named.values()))) if isinstance(named, dict) else []
     if not files:
         raise ValueError(

@@ -97,7 +97,15 @@ def read_task(config_json: Mapping[str, Any], classes: int) -> Task:
         )
     default = {number: f"LABEL_{number}" for number in range(classes)}
     named = config_json.get("id2label") or default
-    labels = {int(number): label for number, label in named.items()}
+    if isinstance(named, list):  # as some programs write it: in the order of the numbers
+        named = dict(enumerate(named))
+    try:
+        labels = {int(number): str(label) for number, label in named.items()}
+    except (AttributeError, ValueError) as error:
+        raise ValueError(
+            f"config.json says id2label={named!r}, expected the name of each class by its number, "
+            'such as {"0": "negative", "1": "positive"}: correct id2label'
+        ) from error
     numbers = list(range(classes))
     if not numbers or sorted(labels) != numbers or len(set(labels.values())) < classes:
         raise ValueError(

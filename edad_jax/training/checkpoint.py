@@ -7,7 +7,7 @@ every step has a manifest, and a step without one, or that disagrees with it, is
 
     checkpoints/
       4/ 8/               steps, as orbax writes them
-      checksums/8.json    bytes and sha256 of every file under 8/; written last, renamed into place
+      checksums/8.json    bytes and XXH3 of every file under 8/; written last, renamed into place
       checksums/8.saving  there from before a save until it has its checksums: a step with it and
                           without them is no damage, but what a kill has left
       12.broken/          a step that failed its check, moved aside when training went past it

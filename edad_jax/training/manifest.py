@@ -5,12 +5,16 @@
 """
 
 import json
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
-from edad_jax.files import file_checksum, flush_file, write_json
+from edad_jax.files import file_checksum, flush_file, quick_checksum, write_json
 
 _HASHERS = 2  # threads that make checksums
+_KIND = "xxh3_128"  # of what is written: a sha256 took a quarter of a save's CPU time
+_KINDS = {_KIND: quick_checksum, "sha256": file_checksum}  # which earlier versions wrote
 
 
 def write_manifest(directory: Path, step: int) -> None:
@@ -24,10 +28,10 @@ def write_manifest(directory: Path, step: int) -> None:
     # checksums are made, of what the system has in memory: they hardly make a save longer.
     with ThreadPoolExecutor(1) as flusher, ThreadPoolExecutor(_HASHERS) as hashers:
         flushed = [flusher.submit(flush_file, path) for path in there.values()]
-        sums = hashers.map(file_checksum, there.values())
+        sums = hashers.map(_KINDS[_KIND], there.values())
         files = {
-            name: {"bytes": path.stat().st_size, "sha256": sha256}
-            for (name, path), sha256 in zip(there.items(), sums, strict=True)
+            name: {"bytes": path.stat().st_size, _KIND: checksum}
+            for (name, path), checksum in zip(there.items(), sums, strict=True)
         }
         for each in flushed:
             each.result()
@@ -44,7 +48,7 @@ def find_faults(directory: Path, step: int) -> list[str]:
         if manifest["step"] != step:
             return [f"{listed}: got checksums of step {manifest['step']}, expected {step}"]
         expected = {
-            name: (int(entry["bytes"]), str(entry["sha256"]))
+            name: (int(entry["bytes"]), *_sum_of(entry))
             for name, entry in manifest["files"].items()
         }
         files = _list_files(step_directory)
@@ -56,16 +60,28 @@ def find_faults(directory: Path, step: int) -> list[str]:
     faults = [f"{step_directory / name}: got no file, expected one" for name in sorted(missing)]
     faults += [f"{step_directory / name}: got a file, expected none" for name in sorted(extra)]
     for name in sorted(expected.keys() & files.keys()):
-        path, (size, checksum) = files[name], expected[name]
+        path, (size, kind, checksum) = files[name], expected[name]
         try:
             got_size = path.stat().st_size
             if got_size != size:
                 faults.append(f"{path}: got {got_size} bytes, expected {size}")
-            elif (got_checksum := file_checksum(path)) != checksum:
-                faults.append(f"{path}: got sha256 {got_checksum}, expected {checksum}")
+            elif (got := _KINDS[kind](path)) != checksum:
+                faults.append(f"{path}: got {kind} {got}, expected {checksum}")
         except OSError as error:
             faults.append(f"{path}: got {error.strerror}, expected a readable file")
     return faults
+
+
+def differs(path: Path, entry: Mapping[str, Any]) -> str | None:
+    """Returns how a file is another than its entry of a manifest says; None where it is that one.
+
+    Raises:
+      OSError: it cannot be read.
+      ValueError: the entry has no checksum that is known here.
+    """
+    kind, expected = _sum_of(entry)
+    got = _KINDS[kind](path)
+    return None if got == expected else f"got {kind} {got}, expected {expected}"
 
 
 def manifest_path(directory: Path, step: int) -> Path:
@@ -81,6 +97,13 @@ def saving_path(directory: Path, step: int) -> Path:
 def list_steps(directory: Path) -> list[int]:
     """Returns the steps in a folder of checkpoints, good or not."""
     return sorted(int(p.name) for p in directory.iterdir() if p.name.isdecimal() and p.is_dir())
+
+
+def _sum_of(entry: Mapping[str, Any]) -> tuple[str, str]:
+    for kind in _KINDS:
+        if kind in entry:
+            return kind, str(entry[kind])
+    raise ValueError(f"no checksum among {', '.join(entry)}, expected one of {', '.join(_KINDS)}")
 
 
 def _list_files(directory: Path) -> dict[str, Path]:

@@ -23,8 +23,8 @@ from pathlib import Path
 from absl import logging
 
 from edad_jax.data.stages import differences
-from edad_jax.files import RemoteError, RemotePath, as_path, file_checksum, read_json, write_file
-from edad_jax.training.manifest import find_faults
+from edad_jax.files import RemoteError, RemotePath, as_path, read_json, write_file
+from edad_jax.training.manifest import differs, find_faults
 from edad_jax.training.metrics import FILE_NAME
 from edad_jax.training.workdir import MAY_CHANGE, has_begun
 
@@ -144,12 +144,12 @@ class Mirror:
                 path.unlink()
         for name, entry in listed.items():
             path, there = folder / name, self._there / str(step) / name
-            if path.exists() and file_checksum(path) == entry["sha256"]:
+            if path.exists() and not differs(path, entry):
                 continue
             there.download(path)
-            if (got := file_checksum(path)) != entry["sha256"]:
+            if fault := differs(path, entry):
                 shutil.rmtree(folder)
-                raise ValueError(f"{there}: got sha256 {got}, expected {entry['sha256']}")
+                raise ValueError(f"{there}: {fault}")
         for name in _BESIDE:
             (self._there / name).download(self._workdir / name)
         write_file(folder.parent / "checksums" / manifest.name, content)

@@ -17,7 +17,7 @@ from tests.tiny_run import ROOT
 def test_a_command_that_is_killed_and_given_again_ends_in_the_same_bits(tmp_path):
     done = subprocess.run(
         [
-            *(sys.executable, "benchmarks/crash_campaign.py", "--commands=export-hf"),
+            *(sys.executable, "benchmarks/crash_campaign.py", "--commands=export-onnx-int8"),
             *("--kills=3", f"--out={tmp_path / 'report.json'}"),
         ],
         cwd=ROOT,
@@ -27,7 +27,7 @@ def test_a_command_that_is_killed_and_given_again_ends_in_the_same_bits(tmp_path
     )
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((tmp_path / "report.json").read_text())
-    result = report["commands"]["export-hf"]
+    result = report["commands"]["export-onnx-int8"]
     assert report["kills"] == len(result["kills"]) == 3
     assert report["differences"] == report["failures"] == 0
     assert {kill["kind"] for kill in result["kills"]} == {"by the clock", "before a file operation"}

@@ -217,8 +217,12 @@ def test_the_command_prepares_what_training_reads_and_says_how_to_go_on(finished
             "documents are one sentence, and where a",
         ),
         ("\n".join(make_documents(30)), "comes from another document, and there is none"),
+        (
+            "\n\n".join(" ".join(f"{j * k % 997}" for j in range(60)) + "." for k in range(1, 60)),
+            "most sentences fill a row (config.rows.max_length=32)",
+        ),
     ],
-    ids=["sentences", "one document"],
+    ids=["sentences", "one document", "long sentences"],
 )
 def test_rows_whose_next_sentences_mean_nothing_are_told(inputs, tmp_path, caplog, text, message):
     path = tmp_path / "corpus.txt"

@@ -300,6 +300,12 @@ def test_labels_must_be_one_for_each_class(tmp_path, tokenizer_dir):
     edit(tmp_path / "model", id2label=None)
     task = load_task_model(tmp_path / "model")[2]
     assert task.labels == ("LABEL_0", "LABEL_1", "LABEL_2", "LABEL_3")
+    edit(tmp_path / "model", id2label=list("OBIX"))  # in the order of their numbers
+    assert load_task_model(tmp_path / "model")[2].labels == ("O", "B", "I", "X")
+    for id2label in ({"O": 0, "B": 1, "I": 2, "X": 3}, "OBIX"):
+        edit(tmp_path / "model", id2label=id2label)
+        with pytest.raises(ValueError, match="expected the name of each class by its number"):
+            load_task_model(tmp_path / "model")
     for id2label in ({"0": "O", "1": "B"}, dict(enumerate("OBBI")), dict(enumerate("OBIX", 1))):
         edit(tmp_path / "model", id2label=id2label)
         with pytest.raises(ValueError, match="the classifier has 4 classes"):

@@ -378,6 +378,21 @@ def test_a_git_lfs_pointer_is_told_from_a_damaged_file(bert_directory):
         hf_files.load_checkpoint(str(bert_directory))
 
 
+@pytest.mark.parametrize("content", ["[]", "24", '"bert"'])
+def test_a_config_json_that_is_no_object_is_named(bert_directory, content):
+    (bert_directory / "config.json").write_text(content)
+    with pytest.raises(ValueError, match="config.json: got a JSON .*expected an object"):
+        hf_files.load_checkpoint(str(bert_directory))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_no_numbers_are_named_before_anything_is_done(bert_directory, value):
+    name = "bert.encoder.layer.0.output.dense.weight"
+    edit(bert_directory, lambda t: t[name].__setitem__((0, 1), value))
+    with pytest.raises(ValueError, match=rf"NaN or infinity in 1 tensors \({name}\)"):
+        hf_files.load_checkpoint(str(bert_directory))
+
+
 def test_null_in_config_json_is_what_is_not_said():
     said = json.loads((GOLDEN / "bert" / "config.json").read_text())
     silent = {name: None for name in ("hidden_act", "layer_norm_eps", "is_decoder")}
@@ -395,6 +410,7 @@ def test_null_in_config_json_is_what_is_not_said():
         ("num_hidden_layers", True, "num_hidden_layers=True, expected a whole number"),
         ("layer_norm_eps", "1e-12", "layer_norm_eps='1e-12', expected a number"),
         ("is_decoder", True, "is_decoder=true: pieces see only what is before them"),
+        ("hidden_dropout_prob", 1.5, "hidden_dropout_prob=1.5, expected a share from 0 to below 1"),
     ],
 )
 def test_values_of_config_json_that_cannot_be_are_named(key, value, message):

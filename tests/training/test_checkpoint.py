@@ -19,6 +19,7 @@ import pytest
 from absl import logging as absl_logging
 from jax.sharding import NamedSharding, PartitionSpec
 
+from edad_jax.files import file_checksum
 from edad_jax.training import checkpoint
 from edad_jax.training.checkpoint import Checkpointer, find_faults
 
@@ -475,6 +476,24 @@ def test_manifest_names_every_file_with_its_size(tmp_path):
     }
     assert manifest["step"] == 4
     assert {name: entry["bytes"] for name, entry in manifest["files"].items()} == sizes
+
+
+def test_checkpoints_of_earlier_versions_have_sha256_and_are_compared_with_it(tmp_path):
+    save_steps(tmp_path, 4)
+    path = tmp_path / "checksums" / "4.json"
+    manifest = json.loads(path.read_text())
+    for name, entry in manifest["files"].items():
+        del entry["xxh3_128"]
+        entry["sha256"] = file_checksum(tmp_path / "4" / name)
+    path.write_text(json.dumps(manifest))
+    assert find_faults(tmp_path, 4) == []
+    flip_bit(largest_file(tmp_path / "4"), 1000, 3)
+    (fault,) = find_faults(tmp_path, 4)
+    assert "got sha256" in fault
+    del manifest["files"][name]["sha256"]
+    path.write_text(json.dumps(manifest))
+    (fault,) = find_faults(tmp_path, 4)
+    assert "4.json: got ValueError('no checksum among bytes, expected one of xxh3_128" in fault
 
 
 def test_a_save_that_a_kill_cut_short_leaves_nothing_behind(tmp_path):

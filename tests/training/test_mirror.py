@@ -73,7 +73,7 @@ def test_a_step_without_checksums_is_none_and_a_broken_one_is_passed_over(tmp_pa
         step, state = save(url, tmp_path / "b")
     assert step == 2
     assert_same_bits(state, make_state(2))
-    assert f"{url}/4/{name}: got sha256" in caplog.text
+    assert f"{url}/4/{name}: got xxh3_128" in caplog.text
     save(url, tmp_path / "b", 4, keep=3)  # made again, and whole
     assert save(url, tmp_path / "c")[0] == 4
 
@@ -83,7 +83,7 @@ def test_nothing_whole_is_an_error_and_not_a_new_beginning(tmp_path):
     for name in read_bucket("memory://none-whole/2"):
         put(f"memory://none-whole/2/{name}", b"?")
     with pytest.raises(
-        ValueError, match="(?s)memory://none-whole: got no whole checkpoint.*sha256"
+        ValueError, match="(?s)memory://none-whole: got no whole checkpoint.*xxh3_128"
     ):
         save("memory://none-whole", tmp_path / "b")
     assert not (tmp_path / "b/checkpoints/checksums").exists()

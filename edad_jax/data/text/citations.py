@@ -12,18 +12,19 @@ import re
 CITED, SUP, SUP_END = "\x01", "\x02", "\x03"
 
 _DASHES = r"–—‐‑−\-"
-_SEPARATORS = " ,;–—‐‑−-"
+_COMMAS = ",;，；、"  # also as Chinese, Japanese and Korean journals print them
+_SEPARATORS = f" {_COMMAS}–—‐‑−-"
 _SUPERSCRIPT = re.compile(f"{SUP}([^{SUP}{SUP_END}]*){SUP_END}")
-_BRACKETS = re.compile(r"\[([^\[\]()]*)\]|\(([^\[\]()]*)\)")
+_BRACKETS = re.compile(r"\[([^\[\]()]*)\]|\(([^\[\]()]*)\)|［([^［］（）]*)］|（([^［］（）]*)）")
 # Citations with nothing but commas, dashes or "and" between them; "1–3" may have its 3 as text.
 _ITEM = rf"{CITED}(?:[{_DASHES}]\d{{1,3}}(?![\w%]|\.\d))?"
-_CLUSTER = re.compile(rf"{_ITEM}(?:(?:[\s,;&{_DASHES}]|\b(?:and|or|to)\b)*{_ITEM})*")
-_DANGLING = re.compile(rf"[\s,;{_DASHES}]*")
+_CLUSTER = re.compile(rf"{_ITEM}(?:(?:[\s{_COMMAS}&{_DASHES}]|\b(?:and|or|to)\b)*{_ITEM})*")
+_DANGLING = re.compile(rf"[\s{_COMMAS}{_DASHES}]*")
 _WORD = re.compile(r"[^\W_]+")
-_ONLY_MARKS = re.compile(rf"[\w\s,;:.&/*{_DASHES}{CITED}\[\]()]*")
+_ONLY_MARKS = re.compile(rf"[\w\s{_COMMAS}:.&/*{_DASHES}{CITED}\[\]()]*")
 _LEADS = frozenset(  # words that say nothing where a reference was all that followed
     "see also e g i eg ie cf and or to in by for ref refs reference references review reviews "
-    "reviewed from with as therein et al example p pp".split()
+    "reviewed from with as therein et al example p pp a an recent details".split()
 )
 
 
@@ -45,9 +46,9 @@ def remove_citations(line: str) -> str:
         while line[after : after + 1].isspace():
             after += 1
         following, bare = line[after : after + 1], piece.rstrip()
-        if bare.endswith(("(", "[")) or (not bare and not pieces):
+        if bare.endswith(("(", "[", "（", "［")) or (not bare and not pieces):
             piece, begin = bare, _DANGLING.match(line, begin).end()
-        elif following in ",;.:!?)]":  # or the end of the line
+        elif following in ",;.:!?)]，；、。：！？）］":  # or the end of the line
             piece, begin = piece.rstrip(_SEPARATORS), after
             begin += following == "." and piece.endswith(".")
         elif len(bare) < len(piece):

@@ -22,6 +22,8 @@ BYTE_ORDER_MARKS = tuple(mark for mark, _ in _MARKS)
 _WIDE = {"utf-16": ("utf-16-le", "utf-16-be"), "utf-32": ("utf-32-le", "utf-32-be")}
 _LOOKED_AT = 4096  # bytes at the beginning that tell the encoding
 _FEWEST_NULS = 4
+# Python's names for what spells text in other text.
+_NO_TEXT = ("punycode", "unicode_escape", "raw_unicode_escape")
 
 
 def check_encoding(encoding: str, option: str = OPTION) -> None:
@@ -35,6 +37,8 @@ def check_encoding(encoding: str, option: str = OPTION) -> None:
       ValueError: it cannot; says which names it knows.
     """
     try:
+        if codecs.lookup(encoding).name.replace("-", "_") in _NO_TEXT:
+            raise LookupError(encoding)
         b"a".decode(encoding, "replace")  # refuses what is an encoding, but not of text
         codecs.getincrementaldecoder(encoding)("replace").decode(b"a")
     except (LookupError, ValueError, TypeError, AttributeError) as error:

@@ -22,7 +22,10 @@ _BLOCKS = frozenset(
     "abstract body boxed-text".split()
 )
 # What is left of "(x)" once its formula is gone.
-_EMPTY_BRACKETS = re.compile(r"\s?(\[[\s,;–-]*\]|\([\s,;–-]*\))")
+_EMPTY_BRACKETS = re.compile(r"\s?(\[[\s,;–-]*\]|\([\s,;–-]*\)|[［（][\s,;，；、–-]*[］）])")
+_APART = frozenset("disp-formula disp-formula-group table-wrap table-wrap-group fn-group".split())
+_GAP = "\x04"  # where such an element stood, on lines of its own, perhaps between two words
+_BEFORE_STOP = re.compile(rf"\s*{_GAP}\s*(?=[.,;:!?)\]])")
 _DOCUMENTS = frozenset({"article", "sub-article", "response"})
 
 
@@ -43,6 +46,8 @@ class JatsReader:
             self.text(CITED)
             self._skipped = 1
         elif name in _SKIPPED:
+            if name in _APART:
+                self.text(_GAP)
             self._skipped = 1
         else:
             self._kept += name in _KEPT
@@ -84,7 +89,8 @@ class JatsReader:
 
     def _end_line(self) -> None:
         if self._parts:
-            line = remove_citations(" ".join("".join(self._parts).split()))
+            joined = _BEFORE_STOP.sub("", "".join(self._parts)).replace(_GAP, " ")
+            line = remove_citations(" ".join(joined.split()))
             self._parts = []
             if line := _EMPTY_BRACKETS.sub("", line).strip():
                 self._lines.append(line)

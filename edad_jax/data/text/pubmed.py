@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import re
+
 _KEPT = frozenset({"ArticleTitle", "AbstractText"})
+_TAGS = re.compile("</?(?:sub|sup|i|b|u|em|strong)>")  # as text, in older files: &lt;sub&gt;
 _SKIPPED = frozenset({"math", "OtherAbstract", "CommentsCorrectionsList", "ReferenceList"})
 
 
@@ -28,7 +31,7 @@ class PubmedReader:
         elif self._kept:
             self._kept -= 1
             if not self._kept:
-                if line := " ".join("".join(self._parts).split()):
+                if line := " ".join(_TAGS.sub("", "".join(self._parts)).split()):
                     self._lines.append(line)
                 self._parts = []
 

@@ -25,7 +25,8 @@ MAX_RECORD_BYTES = 1 << 28  # a longer line of jsonl is skipped: half a record h
 MAX_DOCUMENT_CHARACTERS = 1 << 22  # a longer document is cut into several
 KEPT_MESSAGES = 20
 _LONE_RETURNS = re.compile(rb"\r++\n?")
-_INVISIBLE = "\u200b\u2060\ufeff"  # zero width: no space to Python, and nothing to the reader
+# Nothing to the reader, and no space to Python: zero width, fillers of Hangul, a braille blank.
+_INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff\u115f\u1160\u3164\uffa0\u2800\u180e"
 
 
 def shown(text: object) -> str:

@@ -18,6 +18,11 @@ from edad_jax.tasks.data.tag_schemes import ANY_TAG
 
 _COMMENT = re.compile(r"##|#\s*[\w.]+\s*[=:]|#\s*(id|text|sent\w*|doc\w*)\b")
 _NUMBER = re.compile(r"[\d.,:;/()\[\]#_+-]*\d[\d.,:;/()\[\]#_+-]*")  # also 1-2, 8.1 and 0:12
+_HEADERS = frozenset(  # names of columns, as tables of words and tags have them in a first line
+    "word words token tokens form text tag tags label labels ner ner_tag ner_tags iob pos upos "
+    "chunk lemma id sentence sentence_id sentence_idx doc".split()
+)
+_DIFFERENT = 30  # lines, from which on text says some word again
 _MOST = 0.9  # of the lines: what a column is like; some may be damaged
 _FEWEST_NUMBERS = 10  # lines of nothing but numbers, to say that there are no words
 
@@ -66,6 +71,25 @@ def split_sentences(lines: Sequence[str]) -> tuple[list[list[Line]], int, int]:
             indented = line.startswith("  ") and "\t" not in line
             sentences[-1].append(Line(number + 1, columns, indented))
     return [sentence for sentence in sentences if sentence], width, comments
+
+
+def split_by_names(sentence: Sequence[Line]) -> list[list[Line]]:
+    """Returns the sentences of a file without blank lines whose first column begins each.
+
+    "Sentence: 1" stands on the first line of a sentence, and nothing on the others.
+    """
+    starts = [place for place, line in enumerate(sentence) if line.columns[0].strip()]
+    if not starts or starts[0] or len(starts) * 2 > len(sentence):
+        return [list(sentence)]
+    ends = [*starts[1:], len(sentence)]
+    return [list(sentence[start:end]) for start, end in zip(starts, ends, strict=True)]
+
+
+def is_header(line: str) -> bool:
+    r"""Returns whether the first line of a file names its columns: "Sentence #\tWord\tPOS\tTag"."""
+    columns = line.split("\t") if "\t" in line else line.split()
+    names = [re.sub(r"[\s#:.]+", "", column).lower() for column in columns]
+    return len(names) > 1 and all(name in _HEADERS for name in names)
 
 
 def choose_layout(
@@ -193,7 +217,7 @@ def _share(rows: Sequence[Sequence[str]], column: int, pattern: re.Pattern) -> f
 
 
 def _is_no_words(sentences: Sequence[Sequence[Sequence[str]]], column: int) -> bool:
-    """Returns whether a column holds numbers, names of sentences or documents, or next to nothing.
+    """Returns whether a column holds numbers, names of whatever kind, or next to nothing.
 
     Args:
       sentences: the columns of each of their lines.
@@ -207,6 +231,11 @@ def _is_no_words(sentences: Sequence[Sequence[Sequence[str]]], column: int) -> b
     long = [{columns[column] for columns in each} for each in sentences if len(each) > 2]
     if long and sum(len(values) == 1 for values in long) >= _MOST * len(long):
         return True  # the name of the sentence or document, or "_"
+    values = {row[column] for row in rows}
+    if len(values) == len(rows) >= _DIFFERENT:
+        with_digit = sum(any(map(str.isdigit, value)) for value in values)
+        if with_digit >= _MOST * len(values):
+            return True  # a name of its own for each line
     # Names that count: "t1", "t2", "t3".
     counts = [[re.findall(r"\d+", columns[column]) for columns in one] for one in sentences]
     steps = [

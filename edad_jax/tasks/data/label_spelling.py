@@ -10,8 +10,9 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 
-_WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))\.0+")  # 1.0; not 01.0, which is no number's name
-_EXPONENT = re.compile(r"[1-9](\.[0-9]+)?e\+[0-9]+")  # Python's own form of a large float
+# 1.0, +1, and 1,0 of a decimal comma; not 01.0, which is no number's name.
+_WHOLE = re.compile(r"\+?(-?(?:0|[1-9][0-9]*))(?:\.0*|,0)?")
+_EXPONENT = re.compile(r"[0-9](\.[0-9]+)?[eE][+-]?[0-9]{1,2}")  # as programs write a float
 _TRUTH = {"true": "1", "false": "0"}
 _CASES = (str.lower, str.upper, str.capitalize)  # true (JSON), TRUE (R, Excel), True (Python)
 
@@ -20,17 +21,19 @@ def spelling(label: str) -> str:
     """Returns a label as it looks, "" if there is nothing to see.
 
     Letters without width (a byte order mark, U+200B, a joiner) go, white space becomes single
-    blanks within and none around; a number is whole where its decimals are noughts; Hangul in
-    parts (NFD) becomes syllables. "01" is no number here, and case is kept.
+    blanks within and none around; a number is whole where its decimals are noughts, has no plus
+    and no digits of double width; Hangul in parts (NFD) becomes syllables. "01" is no number here,
+    and case is kept.
     """
     seen = "".join(
         letter for letter in unicodedata.normalize("NFC", label) if not _is_invisible(letter)
     )
     seen = " ".join(unicodedata.normalize("NFC", seen).split())
-    if whole := _WHOLE.fullmatch(seen):
+    number = unicodedata.normalize("NFKC", seen)
+    if whole := _WHOLE.fullmatch(number):
         seen = whole[1]
-    elif _EXPONENT.fullmatch(seen) and float(seen).is_integer():
-        seen = str(int(float(seen)))
+    elif _EXPONENT.fullmatch(number) and float(number).is_integer():
+        seen = str(int(float(number)))
     return "0" if seen == "-0" else seen
 
 
@@ -60,6 +63,18 @@ def class_names(labels: Iterable[str]) -> dict[str, str]:
             name = {"1": "True", "0": "False"}[key]
         names |= dict.fromkeys(written, name)
     return names
+
+
+def look_alike(labels: Iterable[str]) -> list[tuple[str, ...]]:
+    """Returns the classes that differ by case, width or a hyphen only, as mistakes of spelling do.
+
+    They stay classes of their own: "IT" and "it" may be two.
+    """
+    alike: dict[str, list[str]] = defaultdict(list)
+    for label in labels:
+        key = unicodedata.normalize("NFKC", label).casefold()
+        alike[re.sub(r"[\s_-]+", " ", key)].append(label)
+    return [tuple(sorted(group)) for group in alike.values() if len(group) > 1]
 
 
 def _truth(seen: str) -> str:

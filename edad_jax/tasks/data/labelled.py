@@ -15,9 +15,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from edad_jax.data.text.reading import KEPT_MESSAGES, ReadReport
 from edad_jax.files import open_beside
 from edad_jax.tasks.data import splits as task_splits
-from edad_jax.tasks.data.label_spelling import class_names, spelling
+from edad_jax.tasks.data.label_spelling import class_names, look_alike, spelling
 from edad_jax.tasks.data.reader import SplitReader
-from edad_jax.tasks.data.records import Skipped, json_records, skip, table_records
+from edad_jax.tasks.data.records import (
+    Skipped,
+    choose_delimiter,
+    json_records,
+    skip,
+    table_records,
+)
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -91,11 +97,23 @@ class _LabelledReader(SplitReader[LabelledText]):
             records = json_records(lines, path.name)
         else:
             has_header = not (self.text_key.isdecimal() and self.label_key.isdecimal())
-            delimiter = "\t" if form == ".tsv" else ","
+            delimiter = "\t" if form == ".tsv" else choose_delimiter(lines)
+            if delimiter not in ",\t" or (delimiter == "\t" and form == ".csv"):
+                self.notes.append(f"{path.name}: columns between {delimiter!r}, not commas")
             records = table_records(lines, path.name, delimiter, has_header=has_header)
         yield from records.skipped
+        if records.headers:
+            self.notes.append(
+                f"{path.name}: {records.headers:,} rows name the columns again: no rows"
+            )
         if records.rows:
             text_key, label_key = self._choose_columns(path.name, records.columns, split)
+            for key in (text_key, label_key):
+                if records.columns.count(key) > 1:
+                    raise ValueError(
+                        f"{path.name}: got {records.columns.count(key)} columns {key!r}, expected "
+                        "one; give the other another name, or take it out"
+                    )
             for number, row in records.rows:
                 yield self._parse(row.get(text_key), row.get(label_key), f"{path.name}:{number}")
 
@@ -241,6 +259,8 @@ def _count_labels(texts: Sequence[LabelledText]) -> Iterator[str]:
     for each in texts:
         if counts[each.label] in _RARE:
             first.setdefault(each.label, each)
+    for group in look_alike(counts)[:KEPT_MESSAGES]:
+        yield f"train: labels that differ hardly, and are classes of their own: {', '.join(group)}"
     for each in list(first.values())[:KEPT_MESSAGES]:
         seen = _RARE[counts[each.label]]
         yield f"{each.source}: label seen only {seen} in training, a typing error? ({each.label})"

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 FORMATS = (".json",)
 _COLUMNS = ("question", "context", "answers")
+# Names under which files say that a question has no answer in its context, or whether it has one.
+_IMPOSSIBLE = ("is_impossible", "isImpossible", "impossible", "unanswerable", "is_unanswerable")
+_ANSWERABLE = ("answerable", "is_answerable", "has_answer")
 _EXPECTED = 'SQuAD\'s form, {"data": [{"paragraphs": [{"context", "qas": [...]}]}]}'
 
 
@@ -122,7 +125,8 @@ class _QuestionReader(SplitReader[Question]):
                     raise ValueError(f'{path}: {document}: got no "qas", expected {_EXPECTED}')
                 for entry in entries:
                     entry = entry if isinstance(entry, dict) else {}
-                    row = entry | {"context": paragraph.get("context")}
+                    marks = {key: paragraph[key] for key in _IMPOSSIBLE if key in paragraph}
+                    row = marks | entry | {"context": paragraph.get("context")}
                     yield self._parse(row, document, f"{path.name}:{next(numbers)}", ids)
 
     def read_rows(self, rows: Dataset, split: str) -> Iterator[Question | Skipped]:
@@ -147,9 +151,10 @@ class _QuestionReader(SplitReader[Question]):
             return skip("question skipped: no text", here)
         if not answers:
             return skip("question skipped: no answers", here)
-        if _is_true(row.get("is_impossible")):
+        marks = [key for key in _IMPOSSIBLE if _truth(row.get(key)) is True]
+        if marks := marks + [key for key in _ANSWERABLE if _truth(row.get(key)) is False]:
             # As in SQuAD 2, where what is plausible may stand among the answers; right is none.
-            return skip("question skipped: is_impossible, and yet it has answers", here)
+            return skip(f"question skipped: {marks[0]}, and yet it has answers", here)
         context = self._whole_unicode(context, here)
         gold = []
         for text, start in answers:
@@ -286,9 +291,15 @@ def _answers_of(given: Any) -> list[tuple[Any, Any]]:
     return [(one.get("text"), one.get("answer_start")) for one in given if isinstance(one, dict)]
 
 
-def _is_true(given: Any) -> bool:
-    """Returns whether a mark is set: true, 1, or such a word, as exports of tables have it."""
-    return given is True or str(given).strip().lower() in ("true", "1", "1.0", "yes")
+def _truth(given: Any) -> bool | None:
+    """Returns whether a mark is set: true, 1, or such a word, as exports of tables have it.
+
+    None where it says nothing.
+    """
+    said = str(given).strip().lower()
+    if said in ("true", "t", "1", "1.0", "yes", "y", "on"):
+        return True
+    return False if said in ("false", "f", "0", "0.0", "no", "n", "off") else None
 
 
 def _offset(given: Any) -> int | None:

@@ -37,6 +37,7 @@ class Records(NamedTuple):
     rows: list[tuple[int, dict[str, Any]]]  # with the number of the line that each begins in
     columns: list[str]  # of all rows together
     skipped: list[Skipped]
+    headers: int = 0  # rows that name the columns again, as where tables were joined to one
 
 
 def json_records(lines: Sequence[str], name: str) -> Records:
@@ -63,6 +64,15 @@ def json_records(lines: Sequence[str], name: str) -> Records:
     return Records(rows, list(dict.fromkeys(key for _, row in rows for key in row)), skipped)
 
 
+def choose_delimiter(lines: Sequence[str]) -> str:
+    """Returns what is between the columns of a .csv: a comma, if its first line has one.
+
+    Else a semicolon, as spreadsheets write where the comma is a decimal point, a tab or a bar.
+    """
+    head = next((line for line in lines if line.strip()), "")
+    return "," if "," in head else next((each for each in ";\t|" if each in head), ",")
+
+
 def table_records(lines: Sequence[str], name: str, delimiter: str, *, has_header: bool) -> Records:
     """Returns the rows of a table; its columns are named by the header, or by numbers.
 
@@ -82,17 +92,19 @@ def table_records(lines: Sequence[str], name: str, delimiter: str, *, has_header
     else:
         width = Counter(len(fields) for fields in whole).most_common(1)[0][0]
         columns = [str(number) for number in range(width)]
-    rows, skipped = [], []
+    rows, skipped, headers = [], [], 0
     for number, fields in parsed:
         here = f"{name}:{number}"
         if isinstance(fields, csv.Error):
             skipped.append(skip("row skipped: broken quotes", here, fields))
+        elif has_header and len(fields) > 1 and [each.strip() for each in fields] == columns:
+            headers += 1
         elif len(fields) != len(columns):
             detail = f"{len(fields)}, not {len(columns)}"
             skipped.append(skip("row skipped: number of fields", here, detail))
         else:
             rows.append((number, dict(zip(columns, fields, strict=True))))
-    return Records(rows, columns, skipped)
+    return Records(rows, columns, skipped, headers)
 
 
 def _parse_table(

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 
 TAG = re.compile(r"O|[BIESLUMW]-\S+")  # of any scheme
 BARE = re.compile(r"[BIESLUMW]")  # without a type
-ANY_TAG = re.compile(rf"{TAG.pattern}|{BARE.pattern}")
+_LOWER = re.compile(r"o|[bieslumw]-\S+")  # where a whole file was made lower case
+ANY_TAG = re.compile(rf"{TAG.pattern}|{BARE.pattern}|{_LOWER.pattern}")
 ONE_TYPE = "Entity"  # of tags that have no type
 _ENDS = {"E": "IOBES", "S": "IOBES", "L": "BILOU", "U": "BILOU", "M": "BMES", "W": "BMEWO"}
 
@@ -20,6 +21,17 @@ def are_bare(tags: Iterable[str]) -> bool:
     seen = set(tags)
     is_typed = any(tag != "O" and TAG.fullmatch(tag) for tag in seen)
     return not is_typed and any(BARE.fullmatch(tag) for tag in seen)
+
+
+def are_lower(tags: Iterable[str]) -> bool:
+    """Returns whether there are tags in lower case, and none in upper case."""
+    seen = set(tags)
+    return not any(map(TAG.fullmatch, seen)) and any(map(_LOWER.fullmatch, seen))
+
+
+def with_upper(tag: str) -> str:
+    """Returns a tag with its first letter in upper case: O of o, B-drug of b-drug."""
+    return tag[0].upper() + tag[1:] if _LOWER.fullmatch(tag) else tag
 
 
 def with_type(tag: str) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,7 +23,9 @@ from edad_jax.tasks.data.column_files import (
     Layout,
     Line,
     choose_layout,
+    is_header,
     less_ranges,
+    split_by_names,
     split_sentences,
 )
 from edad_jax.tasks.data.reader import SplitReader
@@ -32,10 +34,12 @@ from edad_jax.tasks.data.tag_schemes import (
     ONE_TYPE,
     TAG,
     are_bare,
+    are_lower,
     iob2_tags,
     is_iob1,
     scheme_with_ends,
     with_type,
+    with_upper,
 )
 
 if TYPE_CHECKING:
@@ -44,6 +48,7 @@ if TYPE_CHECKING:
 FORMATS = (".tsv", ".conll", ".txt", ".iob", ".iob2")
 _NO_TAG = "sentence skipped: a token without a tag"
 _LIKE_A_TAG = re.compile("[A-Za-z]+[-_]")  # of a scheme that is not read: no word without a tag
+_LONGEST = 1_000  # words of a sentence; more are several
 _NO_TOKEN = "sentence skipped: a tag without a token"
 _BAD_TAG = (
     "sentence skipped: a tag that is neither O nor B-, I-, E-, S-, L-, U-, M- or W- with a type"
@@ -89,6 +94,7 @@ class _TaggedReader(SplitReader[TaggedSentence]):
     shares: Sequence[int] = (9, 1, 0)
     layouts: dict[int, Layout] = dataclasses.field(default_factory=dict)  # of the files, by width
     bare: bool | None = None  # whether tags have no type, as the training split says
+    lower: bool = False  # whether they are in lower case, likewise
 
     formats = FORMATS
     examples = records = "sentences"
@@ -103,7 +109,12 @@ class _TaggedReader(SplitReader[TaggedSentence]):
             "" if line.startswith("-DOCSTART-") or line.isspace() else line
             for line in task_splits.read_text(path, self.encoding, self.report)
         ]
+        if lines and is_header(lines[0]):
+            self.notes.append(f"{path.name}:1: names of columns, no words: {lines[0][:80]!r}")
+            lines[0] = ""
         sentences, width, comments = split_sentences(lines)
+        if len(sentences) == 1 and width > 2:
+            sentences = split_by_names(sentences[0])
         if comments:
             self.notes.append(f"{path.name}: {comments:,} comment lines before sentences not used")
         if not width and sentences and split != "test":
@@ -119,15 +130,26 @@ class _TaggedReader(SplitReader[TaggedSentence]):
             for line in sentence
             if len(line.columns) == width
         )
+        self._note_lengths(path.name, sentences)
         beside = 0
         for sentence in sentences:
             kept = less_ranges(sentence, layout)
             beside += len(sentence) - len(kept)
-            yield _parse_sentence(kept, path.name, layout, self.bare)
+            yield _parse_sentence(kept, path.name, layout, self._read_tag)
         if beside:
             self.notes.append(
                 f"{path.name}: {beside:,} lines such as 1-2 or 8.1 not used: their words have "
                 "lines of their own"
+            )
+
+    def _note_lengths(self, name: str, sentences: Sequence[Sequence[Line]]) -> None:
+        """Notes sentences that nobody wrote: what is between them is no blank line."""
+        longest = max(sentences, key=len, default=())
+        if len(longest) > _LONGEST:
+            self.notes.append(
+                f"{name}:{longest[0].number}: a sentence of {len(longest):,} words, of "
+                f"{len(sentences):,} in all: expected a blank line between sentences; without them "
+                "they are cut wherever a row is full"
             )
 
     def _choose_layout(self, name: str, sentences: Sequence[Sequence[Line]], width: int) -> Layout:
@@ -143,11 +165,19 @@ class _TaggedReader(SplitReader[TaggedSentence]):
         return self.layouts[width]._replace(has_tags=chosen.has_tags)
 
     def _learn_bareness(self, tags: Iterable[str]) -> None:
-        """Notes whether the tags have no type; the first split, to train on, decides."""
+        """Notes how tags are written; the first split, to train on, decides."""
         if self.bare is None:
-            self.bare = are_bare(tags)
+            tags = set(tags)
+            self.bare, self.lower = are_bare(tags), are_lower(tags)
+            if self.lower:
+                self.notes.append("the tags are in lower case: read as O, B-, I-")
             if self.bare:
                 self.notes.append(f"the tags have no type: all are of one, {ONE_TYPE}")
+
+    def _read_tag(self, tag: str) -> str:
+        """Returns a tag as it would be with a type and in upper case."""
+        tag = with_upper(tag) if self.lower else tag
+        return with_type(tag) if self.bare else tag
 
     def read_rows(self, rows: Dataset, split: str) -> Iterator[TaggedSentence | Skipped]:
         word_key, tag_key = self.word_key or "tokens", self.tag_key or "ner_tags"
@@ -181,7 +211,7 @@ class _TaggedReader(SplitReader[TaggedSentence]):
                     "its tags"
                 )
             if words or tags:  # empty rows are no problem
-                yield _parse_row(words, tags, names, here, self.bare)
+                yield _parse_row(words, tags, names, here, self._read_tag)
 
     def harmonise(self, splits: dict[str, list[TaggedSentence]]) -> dict[str, list[TaggedSentence]]:
         """Returns the splits in IOB2; counts each tag that continues nothing."""
@@ -247,7 +277,7 @@ class _TaggedReader(SplitReader[TaggedSentence]):
 
 
 def _parse_sentence(
-    sentence: Sequence[Line], name: str, layout: Layout, bare: bool | None
+    sentence: Sequence[Line], name: str, layout: Layout, read_tag: Callable[[str], str]
 ) -> TaggedSentence | Skipped:
     """Returns the sentence of some lines of a file of that name."""
     words, tags, problems = [], [], []
@@ -255,11 +285,11 @@ def _parse_sentence(
         columns = line.columns
         if line.indented and len(columns) == layout.width - 1 and layout.word == 0:
             columns = [" ", *columns]  # a blank is the word
-        if problem := _find_problem(columns, layout, bare):
+        if problem := _find_problem(columns, layout, read_tag):
             problems.append((problem[0], f"{name}:{line.number}", problem[1]))
         else:
             words.append(columns[layout.word])
-            tags.append(with_type(columns[layout.tag]) if bare else columns[layout.tag])
+            tags.append(read_tag(columns[layout.tag]))
     if problems:
         return Skipped(problems)
     numbers = tuple(line.number for line in sentence)
@@ -268,11 +298,14 @@ def _parse_sentence(
     return TaggedSentence(tuple(words), tuple(tags), source, () if is_even else numbers)
 
 
-def _find_problem(columns: list[str], layout: Layout, bare: bool | None) -> tuple[str, str] | None:
+def _find_problem(
+    columns: list[str], layout: Layout, read_tag: Callable[[str], str]
+) -> tuple[str, str] | None:
     """Returns what is wrong with a line, and a detail; None if it is good."""
-    is_no_tag = not TAG.fullmatch(columns[-1]) and not _LIKE_A_TAG.match(columns[-1])
+    last = read_tag(columns[-1])
+    is_no_tag = not TAG.fullmatch(last) and not _LIKE_A_TAG.match(last)
     if len(columns) == 1 or (not layout.has_tags and is_no_tag):
-        return _NO_TAG, repr(columns[0][:80])
+        return _NO_TAG, repr(" ".join(columns)[:80])
     if len(columns) != layout.width:
         return (
             "sentence skipped: a line with another number of columns than most",
@@ -285,20 +318,23 @@ def _find_problem(columns: list[str], layout: Layout, bare: bool | None) -> tupl
         return _NO_TAG, repr(word[:80])
     if any("\r" in column for column in columns if not column.isspace()):
         return "sentence skipped: a carriage return within a line", ""
-    if not TAG.fullmatch(with_type(tag) if bare else tag):
+    if not TAG.fullmatch(read_tag(tag)):
         return _BAD_TAG, repr(tag[:80])
     return None
 
 
 def _parse_row(
-    words: list, tags: list, names: Sequence[str] | None, here: str, bare: bool | None
+    words: list,
+    tags: list,
+    names: Sequence[str] | None,
+    here: str,
+    read_tag: Callable[[str], str],
 ) -> TaggedSentence | Skipped:
     """Returns the sentence of a data set's row."""
     if names:
         is_named = [isinstance(tag, int) and 0 <= tag < len(names) for tag in tags]
         tags = [names[t] if n else f"{t}" for t, n in zip(tags, is_named, strict=True)]
-    if bare:
-        tags = [with_type(tag) if isinstance(tag, str) else tag for tag in tags]
+    tags = [read_tag(tag) if isinstance(tag, str) else tag for tag in tags]
     if len(words) != len(tags):
         return skip(_NO_TAG, here, f"{len(words)} words, {len(tags)} tags")
     if not all(isinstance(word, str) and word for word in words):

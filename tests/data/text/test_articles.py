@@ -151,7 +151,7 @@ def test_articles_of_an_archive_interface_are_read_after_damage():
 PUBMED = """<PubmedArticle><MedlineCitation><PMID>{n}</PMID><Article><Journal><Title>J</Title>
 </Journal><ArticleTitle>Title <i>E. coli</i> {n}.</ArticleTitle><Abstract>
 <AbstractText Label="AIM">We asked {n}.</AbstractText>
-<AbstractText>We <b>found</b> it.</AbstractText>
+<AbstractText>We <b>found</b> H&lt;sub&gt;2&lt;/sub&gt;O.</AbstractText>
 <CopyrightInformation>C</CopyrightInformation></Abstract></Article><OtherAbstract><AbstractText>Nous.
 </AbstractText></OtherAbstract></MedlineCitation></PubmedArticle>
 """
@@ -168,7 +168,7 @@ def test_pubmed_gives_title_and_abstract_of_each_citation(tmp_path):
     path.write_bytes(gzip.compress(pubmed(0, 1, 2).encode()))
     report = ReadReport()
     documents = list(read_documents([path], report=report))
-    assert documents == [f"Title E. coli {n}.\nWe asked {n}.\nWe found it." for n in range(3)]
+    assert documents == [f"Title E. coli {n}.\nWe asked {n}.\nWe found H2O." for n in range(3)]
     assert not report.problems
 
 

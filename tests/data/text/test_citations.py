@@ -50,6 +50,10 @@ def line_of(paragraph):
         (f"Cells{C} grow {C} well", "Cells grow well"),
         (f"Cells grow well {C}", "Cells grow well"),
         (f"Cells (12%; {C}) grow.", "Cells (12%) grow."),
+        (f"세포［{C}，{C}］는 자란다。", "세포는 자란다。"),
+        (f"Cells（{C}、{C}）。", "Cells。"),
+        (f"Cells (see [{C}, {C}] for a review).", "Cells."),
+        ("So<disp-formula>x</disp-formula>is it: <disp-formula>x</disp-formula>.", "So is it:."),
     ],
 )
 def test_citations_leave_nothing_behind(paragraph, line):

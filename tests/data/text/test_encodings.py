@@ -18,7 +18,10 @@ def read(path, **options):
     return list(read_documents([path], report=report, **options)), report
 
 
-@pytest.mark.parametrize("name", ["utf9", "", "hex", "rot13", "undefined", "idna", "a\0b"])
+@pytest.mark.parametrize(
+    "name",
+    ["utf9", "", "hex", "rot13", "undefined", "idna", "a\0b", "punycode", "raw-unicode-escape"],
+)
 def test_name_that_is_no_encoding_is_one_line_before_anything_is_read(tmp_path, name):
     with pytest.raises(ValueError, match="--config.corpus.encoding=.*give utf-8") as caught:
         read(tmp_path / "never-opened.txt", encoding=name)

@@ -92,7 +92,8 @@ def test_ends_of_lines_inside_a_record_are_one_kind(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "blank", ["\u3000", "\u00a0", "\u2003 \t", "\u200b", "\ufeff", "\u00a0\u200b\u3000"]
+    "blank",
+    ["\u3000", "\u00a0", "\u2003 \t", "\u200b", "\ufeff", "\u00a0\u200b\u3000", "\u3164", "\u2800"],
 )
 def test_line_that_shows_nothing_stands_between_documents(tmp_path, blank):
     path = tmp_path / "a.txt"

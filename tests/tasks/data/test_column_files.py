@@ -52,6 +52,7 @@ LAYOUTS = {
         f"{'' if place > 1 else f'Sentence: {number}'}\t{word}\t{tag}"
     ),
     "uner": lambda place, word, tag, number, running: f"{place}\t{word}\t{tag}\t-\t-",
+    "hashes": lambda place, word, tag, number, running: f"{running * 7919:08x}\t{word}\t{tag}",
     "tag-first": lambda place, word, tag, number, running: f"{tag}\t{word}",
 }
 
@@ -101,6 +102,39 @@ def test_a_file_without_a_column_of_words_is_an_error_that_names_the_columns(tmp
         read_tagged(write(tmp_path, rows))
     splits, _ = read_tagged(str(tmp_path), word_key="0")  # they may be the words all the same
     assert splits["train"][0].words == ("1", "2")
+
+
+@pytest.mark.parametrize("make", [str.lower, str])
+def test_tags_in_lower_case_are_tags(tmp_path, make):
+    rows = build(lambda place, word, tag, number, running: f"{word}\t{make(tag)}")
+    splits, _ = read_tagged(write(tmp_path, rows, test=rows))
+    kinds = {make("Ill"), make("Drug"), make("New")}
+    for split in ("train", "test"):
+        assert {tag[2:] for each in splits[split] for tag in each.tags if tag != "O"} <= kinds
+        assert any(tag.startswith("B-") for each in splits[split] for tag in each.tags)
+
+
+def test_a_first_line_of_names_is_no_sentence(tmp_path):
+    rows = build(lambda place, word, tag, number, running: f"{word}\t{tag}")
+    splits, report = read_tagged(write(tmp_path, "Word\tNER tag\n".replace(" ", "_") + rows))
+    assert splits["train"][0].words != ("Word",)
+    assert not any("skipped" in reason for reason in report.problems)
+    assert has_message(report, "train.tsv:1: names of columns")
+
+
+def test_a_first_column_may_begin_the_sentences_of_a_file_without_blank_lines(tmp_path):
+    rows = build(LAYOUTS["only-first"])
+    (tmp_path / "a").mkdir()
+    expected, _ = read_tagged(write(tmp_path / "a", rows))
+    splits, _ = read_tagged(write(tmp_path, rows.replace("\n\n", "\n")))
+    assert content_of(splits["train"]) == content_of(expected["train"])
+
+
+def test_a_file_without_any_border_of_sentences_is_told(tmp_path):
+    rows = build(lambda place, word, tag, number, running: f"{word}\t{tag}", repeat=300)
+    _, report = read_tagged(write(tmp_path, rows.replace("\n\n", "\n"), devel=rows))
+    assert has_message(report, "train.tsv:1: a sentence of", "expected a blank line")
+    assert not has_message(report, "devel.tsv:1: a sentence of")
 
 
 def test_lines_of_conllu_that_repeat_or_stand_for_words_are_no_words(tmp_path):

@@ -34,7 +34,12 @@ def labels_of(splits):
         ("01", "01"),
         ("01.0", "01.0"),
         ("1.5", "1.5"),
-        ("1.", "1."),
+        ("1.", "1"),
+        ("+1", "1"),
+        ("1e0", "1"),
+        ("1,0", "1"),
+        ("1,5", "1,5"),
+        ("\uff11", "1"),
         ("v1.0", "v1.0"),
         ("Pos", "Pos"),
         ("\ufeffpos", "pos"),
@@ -95,6 +100,14 @@ def test_a_letter_without_width_makes_no_class_and_is_shown(tmp_path):
     splits, report = read_labelled(folder)
     assert labels_of(splits)["train"] == ["neg", "pos"]
     assert any("label 'pos\\u200b' is read as 'pos'" in message for message in report.messages)
+
+
+def test_labels_that_differ_by_case_or_a_hyphen_are_told_and_stay_two(tmp_path):
+    labels = ["Pos", "neg", "pos", "very good", "very_good"] * 6
+    splits, report = read_labelled(write(tmp_path, train=table(labels)))
+    assert labels_of(splits)["train"] == sorted(set(labels))
+    told = "train: labels that differ hardly, and are classes of their own: "
+    assert {f"{told}Pos, pos", f"{told}very good, very_good"} <= set(report.messages)
 
 
 def test_one_class_in_two_spellings_is_one_class(tmp_path):

@@ -430,3 +430,30 @@ def test_korean_in_its_old_encoding_is_an_error_that_names_the_option(tmp_path):
     path.write_bytes(mixed)
     with pytest.raises(ValueError, match="films.csv:31: got 11 lines"):
         read_labelled(str(path))
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+def test_a_csv_may_have_another_delimiter_where_its_first_line_has_no_comma(tmp_path, delimiter):
+    """Spreadsheets write semicolons wherever the comma is a decimal point."""
+    rows = [["text", "label"]] + [[f"one, two {n}", f"{n % 2},0"] for n in range(20)]
+    content = "".join(f"{delimiter.join(row)}\n" for row in rows)
+    (tmp_path / "train.csv").write_text(content, encoding="utf-8")
+    splits, report = read_labelled(str(tmp_path))
+    assert {each.label for each in splits["train"]} == {"0,0", "1,0"}
+    assert splits["train"][0].text.startswith("one, two ")
+    assert any(f"columns between {delimiter!r}, not commas" in said for said in report.messages)
+
+
+def test_a_header_within_a_file_is_no_row_and_a_name_given_twice_is_an_error(tmp_path):
+    table = "text,label\n" + "".join(f"text {n},{n % 2}\n" for n in range(20))
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.csv").write_text(table * 2, encoding="utf-8")  # joined with cat
+    splits, report = read_labelled(str(tmp_path))
+    assert {each.label for each in splits["train"]} == {"0", "1"}
+    assert len(splits["test"]) == 40 and not report.problems
+    assert any("test.csv: 1 rows name the columns again" in said for said in report.messages)
+    (tmp_path / "test.csv").unlink()
+    table = "text,label,label\n" + "".join(f"text {n},{n % 2},{n % 3}\n" for n in range(20))
+    (tmp_path / "train.csv").write_text(table, encoding="utf-8")
+    with pytest.raises(ValueError, match="got 2 columns 'label', expected one"):
+        read_labelled(str(tmp_path))

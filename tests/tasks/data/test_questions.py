@@ -326,6 +326,16 @@ def test_a_question_marked_impossible_is_not_scored_as_answerable(tmp_path, mark
     assert f"train.json:2: {reason}" in report.messages
 
 
+@pytest.mark.parametrize(
+    "marks",
+    [{"isImpossible": True}, {"unanswerable": "t"}, {"answerable": False}, {"has_answer": "no"}],
+)
+def test_the_mark_may_have_another_name(tmp_path, marks):
+    train, report = read_train(tmp_path, entry(0), entry(1, **marks), entry(2, has_answer=True))
+    assert [question.id for question in train] == ["q0", "q2"]
+    assert report.problems[f"question skipped: {next(iter(marks))}, and yet it has answers"] == 1
+
+
 @pytest.mark.parametrize("mark", [False, "false", 0, None, ""])
 def test_a_question_that_is_not_marked_impossible_is_kept(tmp_path, mark):
     train, report = read_train(tmp_path, entry(0), entry(1, is_impossible=mark))
