@@ -35,6 +35,8 @@ ALBERT = {"shares_layers": True, "embedding_size": 16, "hidden_act": "gelu_new"}
 # As the byte-level and the WordPiece tokenizer below have their padding pieces.
 ROBERTA = {"family": "roberta", "position_offset": 2, "type_vocab_size": 1, "has_pooler": False}
 ELECTRA = {"family": "electra", "embedding_size": 16, "has_pooler": False}
+MPNET = {"family": "mpnet", "position_offset": 2, "type_vocab_size": 0, "has_pooler": False}
+MPNET |= {"relative_attention_num_buckets": 32, "kind": "mpnet"}
 COMPARE = {"rows": 24, "batch_size": 4, "progress": False}
 
 
@@ -162,11 +164,13 @@ def correlation(model, folder):
         # Their float32 files are compared below, after tuning.
         ("roberta", "onnx-int8"),
         ("electra", "onnx-int8"),
+        ("mpnet", "onnx-int8"),
+        ("mpnet", "stablehlo"),
     ],
 )
 def test_encoders_give_what_flax_gives(tmp_path, name, format_name):
     options = {"distilbert": DISTILBERT, "albert": ALBERT, "electra": ELECTRA}
-    options["roberta"] = ROBERTA | {"kind": "bytes"}
+    options |= {"roberta": ROBERTA | {"kind": "bytes"}, "mpnet": MPNET}
     options = options[name]
     heads = ("base", "pooler") if name == "albert" else ("base", "mlm")
     model = formats.load(str(write_model(tmp_path / "model", heads, **options)))
@@ -188,6 +192,9 @@ def test_the_one_block_of_an_albert_is_stored_once(tmp_path):
         graph = onnx.load(out / "model.onnx").graph
         sizes.append(sum(np.prod(each.dims) for each in graph.initializer))
     assert sizes[0] == sizes[1]
+
+
+CLASSES = {"roberta": "Roberta", "electra": "Electra", "mpnet": "MPNet"}
 
 
 @pytest.fixture(scope="module")
@@ -227,16 +234,16 @@ def test_a_roberta_is_adapted_and_teaches_a_bert_in_the_same_step(adapted):
     assert "nan" not in told.lower()
 
 
-@pytest.mark.parametrize("name", ["roberta", "electra"])
+@pytest.mark.parametrize("name", ["roberta", "electra", "mpnet"])
 def test_a_model_of_the_family_learns_to_tag_and_comes_back_as_it_was(tmp_path, name):
-    options = {"roberta": ROBERTA | {"kind": "bytes"}, "electra": ELECTRA}[name]
+    options = {"roberta": ROBERTA | {"kind": "bytes"}, "electra": ELECTRA, "mpnet": MPNET}[name]
     write_model(tmp_path / "model", ("base",), **options)
     data = write_tagging(tmp_path / "words")
     config = tiny_tuning("tagging", tmp_path / "model", data, num_seeds=1, epochs=1)
     finetune(config, str(tmp_path / "run"))
     values = json.loads((tmp_path / "run" / "model" / "config.json").read_text())
     assert values["model_type"] == name
-    assert values["architectures"] == [f"{name.capitalize()}ForTokenClassification"]
+    assert values["architectures"] == [f"{CLASSES[name]}ForTokenClassification"]
     assert values["max_position_embeddings"] == 40 + options.get("position_offset", 0)
     model = formats.load(str(tmp_path / "run" / "model"))
     assert model.config.base.family == name
@@ -246,6 +253,38 @@ def test_a_model_of_the_family_learns_to_tag_and_comes_back_as_it_was(tmp_path, 
     assert len(tagger.tag_words([["the", "astrocyte", "binds"]])[0]) == 3
     with pytest.raises(ValueError, match="expected max_length from 4 to 40"):
         models.open_model(out, max_length=41)
+
+
+def test_an_mpnet_grows_words_and_teaches_what_its_biases_say(tmp_path):
+    write_corpus(tmp_path / "corpus.txt")
+    write_model(tmp_path / "teacher", ("base", "mlm"), **MPNET)
+    config = tiny_config(
+        tmp_path,
+        max_steps=2,
+        rows__mode="single",
+        teacher__extension_init="copy",
+        student__extension__hidden_size=0,
+        **{f"student__{name}": value for name, value in DISTILBERT.items()},
+    )
+    config.attention = "fused"
+    with pytest.raises(ValueError, match="take --config.attention=explicit"):
+        train(config, str(tmp_path / "run"))
+    config.attention = "explicit"
+    train(config, str(tmp_path / "run"))
+    teacher, params = pretrained.load_model(tmp_path / "run" / "teacher")
+    assert teacher.extension and teacher.extension_vocab_size > 0
+    assert set(params) == {"base", "extension", "mlm"}
+    before = load_file(tmp_path / "teacher" / "model.safetensors")
+    bias_nh = before["mpnet.encoder.relative_attention_bias.weight"]
+    np.testing.assert_array_equal(params["base"]["relative"]["embedding"], bias_nh)
+    tokenizer = load_tokenizer(tmp_path / "run" / "teacher")
+    assert (tokenizer.pad_token, tokenizer.pad_token_id) == ("<pad>", 1)
+    assert len(tokenizer) == teacher.vocab_size
+    logged = {name for line in read_metrics(tmp_path / "run" / "metrics.jsonl") for name in line}
+    assert {"teacher/mlm", "student/mlm", "distill/attention"} <= logged
+    model = formats.load(str(tmp_path / "run" / "teacher"))
+    out = formats.export(model, "onnx", tmp_path / "onnx")
+    assert check.largest_difference(model, "onnx", out, **COMPARE) < 2e-5
 
 
 def test_an_electra_discriminator_becomes_an_exbert_with_a_fresh_mlm_head(tmp_path):
