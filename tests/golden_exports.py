@@ -7,6 +7,9 @@ No torch here. tests/golden/make_export_golden.py has transformers open the same
                    read; the class that opened them; what that saved again
     outputs.npz    nets/..., tasks/...: inputs; EXPORT/...: what the class made of them
 
+and likewise mpnet.json and mpnet.npz of the exports with MPNet in their names, whose padding is
+another piece.
+
 A test exports a model anew, sees that its files are those that torch read, and compares what ours
 computes with what torch did. What torch thus says of a file, it says of the file as it is today.
 """
@@ -28,6 +31,7 @@ from edad_jax.models import convert, init
 from edad_jax.models.config import ExBertConfig
 from edad_jax.models.task import KINDS, Task
 from tests.tiny_models import GOLDEN, random_params, tiny_bert_config, tiny_exbert_config
+from tests.tiny_tokenizers import write_mpnet
 
 FOLDER = GOLDEN / "exports"
 REMAKE = "where torch is installed: python -m tests.golden.make_export_golden"
@@ -36,6 +40,8 @@ ALBERT = {"shares_layers": True, "embedding_size": 16, "hidden_act": "gelu_new"}
 # As the pieces below have them: their padding piece is the first.
 ROBERTA = {"family": "roberta", "position_offset": 1, "type_vocab_size": 1, "has_pooler": False}
 ELECTRA = {"family": "electra", "embedding_size": 16, "has_pooler": False}
+MPNET = {"family": "mpnet", "position_offset": 2, "type_vocab_size": 0, "has_pooler": False}
+MPNET |= {"relative_attention_num_buckets": 32}
 CARD = ModelCard("A tiny model", "Made by a test.", {}, {}, {})
 LABELS = ("O", "B-Drug", "I-Drug", "B-Gene")
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{n}" for n in range(63))]
@@ -99,6 +105,12 @@ EXPORTS |= {
         tiny_exbert_config(type_vocab_size=1, has_pooler=False)
     ),
 }
+EXPORTS |= {
+    "mpnet": lambda: _pretrained(_plain(**MPNET)),
+    "exbert on mpnet": lambda: _pretrained(
+        tiny_exbert_config(**(MPNET | {"family": "", "position_offset": 0}))
+    ),
+}
 NETS = tuple(EXPORTS)
 _TASK_NETS = {
     "exbert": tiny_exbert_config,
@@ -107,6 +119,7 @@ _TASK_NETS = {
     "albert": functools.partial(_plain, **ALBERT),
     "roberta": functools.partial(_plain, **ROBERTA),
     "electra": functools.partial(_plain, **ELECTRA),
+    "mpnet": functools.partial(_plain, **MPNET),
 }
 for _kind in KINDS:
     for _net, _config in _TASK_NETS.items():
@@ -131,6 +144,11 @@ def inputs_of(name: str) -> str:
     return "nets" if name in NETS else "tasks"
 
 
+def files_of(name: str) -> tuple[str, str]:
+    """Returns the two files that hold what torch said of an export."""
+    return ("mpnet.json", "mpnet.npz") if "mpnet" in name else ("exports.json", "outputs.npz")
+
+
 @functools.cache
 def build(name: str) -> Export:
     """Returns one of EXPORTS; nobody may change its parameters."""
@@ -142,7 +160,10 @@ def write(name: str, folder: Path) -> Export:
     export = build(name)
     tokenizer = folder / "vocabulary"
     tokenizer.mkdir()
-    (tokenizer / "vocab.txt").write_text("\n".join(PIECES) + "\n", encoding="utf-8")
+    if "mpnet" in name:
+        write_mpnet(tokenizer, PIECES[5:])
+    else:
+        (tokenizer / "vocab.txt").write_text("\n".join(PIECES) + "\n", encoding="utf-8")
     save_model(
         folder / "model", export.params, export.config, tokenizer, card=CARD, task=export.task
     )
@@ -212,15 +233,20 @@ def check_read(got: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
 
 @functools.cache
 def load_exports() -> dict[str, Any]:
-    """Returns exports.json."""
-    return json.loads((FOLDER / "exports.json").read_text(encoding="utf-8"))
+    """Returns exports.json and mpnet.json."""
+    files = sorted({files_of(name)[0] for name in EXPORTS})
+    return {
+        name: entry
+        for file in files
+        for name, entry in json.loads((FOLDER / file).read_text(encoding="utf-8")).items()
+    }
 
 
 @functools.cache
 def load_outputs(name: str) -> dict[str, np.ndarray]:
     """Returns inputs, and what torch made of them; of "poolers", what bare encoders did."""
     starts = (f"{name}/", f"{inputs_of(name)}/")
-    with np.load(FOLDER / "outputs.npz", allow_pickle=False) as arrays:
+    with np.load(FOLDER / files_of(name)[1], allow_pickle=False) as arrays:
         return {key.split("/")[1]: arrays[key] for key in arrays if key.startswith(starts)}
 
 

@@ -12,6 +12,9 @@ from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizer
 from edad_jax.data.vocabulary import extend_vocabulary
 from tests.tiny_text import make_documents, write_tokenizer
 
+# The torch code of an MPNet pads with piece 1, whatever config.json says.
+MPNET = {"cls_token": "<s>", "pad_token": "<pad>", "sep_token": "</s>"}
+MPNET |= {"unk_token": "[UNK]", "mask_token": "<mask>"}
 XLM_R = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")  # in RoBERTa's order
 KOREAN = "해마는 기억을 맡는다. 소뇌는 운동을 맡는다. 뇌세포의 안녕 한국어 하세요."
 KINDS = ("wordpiece", "unigram", "bytes", "merges", "sentencepiece", "kobert")
@@ -26,7 +29,8 @@ def write_kind(kind: str, folder: Path) -> Path:
       kind: "wordpiece" (BERT's vocab.txt), "unigram" (XLM-R's tokenizer.json), "bytes" (RoBERTa's
         tokenizer.json), "merges" (the same as vocab.json and merges.txt), "sentencepiece" (a .model
         alone), "kobert" (a .model whose ids are in the vocab.txt beside it), "metaspace" (BPE on
-        characters, SentencePiece's blanks), or one of GROWN: with GROWN_BY new pieces.
+        characters, SentencePiece's blanks), "mpnet" (the words of "wordpiece" with MPNet's special
+        pieces), or one of GROWN: with GROWN_BY new pieces.
       folder: where to; made where it is not there.
     """
     if kind in GROWN:
@@ -35,6 +39,9 @@ def write_kind(kind: str, folder: Path) -> Path:
         return folder
     if kind == "wordpiece":
         return write_tokenizer(folder)
+    if kind == "mpnet":
+        pieces = (write_tokenizer(folder) / "vocab.txt").read_text("utf-8").splitlines()
+        return write_mpnet(folder, pieces[len(MPNET) :])
     folder.mkdir(parents=True, exist_ok=True)
     if kind == "unigram":
         unigram().save(str(folder / "tokenizer.json"))
@@ -49,6 +56,21 @@ def write_kind(kind: str, folder: Path) -> Path:
         if kind == "kobert":
             names = [piece for piece, _ in sentencepieces()]
             (folder / "vocab.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
+    return folder
+
+
+def write_mpnet(folder: Path, words: list[str]) -> Path:
+    """Returns the folder, with a WordPiece tokenizer that has MPNet's special pieces in front."""
+    pieces = [*MPNET.values(), *words]
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.add_special_tokens(list(MPNET.values()))
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
+    settings = {"tokenizer_class": "MPNetTokenizer", "do_lower_case": True} | MPNET
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     return folder
 
 

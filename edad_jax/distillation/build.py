@@ -193,6 +193,7 @@ def assemble_run(
     """
     method = settings.method
     precision = Precision(teacher.dtype, teacher.matmul_dtype or teacher.dtype)
+    settings.execution.check_bias(teacher.config.base)
     settings.execution.check_dropout("teacher", teacher.config.base.attention_probs_dropout_prob)
     student, student_params = build_student(config.student, vocabulary, precision, (config.seed, 1))
     if config.mlm_bias_init == "frequencies":

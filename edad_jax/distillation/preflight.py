@@ -58,6 +58,7 @@ def check_nets(
 ) -> None:
     """Raises ValueError where nets of these sizes cannot take the rows, or learn of each other."""
     method = settings.method
+    settings.execution.check_bias(teacher.base)
     sizes = {"teacher": teacher, "student": student}
     for net in sorted({"teacher", *method.trained_nets}):
         if config.rows.max_length > sizes[net].base.max_position_embeddings:

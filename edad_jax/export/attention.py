@@ -13,6 +13,7 @@ from onnx import TensorProto
 from edad_jax.export.graph import CONTRIB, Graph, as_float
 from edad_jax.models.attention import PADDING_SCORE
 from edad_jax.models.config import BertConfig, ExtensionConfig
+from edad_jax.models.relative_position import buckets
 
 Sizes = BertConfig | ExtensionConfig
 Weights = tuple[np.ndarray, np.ndarray]  # kernel [inputs, outputs] and bias [outputs], float32
@@ -66,6 +67,40 @@ class Attention:
             constant = self._graph.constant(np.array(axes, np.int64), "axes")
             self._made[axes] = self._graph.add("Unsqueeze", self._scores_bt, constant)
         return self._made[axes]
+
+
+class AttentionWithBias(Attention):
+    """Attention whose scores have a bias of relative positions: see `models.relative_position`.
+
+    Made once, with what padding adds, and read by all layers. In int8 too: onnxruntime goes through
+    the keys in parts only where nothing is added to scores.
+    """
+
+    def __init__(self, graph: Graph, table_nh: np.ndarray, positions: int):
+        """Adds the bias of rows of up to so many positions."""
+        super().__init__(graph)
+        zero, one = (graph.constant(np.array(number, np.int64), "number") for number in (0, 1))
+        first = graph.constant(np.array([0], np.int64), "axis")
+        second = graph.constant(np.array([1], np.int64), "axis")
+        length = graph.add("Squeeze", graph.add("Shape", "input_ids", start=1, end=2), first)
+        places = graph.add("Range", zero, length, one)
+        ahead = graph.add(
+            "Sub", graph.add("Unsqueeze", places, first), graph.add("Unsqueeze", places, second)
+        )
+        # By how far a piece is ahead, from as far behind as can be to as far ahead.
+        by_distance = as_float(table_nh)[buckets(np.arange(1 - positions, positions))]
+        start = graph.constant(np.array(positions - 1, np.int64), "start")
+        bias = graph.add(
+            "Gather", graph.constant(by_distance, "bias"), graph.add("Add", ahead, start)
+        )
+        self._bias_hts = graph.add("Transpose", bias, perm=[2, 0, 1])
+
+    def _padding(self, *axes):
+        """Returns what is added to scores, for padding and for where pieces are."""
+        if axes not in self._made:
+            self._made[axes] = self._graph.add("Add", super()._padding(*axes), self._bias_hts)
+            return self._made[axes]
+        return super()._padding(*axes)
 
 
 class AttentionInParts(Attention):

@@ -58,6 +58,7 @@ _CLASSES = {
     "roberta": "Roberta",
     "xlm-roberta": "XLMRoberta",
     "electra": "Electra",
+    "mpnet": "MPNet",
     "exbert": "ExBert",
 }
 

@@ -17,7 +17,8 @@ whose modules are named like a BERT layer's, and `bert.encoder.gate.N.{weight,bi
 table holds the base vocabulary's rows first, then the added words'.
 
 With `type_vocab_size` 0 there are no segment vectors, and with `has_pooler` false no pooler: the
-extension then stands beside a DistilBERT.
+extension then stands beside a DistilBERT. With `relative_attention_num_buckets` 32 all scores have
+an MPNet's bias, `bert.encoder.relative_attention_bias`: the original's and the extension's alike.
 """
 
 import math
@@ -74,6 +75,7 @@ class ExBertConfig(PreTrainedConfig):
         initializer_range=0.02,
         has_pooler=True,
         hidden_act="gelu",
+        relative_attention_num_buckets=0,
         classifier_dropout=None,
         pad_token_id=0,
         tie_word_embeddings=True,
@@ -96,6 +98,7 @@ class ExBertConfig(PreTrainedConfig):
         self.initializer_range = initializer_range
         self.has_pooler = has_pooler
         self.hidden_act = hidden_act  # gelu | gelu_new
+        self.relative_attention_num_buckets = relative_attention_num_buckets  # 0 | 32
         self.classifier_dropout = classifier_dropout
         super().__init__(
             pad_token_id=pad_token_id, tie_word_embeddings=tie_word_embeddings, **kwargs
@@ -232,10 +235,16 @@ class ExBertEncoder(nn.Module):
         self.extension_layer = nn.ModuleList([ExBertBlock(config, *extension) for _ in layers])
         self.gate = nn.ModuleList([nn.Linear(config.hidden_size, 1) for _ in layers])
 
+        buckets = config.relative_attention_num_buckets
+        self.relative_attention_bias = None
+        if buckets:
+            self.relative_attention_bias = nn.Embedding(buckets, config.num_attention_heads)
         self.gradient_checkpointing = False
 
     def forward(self, hidden, padding, with_weights):
         """Returns all hidden states (the input first) and all attention weights."""
+        if self.relative_attention_bias is not None:
+            padding = padding + self.compute_position_bias(hidden)
         all_hidden, all_weights = [hidden], []
         for layer in range(len(self.layer)):
             if self.gradient_checkpointing and self.training:
@@ -247,6 +256,12 @@ class ExBertEncoder(nn.Module):
             all_hidden.append(hidden)
             all_weights.append(weights)
         return tuple(all_hidden), tuple(all_weights)
+
+    def compute_position_bias(self, hidden):
+        """Returns what is added to scores for how far apart pieces are, [1, heads, to, from]."""
+        places = torch.arange(hidden.shape[1], device=hidden.device)
+        bias = self.relative_attention_bias(_buckets(places[None] - places[:, None]))
+        return bias.permute(2, 0, 1)[None]
 
     def _mix(self, layer, hidden, padding, with_weights):
         """Returns what a layer makes of its input, and its attention weights."""
@@ -646,6 +661,12 @@ class ExBertForQuestionAnswering(ExBertPreTrainedModel):
             attentions=output.attentions,
         )
         return _as_asked(output, return_dict, self.config)
+
+
+def _buckets(ahead):
+    """Returns the bucket of each distance, as MPNet has them: ever wider ones from 8 pieces on."""
+    edges = torch.tensor([1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 23, 32, 46, 64, 91], device=ahead.device)
+    return (ahead.abs()[..., None] >= edges).sum(-1) + 16 * (ahead > 0)
 
 
 def _gelu(config):

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from edad_jax.export.attention import Attention, AttentionInParts
+from edad_jax.export.attention import Attention, AttentionInParts, AttentionWithBias
 from edad_jax.export.graph import Graph, as_float
 from edad_jax.models.config import ExBertConfig
 from edad_jax.models.task import Task
@@ -85,11 +85,19 @@ def build_onnx(
 def _encode(graph, config, params, word_rank):
     with graph.within("embeddings"):
         hidden = _embed(graph, config, params, word_rank)
-    attention = AttentionInParts(graph) if graph.int8 else Attention(graph)
+    attention = _attention(graph, config.base, params["base"])
     for layer in range(config.base.num_hidden_layers):
         with graph.within(str(layer)):
             hidden = _layer(graph, attention, config, params, layer, hidden)
     return hidden
+
+
+def _attention(graph, sizes, base):
+    """Returns what adds attention."""
+    if sizes.relative_attention_num_buckets:
+        table_nh = base["relative"]["embedding"]
+        return AttentionWithBias(graph, table_nh, sizes.max_position_embeddings)
+    return AttentionInParts(graph) if graph.int8 else Attention(graph)
 
 
 def _embed(graph, config, params, word_rank):

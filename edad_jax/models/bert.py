@@ -25,6 +25,7 @@ from edad_jax.models.attention import (
 from edad_jax.models.config import BertConfig, Execution
 from edad_jax.models.layers import Dropout, LayerNorm, gelu
 from edad_jax.models.product import add_bias, linear_product
+from edad_jax.models.relative_position import RelativePosition
 from edad_jax.types import AttentionHeads, EncoderOutput
 
 
@@ -122,10 +123,16 @@ class SelfAttention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, hidden_btd: jax.Array, mask_bt: jax.Array, *, deterministic: bool
+        self,
+        hidden_btd: jax.Array,
+        mask_bt: jax.Array,
+        bias_hts: jax.Array | None,
+        *,
+        deterministic: bool,
     ) -> tuple[jax.Array, AttentionHeads]:
         """Returns the attended values, projected back to the width, and the heads."""
         config = self.config
+        self.execution.check_bias(config)
         batch, length, width = hidden_btd.shape
         head_size = self.attention_size // self.num_heads
 
@@ -142,6 +149,11 @@ class SelfAttention(nn.Module):
             context_bthk = fused_attention(query_bthk, key_bshk, value_bshk, mask_bt)
         else:
             scores_bhts = raw_scores(query_bthk, key_bshk)
+            if bias_hts is not None:
+                # It belongs to the scores that are tapped. TinyBERT has its student learn what
+                # softmax reads, and of a student without such a bias, queries and keys alone must
+                # come to look where the teacher looks.
+                scores_bhts += bias_hts[None]
             weights_bhts = attention_weights(scores_bhts, mask_bt).astype(self.dtype)
             weights_bhts = Dropout(config.attention_probs_dropout_prob)(
                 weights_bhts, deterministic=deterministic
@@ -171,6 +183,7 @@ class Block(nn.Module):
         mask_bt: jax.Array,
         deterministic: bool,
         tapped: bool,
+        bias_hts: jax.Array | None = None,
     ) -> tuple[jax.Array, AttentionHeads | None]:
         """Returns the block's output_btd and, where tapped, its attention heads."""
         config = self.config
@@ -184,7 +197,7 @@ class Block(nn.Module):
             self.matmul_dtype,
             self.execution,
             name="attention",
-        )(hidden_btd, mask_bt, deterministic=deterministic)
+        )(hidden_btd, mask_bt, bias_hts, deterministic=deterministic)
         attended_btd = dropout(attended_btd, deterministic=deterministic)
         hidden_btd = layer_norm(config, self.dtype, name="attention_norm")(
             hidden_btd + attended_btd
@@ -227,6 +240,8 @@ class Bert(nn.Module):
             make_block(config, sizes, self.dtype, self.matmul_dtype, self.execution)
             for _ in range(config.stored_layers)
         ]
+        if config.relative_attention_num_buckets:
+            self.relative = RelativePosition(config.num_attention_heads, config.initializer_range)
 
     def look_up(self, ids_bt: jax.Array) -> jax.Array:
         """Returns the word vectors of ids below vocab_size."""
@@ -246,10 +261,15 @@ class Bert(nn.Module):
         *,
         deterministic: bool,
         tapped: bool,
+        bias_hts: jax.Array | None = None,
     ) -> tuple[jax.Array, AttentionHeads | None]:
         """Returns what block number `layer` (from 0) makes of hidden_btd; if tapped, its heads."""
         block = self.layers[0 if self.config.shares_layers else layer]
-        return block(hidden_btd, mask_bt, deterministic, tapped)
+        return block(hidden_btd, mask_bt, deterministic, tapped, bias_hts)
+
+    def position_bias(self, length: int) -> jax.Array | None:
+        """Returns bias_hts, which every block is to add to its scores; None where there is none."""
+        return self.relative(length) if self.config.relative_attention_num_buckets else None
 
     def word_table(self) -> jax.Array:
         """Returns the word table, [vocab_size, table_width], to which the MLM head is tied."""
@@ -269,10 +289,9 @@ class Bert(nn.Module):
             self.look_up(ids_bt), segments_bt, deterministic=deterministic
         )
         tapped = {}
+        same = {"deterministic": deterministic, "bias_hts": self.position_bias(ids_bt.shape[1])}
         for layer in range(self.config.num_hidden_layers):
-            hidden_btd, heads = self.block(
-                layer, hidden_btd, mask_bt, deterministic=deterministic, tapped=layer in taps
-            )
+            hidden_btd, heads = self.block(layer, hidden_btd, mask_bt, tapped=layer in taps, **same)
             tapped[layer] = (hidden_btd, (heads,))
         return collect_taps(hidden_btd, embedding_btd, tapped, taps)
 

@@ -29,6 +29,7 @@ from edad_jax.models.bert import activate, layer_norm
 from edad_jax.models.config import BertConfig, ExBertConfig, ExtensionConfig
 from edad_jax.models.exbert import ExBert
 from edad_jax.models.product import add_bias
+from edad_jax.models.relative_position import bias_of
 from edad_jax.types import MaskedBatch
 
 # Of the mean square of the inputs of a least-squares fit: how much the original's weights count.
@@ -78,6 +79,9 @@ def copy_blocks(model: ExBert, params: dict, batch: MaskedBatch) -> dict:
             taps=tuple(range(config.base.num_hidden_layers)),
             method="encode",
         )
+        bias_hts = None
+        if config.base.relative_attention_num_buckets:
+            bias_hts = bias_of(params["base"]["relative"]["embedding"], batch.ids_bt.shape[1])
         inputs = (output.embedding_btd, *output.hidden_btd[:-1])
         extension = dict(params["extension"])
         for layer, hidden_btd in enumerate(inputs):
@@ -85,6 +89,7 @@ def copy_blocks(model: ExBert, params: dict, batch: MaskedBatch) -> dict:
                 params["base"][f"layers_{layer}"],
                 hidden_btd,
                 jnp.asarray(batch.mask_bt),
+                bias_hts,
                 config.base,
                 config.extension,
             )
@@ -95,6 +100,7 @@ def _copy_block(
     block: Mapping,
     hidden_btd: jax.Array,
     mask_bt: jax.Array,
+    bias_hts: jax.Array | None,
     base: BertConfig,
     sizes: ExtensionConfig,
 ) -> dict:
@@ -105,7 +111,7 @@ def _copy_block(
     query_bthk, key_bshk, value_bshk = (
         _project(hidden_btd, attention[name], heads) for name in ("query", "key", "value")
     )
-    context_btd = _attend(query_bthk, key_bshk, value_bshk, mask_bt)
+    context_btd = _attend(query_bthk, key_bshk, value_bshk, mask_bt, bias_hts)
     attended_btd = _linear(context_btd, attention["output"])
 
     count_b111 = jnp.maximum(mask_bt.sum(axis=1), 1)[:, None, None, None]
@@ -124,7 +130,9 @@ def _copy_block(
         "value": _mapped(attention["value"], value_map),
     }
     narrow_btd = _attend(
-        *(_project(hidden_btd, narrow[name], heads) for name in ("query", "key", "value")), mask_bt
+        *(_project(hidden_btd, narrow[name], heads) for name in ("query", "key", "value")),
+        mask_bt,
+        bias_hts,
     )
     narrow["output"] = _fit(
         np.asarray(narrow_btd)[real], np.asarray(attended_btd)[real], output_kernel
@@ -240,9 +248,12 @@ def _project(hidden_btd, linear, heads):
     return _linear(hidden_btd, linear).reshape(batch, length, heads, -1)
 
 
-def _attend(query_bthk, key_bshk, value_bshk, mask_bt):
+def _attend(query_bthk, key_bshk, value_bshk, mask_bt, bias_hts):
     """Returns what attention gathers, heads side by side."""
-    weights_bhts = attention_weights(raw_scores(query_bthk, key_bshk), mask_bt)
+    scores_bhts = raw_scores(query_bthk, key_bshk)
+    if bias_hts is not None:
+        scores_bhts += bias_hts[None]
+    weights_bhts = attention_weights(scores_bhts, mask_bt)
     context_bthk = weigh_values(weights_bhts, value_bshk)
     return context_bthk.reshape(*context_bthk.shape[:2], -1)
 

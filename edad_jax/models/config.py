@@ -6,12 +6,16 @@ ALBERT (Lan et al. 2020)        shares_layers=True, embedding_size=128, hidden_a
 RoBERTa (Liu et al. 2019)       family, position_offset=2, type_vocab_size=1, has_pooler=False
 XLM-R (Conneau et al. 2020)     likewise
 ELECTRA (Clark et al. 2020)     family, embedding_size=128 (small), has_pooler=False
+MPNet (Song et al. 2020)        family, position_offset=2, type_vocab_size=0, has_pooler=False,
+                                relative_attention_num_buckets=32
 """
 
 import dataclasses
 
+from edad_jax.models.relative_position import BUCKETS
+
 # The activation of the layer between [CLS] and a classifier, in families that have no pooler else.
-_POOLERS = {"roberta": "tanh", "xlm-roberta": "tanh", "electra": "gelu"}
+_POOLERS = {"roberta": "tanh", "xlm-roberta": "tanh", "electra": "gelu", "mpnet": "tanh"}
 ACTIVATIONS = ("gelu", "gelu_new")  # by the error function, as in BERT; by tanh, as in ALBERT
 
 
@@ -39,6 +43,9 @@ class BertConfig:
     )
     # Rows in front of a checkpoint's position table that no piece reads; nets do not have them.
     position_offset: int = 0
+    # Of distances between pieces: each has a number for each head that is added to its scores, in
+    # all layers (`relative_position`); 0: nothing is.
+    relative_attention_num_buckets: int = 0
 
     def __post_init__(self):
         check_heads(self.hidden_size, self.num_attention_heads, "hidden_size")
@@ -49,6 +56,10 @@ class BertConfig:
         for name in ("type_vocab_size", "embedding_size", "position_offset"):
             if getattr(self, name) < 0:
                 raise ValueError(f"got {name}={getattr(self, name)}, expected 0 (none) or more")
+        if (buckets := self.relative_attention_num_buckets) not in (0, BUCKETS):
+            raise ValueError(
+                f"got relative_attention_num_buckets={buckets}, expected 0 (none) or {BUCKETS}"
+            )
 
     @property
     def table_width(self) -> int:
@@ -103,6 +114,16 @@ class ExBertConfig:
     extension: ExtensionConfig | None
     extension_vocab_size: int
 
+    def __post_init__(self):
+        # The extension's scores get the same bias as those beside them, head by head: then the
+        # extension is a block of its teacher's kind, and can begin as a copy (`block_copy`).
+        ours, theirs = self.score_heads
+        if self.base.relative_attention_num_buckets and self.extension and ours != theirs:
+            raise ValueError(
+                f"extension.num_attention_heads={theirs} and the original has {ours}, whose scores "
+                f"have a bias for each head: set extension.num_attention_heads={ours}"
+            )
+
     @property
     def vocab_size(self) -> int:
         return self.base.vocab_size + self.extension_vocab_size
@@ -145,6 +166,17 @@ class Execution:
                 raise ValueError(
                     f"config.{name}={getattr(self, name)!r} is not one of {', '.join(choices)}"
                 )
+
+    def check_bias(self, config: BertConfig) -> None:
+        """Raises ValueError where fused attention would leave out what is added to scores.
+
+        It could be given that, but losses of scores are then found from queries and keys alone.
+        """
+        if self.attention == "fused" and config.relative_attention_num_buckets:
+            raise ValueError(
+                "config.attention='fused' knows no bias of relative positions, and the teacher (as "
+                "MPNet's nets) adds one to its scores; take --config.attention=explicit"
+            )
 
     def check_dropout(self, net: str, rate: float | None) -> None:
         """Raises ValueError where a net that learns would drop weights of fused attention.

@@ -6,11 +6,13 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from edad_jax.models.config import ACTIVATIONS, BertConfig
+from edad_jax.models.relative_position import BUCKETS
 
 # What model_type may say, beside our own "exbert".
-FAMILIES = ("bert", "distilbert", "albert", "roberta", "xlm-roberta", "electra")
+FAMILIES = ("bert", "distilbert", "albert", "roberta", "xlm-roberta", "electra", "mpnet")
 _NAMED = FAMILIES[3:]  # whose sizes alone do not tell what they are
 _ROBERTAS = ("roberta", "xlm-roberta")
+_OFFSET = (*_ROBERTAS, "mpnet")  # whose positions begin after the padding piece's id
 _DISTILBERT_WORDS = {
     "hidden_size": "dim",
     "num_hidden_layers": "n_layers",
@@ -55,7 +57,7 @@ _DEFAULTS = {
         "embedding_size": 128,
     },
 }
-_DEFAULTS |= dict.fromkeys(_ROBERTAS, _DEFAULTS["bert"])
+_DEFAULTS |= dict.fromkeys((*_ROBERTAS, "mpnet"), _DEFAULTS["bert"])
 # What the family is, whatever its config.json says; where it says otherwise, it is an error.
 _FIXED = {
     "bert": {"position_embedding_type": "absolute"},
@@ -66,8 +68,10 @@ _FIXED = {
         "inner_group_num": 1,
     },
     # Their MLM heads have gelu whatever the blocks have.
-    **dict.fromkeys(_NAMED, {"position_embedding_type": "absolute", "hidden_act": "gelu"}),
+    **{name: {"position_embedding_type": "absolute", "hidden_act": "gelu"} for name in _NAMED},
 }
+# MPNet's code has both as constants, whatever config.json says.
+_FIXED["mpnet"] |= {"pad_token_id": 1, "relative_attention_num_buckets": BUCKETS}
 _IMPLIED = {
     "bert": {"shares_layers": False, "embedding_size": 0},
     # Sinusoidal positions lie in the checkpoint as a table too, so `sinusoidal_pos_embds` is not
@@ -82,6 +86,10 @@ _IMPLIED = {
     "albert": {"shares_layers": True},
     "electra": {"shares_layers": False, "has_pooler": False},
     **dict.fromkeys(_ROBERTAS, {"shares_layers": False, "embedding_size": 0, "has_pooler": False}),
+}
+_IMPLIED["mpnet"] = _IMPLIED["roberta"] | {
+    "type_vocab_size": 0,
+    "relative_attention_num_buckets": BUCKETS,
 }
 _FIRST_PAD = 1  # pad_token_id of a RoBERTa whose config.json does not say it
 
@@ -131,7 +139,7 @@ def bert_config(
     values = {field.name: field.default for field in fields if field.default is not _REQUIRED}
     values |= _DEFAULTS[family]
     values |= {name: config_json[word] for name, word in said.items() if word in config_json}
-    values |= _IMPLIED[family]
+    values |= {"relative_attention_num_buckets": 0} | _IMPLIED[family]
     values |= {"family": family if family in _NAMED else "", "position_offset": 0}
     overrides = {
         "hidden_dropout_prob": hidden_dropout_prob,
@@ -159,7 +167,7 @@ def bert_config(
         raise ValueError(
             f"config.json lacks {', '.join(missing)}; expected a {family.upper()}'s config.json"
         )
-    if family in _ROBERTAS:
+    if family in _OFFSET:
         # Positions are counted from the padding piece's id on: the rows up to it are never read.
         padding = config_json.get("pad_token_id", _FIRST_PAD)
         if not _is_a(padding, int) or not 0 <= padding < values["max_position_embeddings"] - 1:
@@ -217,7 +225,11 @@ def sizes_json(config: BertConfig, *, extended: bool) -> dict[str, Any]:
         values["embedding_size"] = config.table_width
     else:
         del values["embedding_size"]
-    if family in _ROBERTAS:
+    if family == "mpnet":
+        del values["type_vocab_size"]
+    if not config.relative_attention_num_buckets:
+        del values["relative_attention_num_buckets"]
+    if family in _OFFSET:
         values["max_position_embeddings"] += offset
         values["pad_token_id"] = offset - 1
     del values["shares_layers"]
@@ -235,6 +247,11 @@ def family_of(config: BertConfig, *, extended: bool) -> str:
     if config.family:
         _check_named(config, extended=extended)
         return config.family
+    if config.relative_attention_num_buckets and not extended:
+        raise ValueError(
+            f"got relative_attention_num_buckets={config.relative_attention_num_buckets} without a "
+            "family or an extension, which no kind of checkpoint can hold: MPNet has them"
+        )
     is_albert = config.shares_layers and config.embedding_size > 0
     if config.shares_layers != (config.embedding_size > 0) or (extended and is_albert):
         raise ValueError(
@@ -258,15 +275,19 @@ def family_of(config: BertConfig, *, extended: bool) -> str:
 def _check_named(config, *, extended):
     """Raises ValueError where a net cannot be of the family that it names."""
     check_family(config.family, _NAMED, "leave family empty for BERT, DistilBERT and ALBERT")
-    is_roberta = config.family in _ROBERTAS
+    is_mpnet = config.family == "mpnet"
+    offset, buckets = config.position_offset, config.relative_attention_num_buckets
     wrong = {
         "an extension": extended,  # see `config.as_base`
         "a pooler": config.has_pooler,
         "shared layers": config.shares_layers,
-        "no segment vectors": not config.type_vocab_size,
+        f"type_vocab_size={config.type_vocab_size}": is_mpnet == (config.type_vocab_size > 0),
         f"hidden_act={config.hidden_act!r}": config.hidden_act != "gelu",
-        f"embedding_size={config.embedding_size}": is_roberta and config.embedding_size > 0,
-        f"position_offset={config.position_offset}": is_roberta != (config.position_offset > 0),
+        f"embedding_size={config.embedding_size}": config.family != "electra"
+        and config.embedding_size > 0,
+        f"position_offset={offset}": (config.family in _OFFSET) != (offset > 0)
+        or (is_mpnet and offset != _FIRST_PAD + 1),  # a constant of its code
+        f"relative_attention_num_buckets={buckets}": is_mpnet != (buckets > 0),
     }
     found = [what for what, is_so in wrong.items() if is_so]
     if found:

@@ -67,9 +67,10 @@ class Extension(nn.Module):
         *,
         deterministic: bool,
         tapped: bool,
+        bias_hts: jax.Array | None = None,
     ) -> tuple[jax.Array, AttentionHeads | None, jax.Array]:
         """Returns the extension block's output, its heads, and the original's share w_bt1."""
-        output_btd, heads = self.layers[layer](hidden_btd, mask_bt, deterministic, tapped)
+        output_btd, heads = self.layers[layer](hidden_btd, mask_bt, deterministic, tapped, bias_hts)
         original_share_bt1 = jax.nn.sigmoid(self.gates[layer](hidden_btd)).astype(self.dtype)
         return output_btd, heads, original_share_bt1
 
@@ -109,10 +110,11 @@ class ExBert(nn.Module):
         embedding_btd = hidden_btd = self.base.embed(
             self._look_up(ids_bt), segments_bt, deterministic=deterministic
         )
-        tapped = {}
+        tapped, bias_hts = {}, self.base.position_bias(ids_bt.shape[1])
+        same = {"deterministic": deterministic, "bias_hts": bias_hts}
         for layer in range(self.config.base.num_hidden_layers):
             hidden_btd, heads = self._block(
-                layer, hidden_btd, mask_bt, tapped=layer in taps, deterministic=deterministic
+                layer, hidden_btd, mask_bt, tapped=layer in taps, **same
             )
             tapped[layer] = (hidden_btd, heads)
         return collect_taps(hidden_btd, embedding_btd, tapped, taps)
@@ -166,8 +168,7 @@ class ExBert(nn.Module):
             self.extension.look_up(jnp.maximum(ids_bt - base_size, 0)),
         )
 
-    def _block(self, layer, hidden_btd, mask_bt, *, tapped, deterministic):
-        options = {"deterministic": deterministic, "tapped": tapped}
+    def _block(self, layer, hidden_btd, mask_bt, **options):
         original_btd, heads = self.base.block(layer, hidden_btd, mask_bt, **options)
         if not self.config.extension:
             return original_btd, (heads,)

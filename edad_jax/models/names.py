@@ -65,8 +65,10 @@ BERT = NameTable(
     heads={"pooler": ("pooler.",), "mlm": ("cls.predictions.",), "nsp": ("cls.seq_relationship.",)},
     decoder="cls.predictions.decoder",
 )
+_RELATIVE = {"base/relative": "encoder.relative_attention_bias"}
 EXBERT = dataclasses.replace(
     BERT,
+    modules={**BERT.modules, **_RELATIVE},
     layers={
         **BERT.layers,
         **{
@@ -165,6 +167,22 @@ ELECTRA = NameTable(
     left_behind=("discriminator_predictions.",),
     text_classifier="classifier.out_proj",
 )
+MPNET = dataclasses.replace(
+    ROBERTA,
+    modules={**ROBERTA.modules, **_RELATIVE},
+    layers={
+        f"base/layers_{{}}/{ours}": f"encoder.layer.{{}}.{it}"
+        for ours, it in {
+            **_BLOCK,
+            "attention/query": "attention.attn.q",
+            "attention/key": "attention.attn.k",
+            "attention/value": "attention.attn.v",
+            "attention/output": "attention.attn.o",
+            "attention_norm": "attention.LayerNorm",
+        }.items()
+    },
+    prefix="mpnet.",
+)
 TABLES = {
     "bert": BERT,
     "exbert": EXBERT,
@@ -173,6 +191,7 @@ TABLES = {
     "roberta": ROBERTA,
     "xlm-roberta": ROBERTA,
     "electra": ELECTRA,
+    "mpnet": MPNET,
 }
 
 

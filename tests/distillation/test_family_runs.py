@@ -38,6 +38,8 @@ ALBERT = {"shares_layers": True, "embedding_size": 16, "hidden_act": "gelu_new"}
 # As the byte-level and the WordPiece tokenizer below have their padding pieces.
 ROBERTA = {"family": "roberta", "position_offset": 2, "type_vocab_size": 1, "has_pooler": False}
 ELECTRA = {"family": "electra", "embedding_size": 16, "has_pooler": False}
+MPNET = {"family": "mpnet", "position_offset": 2, "type_vocab_size": 0, "has_pooler": False}
+MPNET |= {"relative_attention_num_buckets": 32, "kind": "mpnet"}
 COMPARE = {"rows": 24, "batch_size": 4, "progress": False}
 
 
@@ -90,19 +92,46 @@ def test_an_albert_teaches_a_distilbert(taught):
     assert all(np.isfinite(line["distill/hidden"]) for line in lines)
 
 
-def test_a_distilbert_grows_an_extension_and_teaches_a_net_without_pooler(tmp_path):
+def test_a_distilbert_grows_an_extension_as_a_teacher(tmp_path):
+    folder = write_model(tmp_path / "teacher", ("base", "mlm"), **DISTILBERT)
+    config = tiny_config(tmp_path, **{f"student__{name}": v for name, v in DISTILBERT.items()})
+    pieces = len(load_tokenizer(folder))
+    words = types.Vocabulary(pieces, pieces + 20, mask_id=4, cls_id=2, sep_id=3)
+    run = run_of(config, words, total_steps=1)
+    assert run.nets.teacher.config.extension and not run.nets.teacher.config.base.has_pooler
+    assert set(run.trained["teacher"]) == {"extension", "mlm"}
+    assert set(run.trained["student"]) == {"base", "extension", "mlm", "projection"}
+    # From here on it is the same net as the MPNet below, less its bias.
+
+
+def test_an_mpnet_grows_words_and_an_extension_and_teaches_a_net_without_pooler(tmp_path):
     write_corpus(tmp_path / "corpus.txt")
-    write_model(tmp_path / "teacher", ("base", "mlm"), **DISTILBERT)
+    write_model(tmp_path / "teacher", ("base", "mlm"), **MPNET)
     options = {f"student__{name}": value for name, value in DISTILBERT.items()}
-    config = tiny_config(tmp_path, max_steps=2, **options)
+    config = tiny_config(tmp_path, max_steps=2, rows__mode="single", **options)
+    config.attention = "fused"
+    with pytest.raises(ValueError, match="take --config.attention=explicit"):
+        train(config, str(tmp_path / "run"))
+    config.attention = "explicit"
     train(config, str(tmp_path / "run"))
     for net in ("teacher", "student"):
         exbert, params = pretrained.load_model(tmp_path / "run" / net)
         assert exbert.extension and not exbert.base.has_pooler
+        assert exbert.extension_vocab_size > 0
         assert set(params) == {"base", "extension", "mlm"}
+        assert ("relative" in params["base"]) == (net == "teacher")
+    before = load_file(tmp_path / "teacher" / "model.safetensors")
+    after = load_file(tmp_path / "run" / "teacher" / "model.safetensors")
+    bias = "encoder.relative_attention_bias.weight"  # the base is frozen
+    np.testing.assert_array_equal(before[f"mpnet.{bias}"], after[f"bert.{bias}"])
+    tokenizer = load_tokenizer(tmp_path / "run" / "teacher")
+    assert (tokenizer.pad_token, tokenizer.pad_token_id) == ("<pad>", 1)
     logged = {name for line in read_metrics(tmp_path / "run" / "metrics.jsonl") for name in line}
-    assert "student/mlm" in logged
+    assert {"teacher/mlm", "student/mlm", "distill/attention"} <= logged
     assert not [name for name in logged if "nsp" in name]
+    model = formats.load(str(tmp_path / "run" / "teacher"))
+    out = formats.export(model, "onnx", tmp_path / "onnx")
+    assert check.largest_difference(model, "onnx", out, **COMPARE) < 2e-5
 
 
 def test_extension_blocks_beside_an_albert_are_an_error_at_once(taught):
@@ -165,11 +194,13 @@ def correlation(model, folder):
         # Their float32 files are compared below, after tuning.
         ("roberta", "onnx-int8"),
         ("electra", "onnx-int8"),
+        ("mpnet", "onnx-int8"),
+        ("mpnet", "stablehlo"),
     ],
 )
 def test_encoders_give_what_flax_gives(tmp_path, name, format_name):
     options = {"distilbert": DISTILBERT, "albert": ALBERT, "electra": ELECTRA}
-    options["roberta"] = ROBERTA | {"kind": "bytes"}
+    options |= {"roberta": ROBERTA | {"kind": "bytes"}, "mpnet": MPNET}
     options = options[name]
     heads = ("base", "pooler") if name == "albert" else ("base", "mlm")
     model = formats.load(str(write_model(tmp_path / "model", heads, **options)))
@@ -191,6 +222,9 @@ def test_the_one_block_of_an_albert_is_stored_once(tmp_path):
         graph = onnx.load(out / "model.onnx").graph
         sizes.append(sum(np.prod(each.dims) for each in graph.initializer))
     assert sizes[0] == sizes[1]
+
+
+CLASSES = {"roberta": "Roberta", "electra": "Electra", "mpnet": "MPNet"}
 
 
 @pytest.fixture(scope="module")
@@ -261,16 +295,16 @@ def test_new_byte_level_pieces_begin_as_their_old_ones_and_are_in_every_export(a
     assert student.base.vocab_size + student.extension_vocab_size == size + 12
 
 
-@pytest.mark.parametrize("name", ["roberta", "electra"])
+@pytest.mark.parametrize("name", ["roberta", "electra", "mpnet"])
 def test_a_model_of_the_family_learns_to_tag_and_comes_back_as_it_was(tmp_path, name):
-    options = {"roberta": ROBERTA | {"kind": "bytes"}, "electra": ELECTRA}[name]
+    options = {"roberta": ROBERTA | {"kind": "bytes"}, "electra": ELECTRA, "mpnet": MPNET}[name]
     write_model(tmp_path / "model", ("base",), **options)
     data = write_tagging(tmp_path / "words")
     config = tiny_tuning("tagging", tmp_path / "model", data, num_seeds=1, epochs=1)
     finetune(config, str(tmp_path / "run"))
     values = json.loads((tmp_path / "run" / "model" / "config.json").read_text())
     assert values["model_type"] == name
-    assert values["architectures"] == [f"{name.capitalize()}ForTokenClassification"]
+    assert values["architectures"] == [f"{CLASSES[name]}ForTokenClassification"]
     assert values["max_position_embeddings"] == 40 + options.get("position_offset", 0)
     model = formats.load(str(tmp_path / "run" / "model"))
     assert model.config.base.family == name

@@ -7,7 +7,7 @@
 ForMaskedLM, `albert/` its AlbertForPreTraining, and `exbert/` the modelling file that exported
 models bring along. Each has
 config.json, model.safetensors and outputs.npz (inputs, all hidden states, scores before mask and
-softmax, MLM and NSP logits). Needs torch and transformers.
+softmax, MLM and NSP logits); `mpnet/` also gradients.npz. Needs torch and transformers.
 """
 
 import importlib.util
@@ -79,6 +79,14 @@ def make_electra(**changes) -> transformers.ElectraForMaskedLM:
     )
 
 
+def make_mpnet(**changes) -> transformers.MPNetForMaskedLM:
+    """Returns transformers' MPNet with random weights: positions from 2 on, a bias of scores."""
+    sizes = _SIZES | {"max_position_embeddings": 26, "layer_norm_eps": 1e-5}
+    del sizes["type_vocab_size"]
+    config = transformers.MPNetConfig(**(sizes | changes), attn_implementation="eager")
+    return _randomised(transformers.MPNetForMaskedLM(config))
+
+
 def make_exbert():
     """Returns our torch exBERT with random weights: 61 base words and 7 added ones."""
     module = exbert_module()
@@ -139,6 +147,24 @@ def run(model, *, rows: int = 2, length: int = 10) -> dict[str, np.ndarray]:
     return arrays
 
 
+def torch_buckets() -> np.ndarray:
+    """Returns MPNet's bucket of each distance, from 600 pieces behind to 600 ahead."""
+    encoder = transformers.models.mpnet.modeling_mpnet.MPNetEncoder
+    return encoder.relative_position_bucket(torch.arange(-600, 601)).numpy().astype(np.int8)
+
+
+def gradients(model, outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the gradient of the mean cross-entropy of all real pieces, under torch's names."""
+    ids, mask = (torch.from_numpy(outputs[name]).long() for name in ("ids_bt", "mask_bt"))
+    model.zero_grad()
+    logits = model(input_ids=ids, attention_mask=mask).logits
+    torch.nn.functional.cross_entropy(logits[mask > 0], ids[mask > 0]).backward()
+    return {
+        name: parameter.grad.numpy()
+        for name, parameter in model.named_parameters()  # each tied one once
+    }
+
+
 def _record_scores(model):
     """Returns a dict that fills with each layer's scores, original heads first, and hooks."""
     scores, queries, hooks = {}, {}, []
@@ -153,14 +179,17 @@ def _record_scores(model):
         def after_key(module, inputs, output):
             query, key = queries[layer], split(output)
             raw = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
+            if getattr(encoder, "relative_attention_bias", None) is not None:
+                raw = raw + encoder.compute_position_bias(inputs[0])
             place = len(scores) if config.model_type == "albert" else layer  # one block, many calls
             scores.setdefault(place, []).append(raw.detach().numpy())
 
-        query_name, key_name = ("q_lin", "k_lin") if hasattr(attention, "q_lin") else _QUERY_KEY
+        names = (("q_lin", "k_lin"), ("q", "k"), _QUERY_KEY)
+        query_name, key_name = next(each for each in names if hasattr(attention, each[0]))
         hooks.append(getattr(attention, query_name).register_forward_hook(after_query))
         hooks.append(getattr(attention, key_name).register_forward_hook(after_key))
 
-    config = model.config
+    config, encoder = model.config, None
     if config.model_type == "distilbert":
         for layer, block in enumerate(model.distilbert.transformer.layer):
             record(layer, config.n_heads, block.attention)
@@ -171,7 +200,8 @@ def _record_scores(model):
         return scores, hooks
     encoder = getattr(model, model.base_model_prefix).encoder
     for layer, block in enumerate(encoder.layer):
-        record(layer, config.num_attention_heads, block.attention.self)
+        inner = block.attention.attn if config.model_type == "mpnet" else block.attention.self
+        record(layer, config.num_attention_heads, inner)
     for layer, block in enumerate(getattr(encoder, "extension_layer", ())):
         record(layer, config.extension_num_attention_heads, block.attention.self)
     return scores, hooks
@@ -203,3 +233,8 @@ if __name__ == "__main__":
     save(make_albert(), GOLDEN / "albert")
     save(make_roberta(), GOLDEN / "roberta")
     save(make_electra(), GOLDEN / "electra")
+    mpnet = make_mpnet()
+    save(mpnet, GOLDEN / "mpnet")
+    outputs = run(mpnet, length=24) | {"buckets": torch_buckets()}
+    np.savez_compressed(GOLDEN / "mpnet" / "outputs.npz", **outputs)
+    np.savez_compressed(GOLDEN / "mpnet" / "gradients.npz", **gradients(mpnet, outputs))

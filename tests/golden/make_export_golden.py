@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,15 @@ AUTO_CLASSES = {
     "ForQuestionAnswering": "AutoModelForQuestionAnswering",
 }
 _ROWS, _LENGTH = 2, 7
+# Fields that a BERT's config.json does not have.
+_OURS = {
+    "shares_layers",
+    "embedding_size",
+    "has_pooler",
+    "family",
+    "position_offset",
+    "relative_attention_num_buckets",
+}
 
 
 def open_model(folder: Path, auto_class: str) -> transformers.PreTrainedModel:
@@ -91,12 +101,7 @@ def _new_bert(export: Export):
     """Returns transformers' own fine-tuned BERT, configured by it alone, with our parameters."""
     labels = dict(enumerate(export.task.labels))
     config = transformers.BertConfig(
-        **{
-            key: value
-            for key, value in vars(export.config.base).items()
-            if key
-            not in ("shares_layers", "embedding_size", "has_pooler", "family", "position_offset")
-        },
+        **{key: value for key, value in vars(export.config.base).items() if key not in _OURS},
         id2label=labels,
         label2id={label: number for number, label in labels.items()},
     )
@@ -116,6 +121,8 @@ def _outputs(export, model):
         return run(model, rows=_ROWS, length=_LENGTH)
     batch = tiny_batch(export.config.vocab_size)
     arrays = {name: getattr(batch, name) for name in ("ids_bt", "segments_bt", "mask_bt")}
+    if export.config.base.family == "mpnet":  # no piece of a text is the padding piece, 1
+        arrays["ids_bt"] = np.where(batch.mask_bt, np.maximum(batch.ids_bt, 2), 1)
     inputs = as_torch(arrays)
     if export.config.base.type_vocab_size < 2:
         del inputs["token_type_ids"]
@@ -197,21 +204,26 @@ def _golden_encoder(model_class, name):
 
 
 def main() -> None:
-    """Writes exports.json and outputs.npz."""
-    entries, arrays = {}, torch_says_of_poolers()
+    """Writes exports.json and outputs.npz, mpnet.json and mpnet.npz."""
+    entries, arrays = defaultdict(dict), defaultdict(dict)
+    arrays["outputs.npz"] = torch_says_of_poolers()
     with tempfile.TemporaryDirectory() as folder, code_cache(Path(folder) / "code"):
         for number, name in enumerate(golden_exports.EXPORTS):
             place = Path(folder) / str(number)
             place.mkdir()
-            entries[name], made = torch_says(name, place)
+            entries_file, arrays_file = golden_exports.files_of(name)
+            entries[entries_file][name], made = torch_says(name, place)
             for key, array in made.items():
                 is_input = key in golden_exports.INPUTS
                 place = golden_exports.inputs_of(name) if is_input else name
-                np.testing.assert_array_equal(arrays.setdefault(f"{place}/{key}", array), array)
+                known = arrays[arrays_file].setdefault(f"{place}/{key}", array)
+                np.testing.assert_array_equal(known, array)
     FOLDER.mkdir(exist_ok=True)
-    text = json.dumps(entries, indent=1, sort_keys=True)
-    (FOLDER / "exports.json").write_text(text + "\n", encoding="utf-8")
-    np.savez_compressed(FOLDER / "outputs.npz", **arrays)
+    for file, said in entries.items():
+        text = json.dumps(said, indent=1, sort_keys=True)
+        (FOLDER / file).write_text(text + "\n", encoding="utf-8")
+    for file, made in arrays.items():
+        np.savez_compressed(FOLDER / file, **made)
 
 
 if __name__ == "__main__":

@@ -43,10 +43,10 @@ def make_loss(config, execution, batch, taps):
 @pytest.mark.parametrize(
     "config",
     [
-        tiny_exbert_config(),
+        tiny_exbert_config(relative_attention_num_buckets=32),
         ExBertConfig(tiny_bert_config(shares_layers=True), None, 0),
     ],
-    ids=["exbert", "shared layers"],
+    ids=["exbert with a bias of positions", "shared layers"],
 )
 def test_remat_changes_neither_losses_nor_gradients(config):
     params, batch = random_params(config), tiny_batch(config.vocab_size)

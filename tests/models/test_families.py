@@ -5,6 +5,7 @@ As for BERT, parity is with what torch computed, in tests/golden.
 """
 
 import dataclasses
+import functools
 import json
 import re
 import shutil
@@ -12,20 +13,24 @@ import shutil
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from edad_jax.export import formats, huggingface
 from edad_jax.models import convert, pretrained
-from edad_jax.models.config import ExBertConfig
+from edad_jax.models.block_copy import copy_blocks
+from edad_jax.models.config import ExBertConfig, Execution, ExtensionConfig
 from edad_jax.models.config_json import bert_config, family_of, sizes_json
 from edad_jax.models.exbert import ExBert
 from edad_jax.models.heads import Pooler
 from edad_jax.models.hf_files import load_checkpoint
+from edad_jax.models.relative_position import buckets
 from tests.golden_exports import (
     ALBERT,
     DISTILBERT,
     ELECTRA,
+    MPNET,
     ROBERTA,
     load_outputs,
     write_and_check,
@@ -41,7 +46,7 @@ from tests.tiny_models import (
     tiny_bert_config,
 )
 
-FAMILIES = ("distilbert", "albert", "roberta", "electra")
+FAMILIES = ("distilbert", "albert", "roberta", "electra", "mpnet")
 FRESH = dict.fromkeys(FAMILIES, ()) | {"albert": ("nsp",)}
 
 
@@ -136,6 +141,36 @@ def test_alberts_pooler_matches_golden_torch():
     np.testing.assert_allclose(pooled_bd, torchs["albert_pooled_bd"], atol=1e-6)
 
 
+def test_gradients_match_golden_torch():
+    config, params = load(GOLDEN / "mpnet")
+    torchs = load_golden("mpnet")
+    ids_bt, mask_bt = torchs["ids_bt"], torchs["mask_bt"]
+    model = ExBert(plain(config), jnp.float32)
+
+    @jax.jit
+    @jax.grad
+    def gradient(params):
+        variables = {"params": params}
+        inputs = (ids_bt, torchs["segments_bt"], mask_bt)
+        hidden_btd = model.apply(variables, *inputs, method="encode").last_hidden_btd
+        positions_bt = jnp.broadcast_to(jnp.arange(ids_bt.shape[1])[None], ids_bt.shape)
+        logits_btv = model.apply(variables, hidden_btd, positions_bt, method="mlm_logits")
+        loss_bt = optax.softmax_cross_entropy_with_integer_labels(logits_btv, ids_bt)
+        return jnp.where(mask_bt, loss_bt, 0).sum() / mask_bt.sum()
+
+    ours = convert.to_torch_names(gradient(params), plain(config))
+    with np.load(GOLDEN / "mpnet" / "gradients.npz", allow_pickle=False) as arrays:
+        expected = dict(arrays)
+    assert set(ours) == set(expected)
+    for name, array in expected.items():
+        np.testing.assert_allclose(ours[name], array, atol=1e-6, err_msg=name)
+    assert np.abs(expected["mpnet.encoder.relative_attention_bias.weight"]).max() > 0.01
+
+
+def test_distances_have_the_buckets_of_torch():
+    np.testing.assert_array_equal(buckets(np.arange(-600, 601)), load_golden("mpnet")["buckets"])
+
+
 # What a good checkpoint may look like
 
 
@@ -146,6 +181,7 @@ def test_names_without_prefix_and_decoders_that_are_stored_are_the_same(folder, 
         "albert": "predictions.decoder",
         "roberta": "lm_head.decoder",
         "electra": "generator_lm_head",
+        "mpnet": "lm_head.decoder",
     }[family]
 
     def change(tensors):
@@ -154,7 +190,7 @@ def test_names_without_prefix_and_decoders_that_are_stored_are_the_same(folder, 
         if family == "albert":
             tensors[f"{decoder}.bias"] = tensors["predictions.bias"].copy()
             assert "sop_classifier.classifier.weight" in tensors  # left behind
-        if family == "roberta":
+        if family in ("roberta", "mpnet"):
             tensors[f"{decoder}.bias"] = tensors["lm_head.bias"].copy()
             tensors["pooler.dense.weight"] = np.zeros((24, 24), np.float32)  # likewise
         return tensors
@@ -197,6 +233,9 @@ def test_sizes_come_from_each_familys_own_words():
     assert config == tiny_bert_config(vocab_size=68, **sizes)
     config, _ = load(GOLDEN / "electra")
     assert config == tiny_bert_config(vocab_size=68, **ELECTRA)
+    config, _ = load(GOLDEN / "mpnet")
+    sizes = MPNET | {"max_position_embeddings": 24, "layer_norm_eps": 1e-5}
+    assert config == tiny_bert_config(vocab_size=68, **sizes)
 
 
 def test_a_discriminator_has_no_mlm_head_and_says_so(tmp_path):
@@ -223,6 +262,7 @@ def test_a_discriminator_has_no_mlm_head_and_says_so(tmp_path):
         ROBERTA | {"family": "xlm-roberta", "position_offset": 2},
         ELECTRA,
         ELECTRA | {"embedding_size": 0},
+        MPNET,
     ],
 )
 def test_sizes_survive_config_json(options):
@@ -253,6 +293,11 @@ def test_sizes_survive_config_json(options):
             {"model_type": "electra", "position_embedding_type": "relative_key"},
             "position_embedding_type='relative_key', expected 'absolute'",
         ),
+        (
+            {"model_type": "mpnet", "relative_attention_num_buckets": 64},
+            "relative_attention_num_buckets=64, expected 32: ",
+        ),
+        ({"model_type": "mpnet", "pad_token_id": 0}, "pad_token_id=0, expected 1: "),
     ],
 )
 def test_a_config_json_of_something_else_is_an_error(values, message):
@@ -276,6 +321,12 @@ def test_a_config_json_of_something_else_is_an_error(values, message):
         (ELECTRA | {"position_offset": 1}, False),
         (ELECTRA | {"has_pooler": True}, False),
         (ELECTRA | {"type_vocab_size": 0}, False),
+        (ELECTRA | {"relative_attention_num_buckets": 32}, False),
+        ({"relative_attention_num_buckets": 32}, False),
+        (MPNET, True),
+        (MPNET | {"position_offset": 1}, False),
+        (MPNET | {"type_vocab_size": 1}, False),
+        (MPNET | {"relative_attention_num_buckets": 0}, False),
     ],
 )
 def test_sizes_that_no_checkpoint_can_hold_are_an_error(options, extended):
@@ -284,7 +335,13 @@ def test_sizes_that_no_checkpoint_can_hold_are_an_error(options, extended):
 
 
 @pytest.mark.parametrize(
-    "options", [{"hidden_act": "relu"}, {"type_vocab_size": -1}, {"embedding_size": -1}]
+    "options",
+    [
+        {"hidden_act": "relu"},
+        {"type_vocab_size": -1},
+        {"embedding_size": -1},
+        {"relative_attention_num_buckets": 16},
+    ],
 )
 def test_sizes_that_make_no_sense_are_an_error(options):
     with pytest.raises(ValueError, match=f"got {next(iter(options))}=.*, expected"):
@@ -340,6 +397,38 @@ def test_shared_layers_drop_different_numbers():
     assert 0.2 < (first != second).mean() < 0.8
 
 
+def test_extension_blocks_have_as_many_heads_as_there_are_biases():
+    base = tiny_bert_config(relative_attention_num_buckets=32)
+    with pytest.raises(ValueError, match="set extension.num_attention_heads=3"):
+        ExBertConfig(base, ExtensionConfig(12, 16, num_attention_heads=2), 0)
+
+
+def test_fused_attention_refuses_a_bias():
+    config = plain(tiny_bert_config(**MPNET))
+    model = ExBert(config, jnp.float32, execution=Execution(attention="fused"))
+    with pytest.raises(ValueError, match="take --config.attention=explicit"):
+        jax.eval_shape(model.init, jax.random.key(0), tiny_batch(61))
+
+
+def test_a_copy_of_a_block_has_its_bias():
+    """Of the same sizes, what is copied answers as the original whatever the gate says."""
+    base = tiny_bert_config(relative_attention_num_buckets=32)
+    config = ExBertConfig(base, ExtensionConfig(24, 40, 3), 0)
+    params, batch = random_params(config), tiny_batch(61)
+    model = ExBert(config, jnp.float32)
+    copied = copy_blocks(model, params, batch)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def encode(model, params):
+        inputs = (batch.ids_bt, batch.segments_bt, batch.mask_bt)
+        return model.apply({"params": params}, *inputs, method="encode").last_hidden_btd
+
+    plain_btd = encode(ExBert(plain(base), jnp.float32), params)
+    copied_btd = encode(model, copied)
+    np.testing.assert_allclose(copied_btd[batch.mask_bt], plain_btd[batch.mask_bt], atol=1e-3)
+    assert np.abs(plain_btd - encode(model, params))[batch.mask_bt].max() > 0.1
+
+
 def test_extension_stands_beside_a_distilbert(tmp_path, tokenizer_dir):
     base = tiny_bert_config(**DISTILBERT)
     config = dataclasses.replace(_exbert(), base=base)
@@ -364,7 +453,7 @@ def _exbert():
 
 @pytest.mark.parametrize(
     "options",
-    [DISTILBERT, ALBERT, {"has_pooler": False}, ROBERTA | {"position_offset": 2}, ELECTRA],
+    [DISTILBERT, ALBERT, {"has_pooler": False}, ROBERTA | {"position_offset": 2}, ELECTRA, MPNET],
 )
 @pytest.mark.parametrize("added_words", [0, 7])
 def test_what_is_saved_loads_back_bit_for_bit(tmp_path, tokenizer_dir, options, added_words):
@@ -389,6 +478,8 @@ def test_what_is_saved_loads_back_bit_for_bit(tmp_path, tokenizer_dir, options, 
         ("electra", "ElectraForMaskedLM"),
         ("electra, wide table", "ElectraForMaskedLM"),
         ("exbert on roberta", "ExBertForMaskedLM"),
+        ("mpnet", "MPNetForMaskedLM"),
+        ("exbert on mpnet", "ExBertForMaskedLM"),
     ],
 )
 def test_torch_computes_ours_from_what_is_saved(tmp_path, name, opened_by):
