@@ -7,6 +7,8 @@ No torch here. tests/golden/make_export_golden.py has transformers open the same
                    read; the class that opened them; what that saved again
     outputs.npz    nets/..., tasks/...: inputs; EXPORT/...: what the class made of them
 
+and the same as exports-modernbert.json and outputs-modernbert.npz: see `group_of`.
+
 A test exports a model anew, sees that its files are those that torch read, and compares what ours
 computes with what torch did. What torch thus says of a file, it says of the file as it is today.
 """
@@ -25,8 +27,8 @@ from safetensors.numpy import load_file, save_file
 from edad_jax.export.card import ModelCard
 from edad_jax.export.huggingface import MODELLING_FILE, save_model
 from edad_jax.models import convert, init
-from edad_jax.models.config import ExBertConfig
-from edad_jax.models.task import KINDS, Task
+from edad_jax.models.config import ExBertConfig, ModernConfig
+from edad_jax.models.task import KINDS, Task, heads_between
 from tests.tiny_models import GOLDEN, random_params, tiny_bert_config, tiny_exbert_config
 
 FOLDER = GOLDEN / "exports"
@@ -36,6 +38,13 @@ ALBERT = {"shares_layers": True, "embedding_size": 16, "hidden_act": "gelu_new"}
 # As the pieces below have them: their padding piece is the first.
 ROBERTA = {"family": "roberta", "position_offset": 1, "type_vocab_size": 1, "has_pooler": False}
 ELECTRA = {"family": "electra", "embedding_size": 16, "has_pooler": False}
+MODERN = {
+    "family": "modernbert",
+    "type_vocab_size": 0,
+    "has_pooler": False,
+    "layer_norm_eps": 1e-5,
+    "modern": ModernConfig(2, global_layers=(0,), global_theta=160_000.0, local_theta=10_000.0),
+}
 CARD = ModelCard("A tiny model", "Made by a test.", {}, {}, {})
 LABELS = ("O", "B-Drug", "I-Drug", "B-Gene")
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{n}" for n in range(63))]
@@ -67,9 +76,11 @@ def _tuned(config, kind, *, by_torch=False):
     random = np.random.default_rng(1)
     parts = {part: params[part] for part in ("base", "extension") if part in params}
     for head, width in (("classifier", len(labels)), ("pooler", 24)):
-        if head == "classifier" or head in KINDS[kind].heads:
+        if head == "classifier" or head in heads_between(kind, config.base):
             kernel = random.standard_normal((24, width), np.float32)
             parts[head] = {"dense": {"kernel": kernel, "bias": kernel[0] + 1}}
+            if head == "pooler" and config.base.modern:
+                parts[head] = {"dense": {"kernel": kernel}, "norm": {"scale": kernel[0] + 1}}
     return Export(config, parts, Task(kind, labels), by_torch)
 
 
@@ -99,6 +110,12 @@ EXPORTS |= {
         tiny_exbert_config(type_vocab_size=1, has_pooler=False)
     ),
 }
+# In an order that no `global_attn_every_n_layers` gives.
+_LOCAL_FIRST = ModernConfig(3, (1,), 10_000.0, 160_000.0, pooling="mean")
+EXPORTS |= {
+    "modernbert": lambda: _pretrained(_plain(**MODERN)),
+    "modernbert, other layers": lambda: _pretrained(_plain(**(MODERN | {"modern": _LOCAL_FIRST}))),
+}
 NETS = tuple(EXPORTS)
 _TASK_NETS = {
     "exbert": tiny_exbert_config,
@@ -107,6 +124,8 @@ _TASK_NETS = {
     "albert": functools.partial(_plain, **ALBERT),
     "roberta": functools.partial(_plain, **ROBERTA),
     "electra": functools.partial(_plain, **ELECTRA),
+    "modernbert": functools.partial(_plain, **MODERN),
+    "modernbert, mean": functools.partial(_plain, **(MODERN | {"modern": _LOCAL_FIRST})),
 }
 for _kind in KINDS:
     for _net, _config in _TASK_NETS.items():
@@ -124,6 +143,17 @@ SAVED_AGAIN = (
     *(f"{net} for {kind}" for kind in KINDS for net in ("exbert", "bert", "torch's bert")),
 )
 INPUTS = ("ids_bt", "segments_bt", "mask_bt")
+
+
+def group_of(name: str) -> str:
+    """Returns in which files an export is, so that a family that is added rewrites no other's."""
+    return "modernbert" if name.startswith("modernbert") else "first"
+
+
+def file_of(kind: str, group: str) -> Path:
+    """Returns the golden file of a kind, exports.json or outputs.npz, of a group."""
+    stem, end = kind.split(".")
+    return FOLDER / (kind if group == "first" else f"{stem}-{group}.{end}")
 
 
 def inputs_of(name: str) -> str:
@@ -211,16 +241,16 @@ def check_read(got: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
 
 
 @functools.cache
-def load_exports() -> dict[str, Any]:
-    """Returns exports.json."""
-    return json.loads((FOLDER / "exports.json").read_text(encoding="utf-8"))
+def load_exports(group: str = "first") -> dict[str, Any]:
+    """Returns exports.json of a group."""
+    return json.loads(file_of("exports.json", group).read_text(encoding="utf-8"))
 
 
 @functools.cache
 def load_outputs(name: str) -> dict[str, np.ndarray]:
     """Returns inputs, and what torch made of them; of "poolers", what bare encoders did."""
     starts = (f"{name}/", f"{inputs_of(name)}/")
-    with np.load(FOLDER / "outputs.npz", allow_pickle=False) as arrays:
+    with np.load(file_of("outputs.npz", group_of(name)), allow_pickle=False) as arrays:
         return {key.split("/")[1]: arrays[key] for key in arrays if key.startswith(starts)}
 
 
@@ -238,7 +268,7 @@ class TorchRead(NamedTuple):
 def write_and_check(name: str, folder: Path) -> TorchRead:
     """Returns a model written anew into `folder`, and what torch made of it."""
     export = write(name, folder)
-    expected = load_exports()[name]
+    expected = load_exports(group_of(name))[name]
     check_read(describe(folder / "model", export.params), expected["read"])
     return TorchRead(folder / "model", *export[:3], load_outputs(name), expected["class"])
 

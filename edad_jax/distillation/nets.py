@@ -52,6 +52,21 @@ def layer_map(teacher_layers: int, student_layers: int) -> tuple[int, ...]:
     return tuple(-(-m * teacher_layers // student_layers) - 1 for m in range(1, student_layers + 1))
 
 
+def windows(nets: Nets) -> tuple[int, ...]:
+    """Returns how far apart two pieces may be whose scores are compared, of each student layer.
+
+    The smaller window of the student's layer and of the teacher's that it imitates; 0: any.
+    """
+    pairs = zip(
+        *(
+            [net.config.base.modern.window_of(n) if net.config.base.modern else 0 for n in taps]
+            for net, taps in ((nets.student, nets.student_taps), (nets.teacher, nets.teacher_taps))
+        ),
+        strict=True,
+    )
+    return tuple(min(filter(None, pair), default=0) for pair in pairs)
+
+
 def check_imitation(nets: Nets) -> None:
     """Raises ValueError where the student has no layer or head to compare with the teacher's."""
     _ = nets.teacher_taps  # a student deeper than its teacher is an error now

@@ -170,6 +170,11 @@ def inherit(
 def check_sizes(student: ExBertConfig, teacher: ExBertConfig, rules: Rules) -> None:
     """Raises ValueError where the student cannot begin with its teacher's parameters."""
     ours, theirs = student.base, teacher.base
+    if bool(ours.modern) != bool(theirs.modern):
+        raise ValueError(
+            "one of student and teacher has ModernBERT's blocks and the other BERT's: with "
+            "config.student.init='teacher' both need the same; set --config.student.init=random"
+        )
     if ours.hidden_size > theirs.hidden_size or (
         ours.hidden_size < theirs.hidden_size and rules.width == "equal"
     ):

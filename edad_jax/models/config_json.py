@@ -6,10 +6,11 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from edad_jax.models.config import ACTIVATIONS, BertConfig
+from edad_jax.models.modernbert_json import check_modern, modern_config, modern_json
 
 # What model_type may say, beside our own "exbert".
-FAMILIES = ("bert", "distilbert", "albert", "roberta", "xlm-roberta", "electra")
-_NAMED = FAMILIES[3:]  # whose sizes alone do not tell what they are
+FAMILIES = ("bert", "distilbert", "albert", "roberta", "xlm-roberta", "electra", "modernbert")
+_NAMED = FAMILIES[3:6]  # whose sizes alone do not tell what they are
 _ROBERTAS = ("roberta", "xlm-roberta")
 _DISTILBERT_WORDS = {
     "hidden_size": "dim",
@@ -105,6 +106,7 @@ def bert_config(
       ValueError: another model family, a decoder or an encoder-decoder; another activation or
         kind of positions; an ALBERT with several groups of layers; a size is missing.
     """
+    given = config_json
     # null stands for what is not said: so transformers writes options that nobody has set.
     config_json = {name: value for name, value in config_json.items() if value is not None}
     family = config_json.get("model_type", "bert")
@@ -119,6 +121,12 @@ def bert_config(
             "config.json says is_encoder_decoder=true: half of the net writes texts. Choose an "
             "encoder, or set it to false if the model is one"
         )
+    overrides = {
+        "hidden_dropout_prob": hidden_dropout_prob,
+        "attention_probs_dropout_prob": attention_probs_dropout_prob,
+    }
+    if family == "modernbert":  # whose words are its own
+        return modern_config(given, **overrides)
     for key, value in _FIXED[family].items():
         if config_json.get(key, value) != value:
             raise ValueError(
@@ -133,10 +141,6 @@ def bert_config(
     values |= {name: config_json[word] for name, word in said.items() if word in config_json}
     values |= _IMPLIED[family]
     values |= {"family": family if family in _NAMED else "", "position_offset": 0}
-    overrides = {
-        "hidden_dropout_prob": hidden_dropout_prob,
-        "attention_probs_dropout_prob": attention_probs_dropout_prob,
-    }
     values |= {key: rate for key, rate in overrides.items() if rate is not None}
     if values["hidden_act"] not in ACTIVATIONS:
         raise ValueError(
@@ -144,7 +148,11 @@ def bert_config(
             f"{' or '.join(map(repr, ACTIVATIONS))}: choose a checkpoint that has it"
         )
     for field in fields:
-        if field.name in values and not _is_a(values[field.name], field.type):
+        if (
+            field.type in _KINDS
+            and field.name in values
+            and not _is_a(values[field.name], field.type)
+        ):
             raise ValueError(
                 f"config.json says {said[field.name]}={values[field.name]!r}, expected "
                 f"{_KINDS[field.type]}"
@@ -196,8 +204,10 @@ def sizes_json(config: BertConfig, *, extended: bool) -> dict[str, Any]:
       ValueError: no family of checkpoints has such sizes; see `family_of`.
     """
     family = family_of(config, extended=extended)
+    if config.modern:
+        return modern_json(config)
     values = dataclasses.asdict(config)
-    del values["family"]
+    del values["family"], values["modern"]
     offset = values.pop("position_offset")
     if family == "distilbert":
         values = {word: values[name] for name, word in _DISTILBERT_WORDS.items()} | {
@@ -227,6 +237,9 @@ def family_of(config: BertConfig, *, extended: bool) -> str:
     Raises:
       ValueError: no family of checkpoints has such an encoder.
     """
+    if config.modern:
+        check_modern(config, extended=extended)
+        return config.family
     if config.family:
         _check_named(config, extended=extended)
         return config.family

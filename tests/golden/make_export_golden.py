@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Has transformers open tests/golden_exports.py's models, and writes what it computes to exports/.
 
-    python -m tests.golden.make_export_golden
+    python -m tests.golden.make_export_golden [GROUP ...]
 
-Needs torch. Every folder is opened by its AutoModel class, ours with the code that it brings.
+Groups are those of `group_of`; all where none is given. Needs torch. Every folder is opened by its
+AutoModel class, ours with the code that it brings.
 """
 
 import contextlib
@@ -95,7 +96,14 @@ def _new_bert(export: Export):
             key: value
             for key, value in vars(export.config.base).items()
             if key
-            not in ("shares_layers", "embedding_size", "has_pooler", "family", "position_offset")
+            not in (
+                "shares_layers",
+                "embedding_size",
+                "has_pooler",
+                "family",
+                "position_offset",
+                "modern",
+            )
         },
         id2label=labels,
         label2id={label: number for number, label in labels.items()},
@@ -111,9 +119,10 @@ def _new_bert(export: Export):
 def _outputs(export, model):
     """Returns inputs and outputs; of a task's model its logits, of others all in between too."""
     if not export.task:
-        from tests.golden.make_bert_golden import run
+        from tests.golden import make_bert_golden, make_modernbert_golden
 
-        return run(model, rows=_ROWS, length=_LENGTH)
+        family = make_modernbert_golden if export.config.base.modern else make_bert_golden
+        return family.run(model, rows=_ROWS, length=_LENGTH)
     batch = tiny_batch(export.config.vocab_size)
     arrays = {name: getattr(batch, name) for name in ("ids_bt", "segments_bt", "mask_bt")}
     inputs = as_torch(arrays)
@@ -196,11 +205,12 @@ def _golden_encoder(model_class, name):
     return model.eval()
 
 
-def main() -> None:
-    """Writes exports.json and outputs.npz."""
-    entries, arrays = {}, torch_says_of_poolers()
+def main(group: str) -> None:
+    """Writes exports.json and outputs.npz of a group."""
+    entries, arrays = {}, torch_says_of_poolers() if group == "first" else {}
+    names = [name for name in golden_exports.EXPORTS if golden_exports.group_of(name) == group]
     with tempfile.TemporaryDirectory() as folder, code_cache(Path(folder) / "code"):
-        for number, name in enumerate(golden_exports.EXPORTS):
+        for number, name in enumerate(names):
             place = Path(folder) / str(number)
             place.mkdir()
             entries[name], made = torch_says(name, place)
@@ -210,9 +220,12 @@ def main() -> None:
                 np.testing.assert_array_equal(arrays.setdefault(f"{place}/{key}", array), array)
     FOLDER.mkdir(exist_ok=True)
     text = json.dumps(entries, indent=1, sort_keys=True)
-    (FOLDER / "exports.json").write_text(text + "\n", encoding="utf-8")
-    np.savez_compressed(FOLDER / "outputs.npz", **arrays)
+    golden_exports.file_of("exports.json", group).write_text(text + "\n", encoding="utf-8")
+    np.savez_compressed(golden_exports.file_of("outputs.npz", group), **arrays)
 
 
 if __name__ == "__main__":
-    main()
+    for each in sys.argv[1:] or sorted(
+        {golden_exports.group_of(n) for n in golden_exports.EXPORTS}
+    ):
+        main(each)
