@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from edad_jax import types
 from edad_jax.data.tokenizer import load_tokenizer
 from edad_jax.distillation.train import train
-from edad_jax.export import check, formats
+from edad_jax.export import formats
 from edad_jax.models import convert, pretrained
 from edad_jax.models.config import ExBertConfig
 from edad_jax.models.config_json import sizes_json
@@ -28,7 +28,6 @@ from tests.tiny_tasks import tiny_tuning, write_tagging
 from tests.tiny_tokenizers import XLM_R, byte_bpe
 
 SPECIALS = ("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]")
-COMPARE = {"rows": 24, "batch_size": 4, "progress": False}
 STUDENT = {
     "family": "modernbert",
     "type_vocab_size": 0,
@@ -164,7 +163,6 @@ def test_a_modernbert_learns_to_tag_and_comes_back_as_it_was(inputs, tmp_path):
     assert model.config.base.modern == MODERN["modern"]
     assert set(model.params) == {"base", "pooler", "classifier"}
     out = formats.export(model, "onnx", tmp_path / "onnx")
-    assert check.largest_difference(model, "onnx", out, **COMPARE) < 2e-5
     tagger = models.open_model(out, max_length=40)
     assert len(tagger.tag_words([["the", "astrocyte", "binds"]])[0]) == 3
     with pytest.raises(ValueError, match="expected max_length from 4 to 40"):
