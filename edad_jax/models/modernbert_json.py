@@ -33,6 +33,7 @@ _NUMBERS = (
     ("layer_norm_eps", "norm_eps", 1e-5),
     ("initializer_range", "initializer_range", 0.02),
 )
+_OTHER_RATES = ("embedding_dropout", "classifier_dropout")  # as mlp_dropout, where written here
 # What our blocks are; where config.json says otherwise, it is an error.
 _FIXED = {
     "hidden_activation": "gelu",
@@ -129,7 +130,11 @@ def _theta(config_json, kind):
     by_kind = config_json.get("rope_parameters") or {}
     if not isinstance(by_kind, dict) or set(by_kind) - set(_THETAS):
         _expect("rope_parameters", by_kind, f"settings of {_GLOBAL} and of {_LOCAL}")
-    settings = (config_json.get("rope_scaling") or {}) | (by_kind.get(kind) or {})
+    scaling, own = config_json.get("rope_scaling") or {}, by_kind.get(kind) or {}
+    for key, value in (("rope_scaling", scaling), ("rope_parameters", own)):
+        if not isinstance(value, dict):
+            _expect(key, value, "settings of rotary positions")
+    settings = scaling | own
     type_name = settings.get("rope_type", settings.get("type", "default"))
     if type_name != "default":
         raise ValueError(
@@ -175,9 +180,6 @@ def modern_json(config: BertConfig) -> dict[str, Any]:
         if modern.global_layers == tuple(range(0, len(types), every)):
             return values | {"global_attn_every_n_layers": every}
     return values  # older versions of transformers cannot say it
-
-
-_OTHER_RATES = ("embedding_dropout", "classifier_dropout")
 
 
 def check_modern(config: BertConfig, *, extended: bool) -> None:

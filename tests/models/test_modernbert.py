@@ -136,6 +136,7 @@ def rotated(**settings):
     [
         ({"rope_parameters": rotated(rope_type="yarn", factor=4.0)}, "rope_type='yarn' for full_"),
         ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_type='linear'.*no.* scaled"),
+        ({"rope_scaling": "linear"}, "rope_scaling='linear', expected 'settings of rotary"),
         ({"rope_parameters": {"rope_theta": 1e4}}, "rope_parameters=.*expected .settings of full"),
         ({"rope_parameters": rotated(rope_theta="1e4")}, "rope_theta='1e4', expected 'a number'"),
         ({"layer_types": ["full_attention"]}, "layer_types=.*expected .for each of 22 layers"),
@@ -163,18 +164,18 @@ def test_dropout_rates_may_be_set_from_outside():
 
 
 @pytest.mark.parametrize(
-    ("options", "extended"),
+    "options",
     [
-        ({"family": ""}, False),
-        ({"has_pooler": True}, False),
-        ({"type_vocab_size": 2}, False),
-        ({"embedding_size": 8}, False),
-        ({"hidden_act": "gelu_new"}, False),
+        {"family": ""},
+        {"has_pooler": True},
+        {"type_vocab_size": 2},
+        {"embedding_size": 8},
+        {"hidden_act": "gelu_new"},
     ],
 )
-def test_sizes_that_no_checkpoint_can_hold_are_an_error(options, extended):
+def test_sizes_that_no_checkpoint_can_hold_are_an_error(options):
     with pytest.raises(ValueError, match="got ModernBERT's blocks with .*no kind of checkpoint"):
-        family_of(tiny_bert_config(**(MODERN | options)), extended=extended)
+        family_of(tiny_bert_config(**(MODERN | options)), extended=False)
 
 
 # Checkpoints
