@@ -34,8 +34,10 @@ def forward_passes(config: ExBertConfig, length: int, slots: int) -> Passes:
     base, extension = config.base, config.extension
     width, layers = base.hidden_size, base.num_hidden_layers
 
+    feeds = 3 if base.modern else 2  # a gated feed-forward layer has one kernel more
+
     def linear(attention: int, inner: int) -> float:
-        return 2.0 * width * (4 * attention + 2 * inner) * layers * length
+        return 2.0 * width * (4 * attention + feeds * inner) * layers * length
 
     def products(attention: int) -> float:
         return 4.0 * length * attention * layers * length

@@ -129,6 +129,8 @@ class ExBert(nn.Module):
                 "got shared layers or a factorised embedding (ALBERT), which the torch peer has "
                 "not; set config.student.shares_layers=False and config.student.embedding_size=0"
             )
+        if base.modern:
+            raise ValueError("got a ModernBERT, whose blocks the torch peer has not; take a BERT")
         width, layers = base.hidden_size, range(base.num_hidden_layers)
         self.config = config
         embeddings = {

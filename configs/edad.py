@@ -87,6 +87,7 @@ def get_config() -> ConfigDict:
     config.student.inherit.feed_forward = placeholder(str)  # of a narrower one: largest | random
     config.student.inherit.extension = placeholder(str)  # teacher (where it fits) | copy: of blocks
     config.student.inherit.width = placeholder(str)  # equal | energetic: a narrower one is cut
+    config.student.family = ""  # modernbert: such blocks, the teacher's; "": as below
     config.student.num_hidden_layers = 4  # blocks
     config.student.hidden_size = 312  # width
     config.student.num_attention_heads = 12  # of its attention

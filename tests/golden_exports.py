@@ -8,7 +8,7 @@ No torch here. tests/golden/make_export_golden.py has transformers open the same
     outputs.npz    nets/..., tasks/...: inputs; EXPORT/...: what the class made of them
 
 and likewise mpnet.json and mpnet.npz of the exports with MPNet in their names, whose padding is
-another piece.
+another piece, and modernbert.json and modernbert.npz.
 
 A test exports a model anew, sees that its files are those that torch read, and compares what ours
 computes with what torch did. What torch thus says of a file, it says of the file as it is today.
@@ -28,8 +28,8 @@ from safetensors.numpy import load_file, save_file
 from edad_jax.export.card import ModelCard
 from edad_jax.export.huggingface import MODELLING_FILE, save_model
 from edad_jax.models import convert, init
-from edad_jax.models.config import ExBertConfig
-from edad_jax.models.task import KINDS, Task
+from edad_jax.models.config import ExBertConfig, ModernConfig
+from edad_jax.models.task import KINDS, Task, heads_between
 from tests.tiny_models import GOLDEN, random_params, tiny_bert_config, tiny_exbert_config
 from tests.tiny_tokenizers import write_mpnet
 
@@ -40,6 +40,13 @@ ALBERT = {"shares_layers": True, "embedding_size": 16, "hidden_act": "gelu_new"}
 # As the pieces below have them: their padding piece is the first.
 ROBERTA = {"family": "roberta", "position_offset": 1, "type_vocab_size": 1, "has_pooler": False}
 ELECTRA = {"family": "electra", "embedding_size": 16, "has_pooler": False}
+MODERN = {
+    "family": "modernbert",
+    "type_vocab_size": 0,
+    "has_pooler": False,
+    "layer_norm_eps": 1e-5,
+    "modern": ModernConfig(2, global_layers=(0,), global_theta=160_000.0, local_theta=10_000.0),
+}
 MPNET = {"family": "mpnet", "position_offset": 2, "type_vocab_size": 0, "has_pooler": False}
 MPNET |= {"relative_attention_num_buckets": 32}
 CARD = ModelCard("A tiny model", "Made by a test.", {}, {}, {})
@@ -73,9 +80,11 @@ def _tuned(config, kind, *, by_torch=False):
     random = np.random.default_rng(1)
     parts = {part: params[part] for part in ("base", "extension") if part in params}
     for head, width in (("classifier", len(labels)), ("pooler", 24)):
-        if head == "classifier" or head in KINDS[kind].heads:
+        if head == "classifier" or head in heads_between(kind, config.base):
             kernel = random.standard_normal((24, width), np.float32)
             parts[head] = {"dense": {"kernel": kernel, "bias": kernel[0] + 1}}
+            if head == "pooler" and config.base.modern:
+                parts[head] = {"dense": {"kernel": kernel}, "norm": {"scale": kernel[0] + 1}}
     return Export(config, parts, Task(kind, labels), by_torch)
 
 
@@ -105,6 +114,12 @@ EXPORTS |= {
         tiny_exbert_config(type_vocab_size=1, has_pooler=False)
     ),
 }
+# In an order that no `global_attn_every_n_layers` gives.
+_LOCAL_FIRST = ModernConfig(3, (1,), 10_000.0, 160_000.0, pooling="mean")
+EXPORTS |= {
+    "modernbert": lambda: _pretrained(_plain(**MODERN)),
+    "modernbert, other layers": lambda: _pretrained(_plain(**(MODERN | {"modern": _LOCAL_FIRST}))),
+}
 EXPORTS |= {
     "mpnet": lambda: _pretrained(_plain(**MPNET)),
     "exbert on mpnet": lambda: _pretrained(
@@ -119,6 +134,8 @@ _TASK_NETS = {
     "albert": functools.partial(_plain, **ALBERT),
     "roberta": functools.partial(_plain, **ROBERTA),
     "electra": functools.partial(_plain, **ELECTRA),
+    "modernbert": functools.partial(_plain, **MODERN),
+    "modernbert, mean": functools.partial(_plain, **(MODERN | {"modern": _LOCAL_FIRST})),
     "mpnet": functools.partial(_plain, **MPNET),
 }
 for _kind in KINDS:
@@ -146,7 +163,10 @@ def inputs_of(name: str) -> str:
 
 def files_of(name: str) -> tuple[str, str]:
     """Returns the two files that hold what torch said of an export."""
-    return ("mpnet.json", "mpnet.npz") if "mpnet" in name else ("exports.json", "outputs.npz")
+    for family in ("mpnet", "modernbert"):
+        if family in name:
+            return f"{family}.json", f"{family}.npz"
+    return "exports.json", "outputs.npz"
 
 
 @functools.cache
@@ -233,7 +253,7 @@ def check_read(got: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
 
 @functools.cache
 def load_exports() -> dict[str, Any]:
-    """Returns exports.json and mpnet.json."""
+    """Returns exports.json and those of single families."""
     files = sorted({files_of(name)[0] for name in EXPORTS})
     return {
         name: entry

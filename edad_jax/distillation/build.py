@@ -195,7 +195,12 @@ def assemble_run(
     precision = Precision(teacher.dtype, teacher.matmul_dtype or teacher.dtype)
     settings.execution.check_bias(teacher.config.base)
     settings.execution.check_dropout("teacher", teacher.config.base.attention_probs_dropout_prob)
-    student, student_params = build_student(config.student, vocabulary, precision, (config.seed, 1))
+    blocks = student_init.student_blocks(
+        settings.student_init, config.student.get("family", ""), teacher.config.base
+    )
+    student, student_params = build_student(
+        config.student, vocabulary, precision, (config.seed, 1), blocks
+    )
     if config.mlm_bias_init == "frequencies":
         student_params = _with_frequencies(student_params, vocabulary)
     width = teacher.config.base.hidden_size

@@ -18,9 +18,9 @@ from ml_collections import ConfigDict
 
 from edad_jax.data import masking
 from edad_jax.distillation import losses
-from edad_jax.distillation.imitation import imitate, read_imitation, soft_targets
+from edad_jax.distillation.imitation import check_nets, imitate, read_imitation, soft_targets
 from edad_jax.distillation.method import Method, StepSettings
-from edad_jax.distillation.nets import Nets, check_imitation
+from edad_jax.distillation.nets import Nets
 from edad_jax.models.exbert import ExBert
 from edad_jax.training import schedules
 from edad_jax.training.optimizer import skip_update
@@ -226,7 +226,7 @@ EDAD = Method(
     alpha=lambda own, config, total_steps: schedules.alpha(
         config.alpha or DEFAULT_ALPHA, total_steps=total_steps
     ),
-    check_nets=lambda nets, own: check_imitation(nets),
+    check_nets=check_nets,
     projects=lambda same_width: True,
     learned_heads=_learned_heads,
 )

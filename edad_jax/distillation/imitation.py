@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from edad_jax.distillation import losses
-from edad_jax.distillation.nets import Nets
+from edad_jax.distillation.nets import Nets, check_imitation, windows
 from edad_jax.training.sections import read_section
 from edad_jax.types import EncoderOutput, MaskedBatch
 
@@ -72,6 +72,16 @@ def read_stage_two(config: ConfigDict) -> ImitationSettings:
     return settings
 
 
+def check_nets(nets: Nets, settings: ImitationSettings) -> None:
+    """Raises ValueError where the student cannot be compared with its teacher as settings say."""
+    check_imitation(nets)
+    if settings.attention == "centred" and any(windows(nets)):
+        raise ValueError(
+            "config.imitation.attention='centred' takes means over whole rows, and some layers see "
+            "only a window; set --config.imitation.attention=scores"
+        )
+
+
 @jax.named_scope("imitation")
 def imitate(
     nets: Nets,
@@ -90,9 +100,15 @@ def imitate(
 
     attention = sum(
         losses.attention_loss(
-            student_heads, teacher_heads, batch.mask_bt, centred=settings.attention == "centred"
+            student_heads,
+            teacher_heads,
+            batch.mask_bt,
+            centred=settings.attention == "centred",
+            window=window,
         ).sum()
-        for student_heads, teacher_heads in zip(student.heads, targets.heads, strict=True)
+        for student_heads, teacher_heads, window in zip(
+            student.heads, targets.heads, windows(nets), strict=True
+        )
     )
     hidden = sum(
         losses.hidden_loss(project(student_btd), teacher_bte, batch.mask_bt).sum()

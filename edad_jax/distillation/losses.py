@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from edad_jax.distillation.gram_distance import gram_distance
+from edad_jax.models.attention import raw_scores
 from edad_jax.types import AttentionHeads, MaskedBatch
 
 
@@ -100,6 +101,7 @@ def attention_loss(
     mask_bt: jax.Array,
     *,
     centred: bool = False,
+    window: int = 0,
 ) -> jax.Array:
     """Returns loss_b: squared error of raw attention scores. Mean: / pairs (TinyBERT Eq. 7).
 
@@ -110,6 +112,9 @@ def attention_loss(
 
     Centred, each query's scores are compared less their mean over the real keys. Softmax does not
     see that mean, and TinyBERT's distance does; no paper of ours has this form.
+
+    With a window, only pairs that are no further apart count: beyond it, a layer with local
+    attention has scores that nothing reads and no training has made.
 
     Deviations: the reference code zeroes the columns of padded keys, keeps the rows of padded
     queries, and divides by all B * heads * T * T; here padding counts nowhere. It tells padding
@@ -122,7 +127,10 @@ def attention_loss(
     heads = sum(ours.query_bthk.shape[2] for ours, _ in pairs)
     error_b = 0.0
     for ours, its in pairs:
-        if ours.scores_bhts is None or its.scores_bhts is None:
+        if window:
+            error_bhts = jnp.square(_scores(ours) - _scores(its))
+            error_b += jnp.where(_near_pairs(mask_bt, window), error_bhts, 0.0).sum(axis=(1, 2, 3))
+        elif ours.scores_bhts is None or its.scores_bhts is None:
             error_b += gram_distance(
                 ours.query_bthk, ours.key_bshk, its.query_bthk, its.key_bshk, mask_bt
             )
@@ -131,6 +139,20 @@ def attention_loss(
             pairs_b1ts = mask_bt[:, None, :, None] & mask_bt[:, None, None, :]
             error_b += jnp.where(pairs_b1ts, error_bhts, 0.0).sum(axis=(1, 2, 3))
     return error_b / heads
+
+
+def _scores(heads):
+    """Returns a layer's raw scores, also where its attention kept none."""
+    if heads.scores_bhts is not None:
+        return heads.scores_bhts
+    return raw_scores(heads.query_bthk, heads.key_bshk)
+
+
+def _near_pairs(mask_bt, window):
+    """Returns pairs_b1ts: both real, and at most `window` positions apart."""
+    places_t = jnp.arange(mask_bt.shape[1])
+    near_ts = jnp.abs(places_t[:, None] - places_t[None]) <= window
+    return mask_bt[:, None, :, None] & mask_bt[:, None, None, :] & near_ts[None, None]
 
 
 def _centre(heads, mask_bt):

@@ -8,12 +8,20 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from edad_jax.models import block_copy, config_json, convert, init, pretrained
-from edad_jax.models.config import BertConfig, ExBertConfig, ExtensionConfig, as_base
+from edad_jax.models.config import (
+    BertConfig,
+    ExBertConfig,
+    ExtensionConfig,
+    ModernConfig,
+    as_base,
+)
 from edad_jax.models.exbert import ExBert
 from edad_jax.models.heads import WidthProjection
 from edad_jax.models.hf_files import load_checkpoint
 from edad_jax.models.precision import Precision
 from edad_jax.types import Vocabulary
+
+STUDENT_FAMILIES = ("", "modernbert")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +58,21 @@ def layer_map(teacher_layers: int, student_layers: int) -> tuple[int, ...]:
             "config.student.num_hidden_layers must be between 1 and the teacher's"
         )
     return tuple(-(-m * teacher_layers // student_layers) - 1 for m in range(1, student_layers + 1))
+
+
+def windows(nets: Nets) -> tuple[int, ...]:
+    """Returns how far apart two pieces may be whose scores are compared, of each student layer.
+
+    The smaller window of the student's layer and of the teacher's that it imitates; 0: any.
+    """
+    pairs = zip(
+        *(
+            [net.config.base.modern.window_of(n) if net.config.base.modern else 0 for n in taps]
+            for net, taps in ((nets.student, nets.student_taps), (nets.teacher, nets.teacher_taps))
+        ),
+        strict=True,
+    )
+    return tuple(min(filter(None, pair), default=0) for pair in pairs)
 
 
 def check_imitation(nets: Nets) -> None:
@@ -155,22 +178,50 @@ def check_teacher(section: ConfigDict, pieces: int, added_words: int) -> ExBertC
 
 
 def build_student(
-    section: ConfigDict, vocabulary: Vocabulary, precision: Precision, seed: Sequence[int]
+    section: ConfigDict,
+    vocabulary: Vocabulary,
+    precision: Precision,
+    seed: Sequence[int],
+    modern: ModernConfig | None = None,
 ) -> tuple[ExBert, dict]:
-    """Returns the student and its random parameters."""
-    model = ExBert(student_config(section, vocabulary), *precision)
+    """Returns the student and its random parameters; `modern` as `student_config` takes it."""
+    model = ExBert(student_config(section, vocabulary, modern), *precision)
     return model, init.init_params(model, seed, gate_bias=section.gate_bias)
 
 
-def student_config(section: ConfigDict, vocabulary: Vocabulary) -> ExBertConfig:
-    """Returns the student's sizes."""
+def student_config(
+    section: ConfigDict, vocabulary: Vocabulary, modern: ModernConfig | None = None
+) -> ExBertConfig:
+    """Returns the student's sizes.
+
+    Args:
+      section: config.student.
+      vocabulary: of the run.
+      modern: what the blocks of a ModernBERT have; None: what they have in the published ones.
+
+    Raises:
+      ValueError: sizes that do not go together, or a family that no student can have.
+    """
+    family = section.get("family", "")
+    if family not in STUDENT_FAMILIES:
+        raise ValueError(
+            f"config.student.family={family!r} is not one of {STUDENT_FAMILIES}: an empty one is "
+            "BERT, DistilBERT or ALBERT, as the other options say"
+        )
+    if family:
+        layers = section.num_hidden_layers
+        blocks = (
+            modern
+            or config_json.bert_config({"model_type": family, "num_hidden_layers": layers}).modern
+        )
     base = BertConfig(
         vocab_size=vocabulary.base_size,
         **{
             field.name: section[field.name]
             for field in dataclasses.fields(BertConfig)
-            if field.name != "vocab_size" and field.name in section  # a student names no family
+            if field.name != "vocab_size" and field.name in section
         },
+        modern=blocks if family else None,
     )
     return ExBertConfig(base, extension_config(section.extension), vocabulary.added_size)
 

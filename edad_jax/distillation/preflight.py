@@ -12,7 +12,7 @@ from edad_jax.data import disk
 from edad_jax.data.tokenizer import load_tokenizer
 from edad_jax.distillation.nets import Nets, check_teacher, student_config
 from edad_jax.distillation.settings import Settings
-from edad_jax.distillation.student_init import check_sizes
+from edad_jax.distillation.student_init import check_sizes, student_blocks
 from edad_jax.models import init
 from edad_jax.models.config import ExBertConfig
 from edad_jax.models.exbert import ExBert
@@ -41,7 +41,9 @@ def check_run(config: ConfigDict, settings: Settings, workdir: str) -> None:
         pieces, added = max(tokenizer.all_special_ids) + 1 + added, 0
     teacher = check_teacher(config.teacher, pieces, added)
     words = Vocabulary(teacher.base.vocab_size, teacher.vocab_size, 0, 0, 0)
-    student = student_config(config.student, words)
+    family = config.student.get("family", "")
+    blocks = student_blocks(settings.student_init, family, teacher.base)
+    student = student_config(config.student, words, blocks)
     check_nets(config, settings, teacher, student)
     trained = whole = 0
     resting = {"teacher": set(config.teacher.frozen) - set(config.teacher.random_heads)}

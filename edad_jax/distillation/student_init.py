@@ -25,7 +25,7 @@ from ml_collections import ConfigDict
 
 from edad_jax.distillation.nets import layer_map
 from edad_jax.models import factorised, narrowing
-from edad_jax.models.config import ExBertConfig
+from edad_jax.models.config import BertConfig, ExBertConfig, ModernConfig
 from edad_jax.training.sections import read_section
 
 STUDENT_INITS = ("random", "teacher")
@@ -103,6 +103,21 @@ def read_init(section: ConfigDict) -> InitSettings:
     )
 
 
+def student_blocks(settings: InitSettings, family: str, teacher: BertConfig) -> ModernConfig | None:
+    """Returns what the blocks of a student in its teacher's family have; None of other students.
+
+    Windows and rotations are the teacher's. Each layer sees as much of a row as the teacher's layer
+    does that it begins as or, where it begins at random, that it imitates.
+    """
+    if not family or family != teacher.family or not teacher.modern:
+        return None
+    layers = settings.rules(teacher.num_hidden_layers).layers
+    whole = teacher.modern.global_layers
+    return dataclasses.replace(
+        teacher.modern, global_layers=tuple(m for m, n in enumerate(layers) if n in whole)
+    )
+
+
 def distilbert_layers(teacher_layers: int, student_layers: int) -> tuple[int, ...]:
     """Returns teacher layers evenly spread from the first to the last, rounded half up.
 
@@ -156,6 +171,10 @@ def inherit(
         theirs = factorised.full_tables(theirs)
     if teacher.base.type_vocab_size and not student.base.type_vocab_size:
         theirs["base"]["embeddings"] = _without_segments(theirs["base"]["embeddings"])
+    if student.base.modern:
+        units = student.base.intermediate_size
+        cut = narrowing.narrow_modern(theirs, units, random_units=rules.feed_forward == "random")
+        return _laid_over(params, cut)
     kept = np.arange(teacher.base.hidden_size)
     if student.base.hidden_size < len(kept):
         kept = narrowing.strongest(
@@ -170,6 +189,14 @@ def inherit(
 def check_sizes(student: ExBertConfig, teacher: ExBertConfig, rules: Rules) -> None:
     """Raises ValueError where the student cannot begin with its teacher's parameters."""
     ours, theirs = student.base, teacher.base
+    if bool(ours.modern) != bool(theirs.modern):
+        raise ValueError(
+            "one of student and teacher has ModernBERT's blocks and the other BERT's: with "
+            "config.student.init='teacher' both need the same; set --config.student.init=random, "
+            "or config.student.family to the teacher's"
+        )
+    if theirs.modern:
+        _check_modern(ours, theirs, rules)
     if ours.hidden_size > theirs.hidden_size or (
         ours.hidden_size < theirs.hidden_size and rules.width == "equal"
     ):
@@ -208,6 +235,22 @@ def check_sizes(student: ExBertConfig, teacher: ExBertConfig, rules: Rules) -> N
         raise ValueError(
             "the student shares its layers and the teacher does not: with "
             "config.student.init='teacher' set config.student.shares_layers=False"
+        )
+
+
+def _check_modern(ours, theirs, rules):
+    """Raises ValueError where a ModernBERT cannot begin as these layers of another."""
+    if ours.hidden_size != theirs.hidden_size:
+        raise ValueError(
+            f"the student is {ours.hidden_size} wide and the teacher {theirs.hidden_size}: heads "
+            "with rotary positions are not cut; with config.student.init='teacher' set "
+            f"config.student.hidden_size={theirs.hidden_size}"
+        )
+    if 0 not in rules.layers[:1] or 0 in rules.layers[1:]:
+        raise ValueError(
+            f"the student's layers begin as the teacher's {rules.layers} (from 0): a ModernBERT's "
+            "first layer has no norm in front, so that the student's first must begin as that one "
+            "and no other may; set config.student.inherit.layer_rule='distilbert', or 'listed'"
         )
 
 

@@ -10,9 +10,9 @@ from collections.abc import Callable
 import jax
 
 from edad_jax.distillation.edad import adapt, encode, make_update, total
-from edad_jax.distillation.imitation import imitate, read_stage_two
+from edad_jax.distillation.imitation import check_nets, imitate, read_stage_two
 from edad_jax.distillation.method import Method, StepSettings
-from edad_jax.distillation.nets import Nets, check_imitation
+from edad_jax.distillation.nets import Nets
 
 
 def make_adaptation_step(nets: Nets, settings: StepSettings) -> Callable:
@@ -66,6 +66,6 @@ DISTILLATION = Method(
     make_distillation_step,
     options=("imitation",),
     read=read_stage_two,
-    check_nets=lambda nets, own: check_imitation(nets),
+    check_nets=check_nets,
     projects=lambda same_width: True,
 )

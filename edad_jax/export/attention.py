@@ -34,8 +34,8 @@ class Attention:
         is_padding = graph.add(
             "Cast", graph.add("Sub", one, "attention_mask"), to=TensorProto.FLOAT
         )
-        score = graph.constant(np.array(PADDING_SCORE, np.float32), "padding")
-        self._scores_bt = graph.add("Mul", is_padding, score)
+        self.never = graph.constant(np.array(PADDING_SCORE, np.float32), "padding")
+        self._scores_bt = graph.add("Mul", is_padding, self.never)
         self._made: dict[tuple[int, ...], str] = {}  # what padding adds -> its name in the graph
 
     def weights(self, params: Mapping[str, Any], sizes: Sizes) -> Iterable[Weights]:
@@ -49,19 +49,27 @@ class Attention:
 
     def add(self, query: str, key: str, value: str, sizes: Sizes) -> str:
         """Adds attention; returns the name of its output, [batch, length, width]."""
-        graph, width, heads = self._graph, sizes.hidden_size, sizes.num_attention_heads
-        shape = graph.constant(np.array([0, 0, heads, width // heads], np.int64), "heads")
-        query, key, value = (
-            graph.add("Transpose", graph.add("Reshape", part, shape), perm=axes)
-            for part, axes in ((query, [0, 2, 1, 3]), (key, [0, 2, 3, 1]), (value, [0, 2, 1, 3]))
-        )
-        scores = graph.add("Add", graph.add("MatMul", query, key), self._padding(1, 2))
+        query = self.by_head(query, sizes)
+        key = self.by_head(key, sizes, [0, 2, 3, 1])
+        value = self.by_head(value, sizes)
+        return self.weigh(query, key, value, self.padding(1, 2), sizes)
+
+    def by_head(self, part: str, sizes: Sizes, axes: Iterable[int] = (0, 2, 1, 3)) -> str:
+        """Adds [batch, length, width] as [batch, length, heads, size] with its axes in an order."""
+        width, heads = sizes.hidden_size, sizes.num_attention_heads
+        shape = self._graph.constant(np.array([0, 0, heads, width // heads], np.int64), "heads")
+        return self._graph.add("Transpose", self._graph.add("Reshape", part, shape), perm=axes)
+
+    def weigh(self, query: str, key: str, value: str, added: str, sizes: Sizes) -> str:
+        """Adds softmax(query key + added) value, [batch, length, width]; keys come transposed."""
+        graph = self._graph
+        scores = graph.add("Add", graph.add("MatMul", query, key), added)
         context = graph.add("MatMul", graph.add("Softmax", scores, axis=-1), value)
         context = graph.add("Transpose", context, perm=[0, 2, 1, 3])
-        joined = graph.constant(np.array([0, 0, width], np.int64), "joint")
+        joined = graph.constant(np.array([0, 0, sizes.hidden_size], np.int64), "joint")
         return graph.add("Reshape", context, joined)
 
-    def _padding(self, *axes):
+    def padding(self, *axes: int) -> str:
         """Returns what is added for padding, with these axes beside batch and length."""
         if axes not in self._made:
             constant = self._graph.constant(np.array(axes, np.int64), "axes")
@@ -134,7 +142,7 @@ class AttentionInParts(Attention):
         if (heads, size) not in self._made:
             last = np.tile(np.arange(size) == size - 1, heads).astype(np.float32)
             constant = self._graph.constant(last, "last")
-            self._made[heads, size] = self._graph.add("Mul", self._padding(2), constant)
+            self._made[heads, size] = self._graph.add("Mul", self.padding(2), constant)
         return self._made[heads, size]
 
 

@@ -16,7 +16,7 @@ from edad_jax.files import SUMS, file_checksum, replaced_folder, write_sums
 from edad_jax.models import pretrained
 from edad_jax.models.config import ExBertConfig
 from edad_jax.models.exbert import ExBert
-from edad_jax.models.heads import Classifier, Pooler
+from edad_jax.models.heads import Classifier, make_pooler, read_vectors
 from edad_jax.models.hf_files import load_checkpoint
 from edad_jax.models.init import count_parameters
 from edad_jax.models.task import KINDS, Task
@@ -50,6 +50,8 @@ def load(source: str) -> Model:
         config, params, task = pretrained.load_task_model(source, option="--model=DIR")
     else:
         config, params, _ = pretrained.load_encoder(source, with_pooler=True, option="--model=DIR")
+        if not config.base.has_pooler:  # what a checkpoint has under such names is another head
+            params.pop("pooler", None)
     folder = pretrained.tokenizer_folder(source, option="--model=DIR")
     pieces = len(load_tokenizer(folder, option="--model=DIR"))
     return Model(source, *pretrained.cut_padding(config, params, pieces, source), task)
@@ -241,8 +243,11 @@ def forward(
     hidden = output.last_hidden_btd
     outputs = [hidden]
     if "pooler" in params:
-        pooler = Pooler(model.config.base, jnp.float32)
-        outputs.append(pooler.apply({"params": params["pooler"]}, hidden))
+        of_texts = model.task is None or model.task.kind == "classification"
+        pooler = make_pooler(model.config.base, jnp.float32)
+        outputs.append(
+            read_vectors(pooler, params["pooler"], hidden, mask_bt != 0, of_texts=of_texts)
+        )
     if not model.task:
         return tuple(outputs)
     classifier = Classifier(model.config.base, len(model.task.labels), jnp.float32)

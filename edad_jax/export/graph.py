@@ -148,10 +148,13 @@ class Graph:
 
     def norm(self, hidden: str, params: Mapping, epsilon: float, name: str) -> str:
         """Adds a layer norm over the last axis."""
-        scale = self.constant(as_float(params["scale"]), f"{name}.scale")
-        bias = self.constant(as_float(params["bias"]), f"{name}.bias")
+        parts = [
+            self.constant(as_float(params[part]), f"{name}.{part}")
+            for part in ("scale", "bias")
+            if part in params
+        ]
         with self.within(name):
-            return self.add("LayerNormalization", hidden, scale, bias, axis=-1, epsilon=epsilon)
+            return self.add("LayerNormalization", hidden, *parts, axis=-1, epsilon=epsilon)
 
     def check_kept(self) -> None:
         """Raises ValueError where a name or pattern of `keep_float32` is of no part there is."""

@@ -32,7 +32,7 @@ from edad_jax.models.config import ExBertConfig
 from edad_jax.models.config_json import sizes_json
 from edad_jax.models.convert import check_vocabulary, to_torch_names
 from edad_jax.models.names import HEADS
-from edad_jax.models.task import KINDS, Task, write_task
+from edad_jax.models.task import KINDS, Task, heads_between, write_task
 
 TOKENIZER_FILES = (
     "vocab.txt",  # BERT's kind; other kinds are a tokenizer.json alone
@@ -58,6 +58,7 @@ _CLASSES = {
     "roberta": "Roberta",
     "xlm-roberta": "XLMRoberta",
     "electra": "Electra",
+    "modernbert": "ModernBert",
     "mpnet": "MPNet",
     "exbert": "ExBert",
 }
@@ -129,10 +130,11 @@ def config_json(
     pad_token_id = _check_tokenizer(tokenizer_dir, config)
     heads = tuple(head for head in HEADS if head in params)
     classes = write_task(task) if task else {}
-    if task and heads != KINDS[task.kind].heads:
+    expected = heads_between(task.kind, config.base) if task else heads
+    if heads != expected:
         raise ValueError(
-            f"got a {task.kind} model with heads {list(heads)}, expected "
-            f"{list(KINDS[task.kind].heads)} beside the classifier"
+            f"got a {task.kind} model with heads {list(heads)}, expected {list(expected)} beside "
+            "the classifier"
         )
     return _config_json(config, _architecture(config, heads, task), pad_token_id) | classes
 

@@ -24,6 +24,7 @@ import onnx
 
 from edad_jax.export.attention import Attention, AttentionInParts, AttentionWithBias
 from edad_jax.export.graph import Graph, as_float
+from edad_jax.export.modernbert import ModernBlocks
 from edad_jax.models.config import ExBertConfig
 from edad_jax.models.task import Task
 
@@ -63,8 +64,11 @@ def build_onnx(
     """
     graph = Graph(int8=int8, reduce_range=reduce_range, ranges=ranges, keep_float32=keep_float32)
     try:
-        hidden = _encode(graph, config, params, word_rank)
-        outputs = _heads(graph, config.base, params, hidden, task)
+        if config.base.modern:
+            outputs = _modern(graph, config, params, word_rank, task)
+        else:
+            hidden = _encode(graph, config, params, word_rank)
+            outputs = _heads(graph, config.base, params, hidden, task)
     except KeyError as error:
         raise ValueError(f"the parameters lack {error}; expected those of the task") from error
     graph.check_kept()
@@ -100,8 +104,28 @@ def _attention(graph, sizes, base):
     return AttentionInParts(graph) if graph.int8 else Attention(graph)
 
 
-def _embed(graph, config, params, word_rank):
-    """Adds what the first layer reads."""
+def _modern(graph, config, params, word_rank, task):
+    """Adds a ModernBERT; returns the model's outputs and their axes."""
+    base = params["base"]
+    with graph.within("embeddings"):
+        words = _words(graph, config, params, word_rank)
+        norm = base["embeddings"]["norm"]
+        hidden = graph.norm(words, norm, config.base.layer_norm_eps, "embeddings.norm")
+    blocks = ModernBlocks(graph, config.base)
+    for layer in range(config.base.num_hidden_layers):
+        with graph.within(str(layer)):
+            hidden = blocks.add(base[f"layers_{layer}"], layer, hidden)
+    hidden = blocks.finish(base["final_norm"], hidden)
+    if task:
+        of_texts = task.kind == "classification"
+        hidden = blocks.head(params["pooler"], hidden, of_texts=of_texts)
+        if of_texts:
+            return _classes(graph, params, hidden, task)
+    return _heads(graph, config.base, params, hidden, task)
+
+
+def _words(graph, config, params, word_rank):
+    """Adds the word vectors."""
     base = params["base"]
     table_vd = as_float(base["embeddings"]["word"]["embedding"])
     if config.extension_vocab_size:
@@ -112,9 +136,14 @@ def _embed(graph, config, params, word_rank):
         left_vr, values_r, right_rd = np.linalg.svd(table_vd, full_matrices=False)
         narrow_vr = left_vr[:, :word_rank] * values_r[:word_rank]
         words = graph.look_up(narrow_vr, "words", "input_ids")
-        words = graph.linear(words, right_rd[:word_rank], None, "words.right")
-    else:
-        words = graph.look_up(table_vd, "words", "input_ids")
+        return graph.linear(words, right_rd[:word_rank], None, "words.right")
+    return graph.look_up(table_vd, "words", "input_ids")
+
+
+def _embed(graph, config, params, word_rank):
+    """Adds what the first layer reads."""
+    base = params["base"]
+    words = _words(graph, config, params, word_rank)
     hidden = graph.add("Add", words, _positions(graph, base["embeddings"]))
     if config.base.type_vocab_size:
         table = graph.constant(as_float(base["embeddings"]["token_type"]["embedding"]), "segments")
@@ -231,6 +260,11 @@ def _vectors_and_classes(graph, sizes, params, hidden, task):
     pooled = graph.add(sizes.pooler_act.capitalize(), pooled)
     if task is None:
         return outputs | {graph.rename(pooled, "pooler_output"): ["batch", width]}
+    return _classes(graph, params, pooled, task)
+
+
+def _classes(graph, params, pooled, task):
+    """Adds the classifier of whole texts."""
     classifier = params["classifier"]["dense"]
     logits = graph.linear(pooled, classifier["kernel"], classifier["bias"], "classifier")
     return {graph.rename(logits, "logits"): ["batch", len(task.labels)]}

@@ -36,19 +36,22 @@ class Linear(nn.Module):
     config: BertConfig
     dtype: jnp.dtype
     matmul_dtype: jnp.dtype | None = None
+    has_bias: bool = True
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
-        """Returns inputs [..., d] times the kernel, plus the bias: [..., features]."""
+        """Returns inputs [..., d] times the kernel, plus the bias if any: [..., features]."""
         starts = nn.initializers.normal(self.config.initializer_range)
         kernel_de = self.param("kernel", starts, (inputs.shape[-1], self.features))
-        bias_e = self.param("bias", nn.initializers.zeros, (self.features,))
-        return add_bias(linear_product(inputs, kernel_de, self.dtype, self.matmul_dtype), bias_e)
+        product = linear_product(inputs, kernel_de, self.dtype, self.matmul_dtype)
+        if not self.has_bias:
+            return product
+        return add_bias(product, self.param("bias", nn.initializers.zeros, (self.features,)))
 
 
 def layer_norm(config: BertConfig, dtype: jnp.dtype, *, name: str | None = None) -> LayerNorm:
-    """Returns BERT's layer norm."""
-    return LayerNorm(config.layer_norm_eps, dtype, name=name)
+    """Returns the family's layer norm."""
+    return LayerNorm(config.layer_norm_eps, dtype, config.has_biases, name=name)
 
 
 def activate(inner: jax.Array, config: BertConfig) -> jax.Array:
@@ -270,6 +273,10 @@ class Bert(nn.Module):
     def position_bias(self, length: int) -> jax.Array | None:
         """Returns bias_hts, which every block is to add to its scores; None where there is none."""
         return self.relative(length) if self.config.relative_attention_num_buckets else None
+
+    def finish(self, hidden_btd: jax.Array) -> jax.Array:
+        """Returns the encoder's output, given the last block's: the same."""
+        return hidden_btd
 
     def word_table(self) -> jax.Array:
         """Returns the word table, [vocab_size, table_width], to which the MLM head is tied."""

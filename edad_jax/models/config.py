@@ -6,6 +6,7 @@ ALBERT (Lan et al. 2020)        shares_layers=True, embedding_size=128, hidden_a
 RoBERTa (Liu et al. 2019)       family, position_offset=2, type_vocab_size=1, has_pooler=False
 XLM-R (Conneau et al. 2020)     likewise
 ELECTRA (Clark et al. 2020)     family, embedding_size=128 (small), has_pooler=False
+ModernBERT (Warner et al. 2024) family, modern: other blocks, type_vocab_size=0, has_pooler=False
 MPNet (Song et al. 2020)        family, position_offset=2, type_vocab_size=0, has_pooler=False,
                                 relative_attention_num_buckets=32
 """
@@ -17,6 +18,39 @@ from edad_jax.models.relative_position import BUCKETS
 # The activation of the layer between [CLS] and a classifier, in families that have no pooler else.
 _POOLERS = {"roberta": "tanh", "xlm-roberta": "tanh", "electra": "gelu", "mpnet": "tanh"}
 ACTIVATIONS = ("gelu", "gelu_new")  # by the error function, as in BERT; by tanh, as in ALBERT
+
+
+POOLINGS = ("cls", "mean")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModernConfig:
+    """What a ModernBERT's blocks have beside the sizes of a BERT's; see `modernbert`."""
+
+    window: int  # how many positions a local layer sees to each side
+    global_layers: tuple[int, ...]  # those, from 0, that see the whole row
+    global_theta: float  # the slowest rotation turns once in about 2 pi so many positions
+    local_theta: float  # likewise, in local layers
+    pooling: str = "cls"  # what a classifier of whole texts reads, one of POOLINGS
+
+    def __post_init__(self):
+        for name, is_wrong in (
+            ("window", self.window < 1),
+            ("global_theta", self.global_theta <= 0),
+            ("local_theta", self.local_theta <= 0),
+        ):
+            if is_wrong:
+                raise ValueError(f"got {name}={getattr(self, name)}, expected more than 0")
+        if self.pooling not in POOLINGS:
+            raise ValueError(f"got pooling={self.pooling!r}, expected {' or '.join(POOLINGS)}")
+
+    def window_of(self, layer: int) -> int:
+        """Returns how many positions a layer sees to each side; 0: all of the row."""
+        return 0 if layer in self.global_layers else self.window
+
+    def theta_of(self, layer: int) -> float:
+        """Returns the base of a layer's rotations."""
+        return self.global_theta if layer in self.global_layers else self.local_theta
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,12 +77,15 @@ class BertConfig:
     )
     # Rows in front of a checkpoint's position table that no piece reads; nets do not have them.
     position_offset: int = 0
+    modern: ModernConfig | None = None  # None: BERT's own blocks, and positions in a table
     # Of distances between pieces: each has a number for each head that is added to its scores, in
     # all layers (`relative_position`); 0: nothing is.
     relative_attention_num_buckets: int = 0
 
     def __post_init__(self):
         check_heads(self.hidden_size, self.num_attention_heads, "hidden_size")
+        if self.modern:
+            check_rotations(self.hidden_size, self.num_attention_heads, "hidden_size")
         if self.hidden_act not in ACTIVATIONS:
             raise ValueError(
                 f"got hidden_act={self.hidden_act!r}, expected one of {', '.join(ACTIVATIONS)}"
@@ -67,6 +104,11 @@ class BertConfig:
         return self.embedding_size or self.hidden_size
 
     @property
+    def has_biases(self) -> bool:
+        """Returns whether linear layers and norms of blocks and of the MLM head have biases."""
+        return self.modern is None
+
+    @property
     def pooler_act(self) -> str:
         """Returns what comes after the pooler's linear layer: "tanh", "gelu" or "relu"."""
         return "tanh" if self.has_pooler else _POOLERS.get(self.family, "relu")
@@ -83,6 +125,15 @@ def check_heads(width: int, heads: int, name: str) -> None:
         raise ValueError(
             f"{name}={width} is not divisible by num_attention_heads={heads}; "
             f"choose {name}={max(1, width // max(heads, 1)) * max(heads, 1)} or another head count"
+        )
+
+
+def check_rotations(width: int, heads: int, name: str) -> None:
+    """Raises ValueError where the numbers of a head are no pairs, which rotate."""
+    if width // heads % 2:
+        raise ValueError(
+            f"{name}={width} with num_attention_heads={heads} gives heads of {width // heads} "
+            "numbers, and rotary positions need an even number"
         )
 
 

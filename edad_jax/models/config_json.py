@@ -6,11 +6,13 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from edad_jax.models.config import ACTIVATIONS, BertConfig
+from edad_jax.models.modernbert_json import check_modern, modern_config, modern_json
 from edad_jax.models.relative_position import BUCKETS
 
+# Whose sizes alone do not tell what they are.
+_NAMED = ("roberta", "xlm-roberta", "electra", "mpnet")
 # What model_type may say, beside our own "exbert".
-FAMILIES = ("bert", "distilbert", "albert", "roberta", "xlm-roberta", "electra", "mpnet")
-_NAMED = FAMILIES[3:]  # whose sizes alone do not tell what they are
+FAMILIES = ("bert", "distilbert", "albert", *_NAMED, "modernbert")
 _ROBERTAS = ("roberta", "xlm-roberta")
 _OFFSET = (*_ROBERTAS, "mpnet")  # whose positions begin after the padding piece's id
 _DISTILBERT_WORDS = {
@@ -113,6 +115,7 @@ def bert_config(
       ValueError: another model family, a decoder or an encoder-decoder; another activation or
         kind of positions; an ALBERT with several groups of layers; a size is missing.
     """
+    given = config_json
     # null stands for what is not said: so transformers writes options that nobody has set.
     config_json = {name: value for name, value in config_json.items() if value is not None}
     family = config_json.get("model_type", "bert")
@@ -127,6 +130,12 @@ def bert_config(
             "config.json says is_encoder_decoder=true: half of the net writes texts. Choose an "
             "encoder, or set it to false if the model is one"
         )
+    overrides = {
+        "hidden_dropout_prob": hidden_dropout_prob,
+        "attention_probs_dropout_prob": attention_probs_dropout_prob,
+    }
+    if family == "modernbert":  # whose words are its own
+        return modern_config(given, **overrides)
     for key, value in _FIXED[family].items():
         if config_json.get(key, value) != value:
             raise ValueError(
@@ -141,10 +150,6 @@ def bert_config(
     values |= {name: config_json[word] for name, word in said.items() if word in config_json}
     values |= {"relative_attention_num_buckets": 0} | _IMPLIED[family]
     values |= {"family": family if family in _NAMED else "", "position_offset": 0}
-    overrides = {
-        "hidden_dropout_prob": hidden_dropout_prob,
-        "attention_probs_dropout_prob": attention_probs_dropout_prob,
-    }
     values |= {key: rate for key, rate in overrides.items() if rate is not None}
     if values["hidden_act"] not in ACTIVATIONS:
         raise ValueError(
@@ -152,7 +157,11 @@ def bert_config(
             f"{' or '.join(map(repr, ACTIVATIONS))}: choose a checkpoint that has it"
         )
     for field in fields:
-        if field.name in values and not _is_a(values[field.name], field.type):
+        if (
+            field.type in _KINDS
+            and field.name in values
+            and not _is_a(values[field.name], field.type)
+        ):
             raise ValueError(
                 f"config.json says {said[field.name]}={values[field.name]!r}, expected "
                 f"{_KINDS[field.type]}"
@@ -209,8 +218,10 @@ def sizes_json(config: BertConfig, *, extended: bool) -> dict[str, Any]:
       ValueError: no family of checkpoints has such sizes; see `family_of`.
     """
     family = family_of(config, extended=extended)
+    if config.modern:
+        return modern_json(config)
     values = dataclasses.asdict(config)
-    del values["family"]
+    del values["family"], values["modern"]
     offset = values.pop("position_offset")
     if family == "distilbert":
         values = {word: values[name] for name, word in _DISTILBERT_WORDS.items()} | {
@@ -244,6 +255,9 @@ def family_of(config: BertConfig, *, extended: bool) -> str:
     Raises:
       ValueError: no family of checkpoints has such an encoder.
     """
+    if config.modern:
+        check_modern(config, extended=extended)
+        return config.family
     if config.family:
         _check_named(config, extended=extended)
         return config.family

@@ -29,12 +29,12 @@ from edad_jax.models.names import (
     TASK_HEADS,
     NameTable,
     bare_names,
+    join,
     modules_of,
 )
 from edad_jax.types import MaskedBatch
 
 _WORDS, _ADDED_WORDS = "base/embeddings/word/embedding", "extension/word/embedding"
-_WORD_TABLE = "embeddings.word_embeddings.weight"
 _POSITIONS = "base/embeddings/position/embedding"
 _POOLER = "pooler/dense"
 
@@ -145,7 +145,7 @@ def to_torch_names(
     tensors = {names.get(path, path): _turned(path, leaf) for path, leaf in leaves.items()}
     _check(tensors, expected, source="the parameters")
     table = name_table(config)
-    return {table.prefixed(name): tensor for name, tensor in tensors.items()}
+    return {table.prefixed(name): tensor for name, tensor in join(tensors, table).items()}
 
 
 def from_torch_names(
@@ -195,8 +195,9 @@ def _from_bare_names(
 ):
     table = name_table(config)
     tensors = _without_tied_decoder(tensors, table, check="mlm" in heads)
+    read = tuple(start for head in heads for start in table.heads.get(head, ()))
     ignored = tuple(
-        start for head, starts in table.heads.items() if head not in heads for start in starts
+        start for starts in table.heads.values() for start in starts if start not in read
     )
     tensors = {
         name: tensor
@@ -206,7 +207,8 @@ def _from_bare_names(
     expected = _expected(config, heads=heads, labels=labels, classifier=classifier)
     _check(tensors, expected, source=source, heads=table.heads if advise_fresh else {})
     leaves = {path: _turned(path, tensors[name]) for path, (name, _) in expected.items()}
-    leaves[_POSITIONS] = leaves[_POSITIONS][config.base.position_offset :]
+    if config.base.position_offset:
+        leaves[_POSITIONS] = leaves[_POSITIONS][config.base.position_offset :]
     if config.extension_vocab_size:
         base_rows = config.base.vocab_size
         table_vd = leaves[_WORDS]
@@ -258,11 +260,14 @@ def _expected(config, *, heads, labels, classifier):
     """
     table = name_table(config)
     modules = modules_of(table, config.base.stored_layers)
-    modules["classifier/dense"] = ("pooler" in heads and table.text_classifier) or classifier
+    modules["classifier/dense"] = (
+        table.any_classifier or ("pooler" in heads and table.text_classifier) or classifier
+    )
     shapes = dict(_shapes(config))
     width = config.base.hidden_size
     if "pooler" in heads:  # in a classifier it is there though the pretraining net has none
-        shapes |= {f"{_POOLER}/kernel": (width, width), f"{_POOLER}/bias": (width,)}
+        other = "pooler/norm/scale" if config.base.modern else f"{_POOLER}/bias"
+        shapes |= {f"{_POOLER}/kernel": (width, width), other: (width,)}
     if labels:
         shapes |= {"classifier/dense/kernel": (width, labels), "classifier/dense/bias": (labels,)}
     expected = {}
@@ -274,8 +279,9 @@ def _expected(config, *, heads, labels, classifier):
             expected[path] = (f"{modules[module]}.{LEAVES[leaf]}", shape)
     word_name, _ = expected[_WORDS]
     expected[_WORDS] = (word_name, (config.vocab_size, config.base.table_width))
-    position_name, (positions, width) = expected[_POSITIONS]
-    expected[_POSITIONS] = (position_name, (positions + config.base.position_offset, width))
+    if config.base.position_offset:
+        position_name, (positions, width) = expected[_POSITIONS]
+        expected[_POSITIONS] = (position_name, (positions + config.base.position_offset, width))
     return expected
 
 
@@ -298,7 +304,8 @@ def _without_tied_decoder(tensors, table, *, check):
     """Returns the tensors less the MLM decoder, once it is seen to be tied."""
     tensors = dict(tensors)
     bias_name = f"{table.modules['mlm']}.bias"
-    tied = {f"{table.decoder}.weight": _WORD_TABLE, f"{table.decoder}.bias": bias_name}
+    word_table = f"{table.modules['base/embeddings/word']}.weight"
+    tied = {f"{table.decoder}.weight": word_table, f"{table.decoder}.bias": bias_name}
     tied.pop(bias_name, None)  # DistilBERT's and ELECTRA's decoders have the bias itself
     copies = {copy: tensors.pop(copy) for copy in tied if copy in tensors}
     if not check:

@@ -28,6 +28,7 @@ import jax.numpy as jnp
 from edad_jax.models.bert import Bert, Linear, collect_taps, embedding_table, make_block
 from edad_jax.models.config import ExBertConfig, Execution
 from edad_jax.models.heads import MlmHead, NspHead, Pooler, gather_positions
+from edad_jax.models.modernbert import ModernBert
 from edad_jax.types import AttentionHeads, EncoderOutput, MaskedBatch
 
 
@@ -85,7 +86,8 @@ class ExBert(nn.Module):
 
     def setup(self):
         base = self.config.base
-        self.base = Bert(base, self.dtype, self.matmul_dtype, self.execution)
+        encoder = ModernBert if base.modern else Bert
+        self.base = encoder(base, self.dtype, self.matmul_dtype, self.execution)
         if self.config.extension or self.config.extension_vocab_size:
             self.extension = Extension(self.config, self.dtype, self.matmul_dtype, self.execution)
         self.mlm = MlmHead(base, self.config.vocab_size, self.dtype, self.matmul_dtype)
@@ -105,7 +107,7 @@ class ExBert(nn.Module):
         """Returns the last layer, and hidden states and heads of the tapped layers (from 0).
 
         The original's heads come first, then the extension's. Hidden states are taken after the
-        gate.
+        gate; those of the last layer are the encoder's output.
         """
         embedding_btd = hidden_btd = self.base.embed(
             self._look_up(ids_bt), segments_bt, deterministic=deterministic
@@ -117,6 +119,8 @@ class ExBert(nn.Module):
                 layer, hidden_btd, mask_bt, tapped=layer in taps, **same
             )
             tapped[layer] = (hidden_btd, heads)
+        hidden_btd = self.base.finish(hidden_btd)
+        tapped[layer] = (hidden_btd, heads)
         return collect_taps(hidden_btd, embedding_btd, tapped, taps)
 
     def mlm_logits(self, hidden_btd: jax.Array, positions_bm: jax.Array) -> jax.Array:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Everything that sits on an encoder: pooler, MLM and NSP heads, classifier, width projection."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -36,6 +37,68 @@ class Pooler(nn.Module):
         return {"tanh": jnp.tanh, "relu": jax.nn.relu}[self.config.pooler_act](pooled_bd)
 
 
+class ModernHead(nn.Module):
+    """Linear, gelu and norm in front of all of a ModernBERT's classifiers, of texts and of pieces.
+
+    In its checkpoints it is the head for masked words, from which a classifier's begins.
+    """
+
+    config: BertConfig
+    dtype: jnp.dtype
+    matmul_dtype: jnp.dtype | None = None
+
+    @nn.compact
+    def __call__(self, hidden: jax.Array) -> jax.Array:
+        """Returns [..., d] from hidden [..., d]."""
+        inner = Linear(
+            self.config.hidden_size,
+            self.config,
+            self.dtype,
+            self.matmul_dtype,
+            has_bias=False,
+            name="dense",
+        )(hidden)
+        return layer_norm(self.config, self.dtype, name="norm")(activate(inner, self.config))
+
+
+def make_pooler(
+    config: BertConfig, dtype: jnp.dtype, matmul_dtype: jnp.dtype | None = None
+) -> nn.Module:
+    """Returns what stands between encoder and classifier where there is such: params "pooler"."""
+    return (ModernHead if config.modern else Pooler)(config, dtype, matmul_dtype)
+
+
+def read_vectors(
+    pooler: Pooler | ModernHead,
+    params: Mapping[str, Any],
+    hidden_btd: jax.Array,
+    mask_bt: jax.Array,
+    *,
+    of_texts: bool,
+) -> jax.Array:
+    """Returns what a classifier reads through a pooler: [b, d] of texts, else [b, t, d].
+
+    Args:
+      pooler: from `make_pooler`.
+      params: its parameters.
+      hidden_btd: the encoder's output.
+      mask_bt: True at real pieces; read where a ModernBERT takes their mean.
+      of_texts: whether each row has one vector.
+    """
+    if of_texts and isinstance(pooler, ModernHead):
+        hidden_btd = text_vectors(pooler.config, hidden_btd, mask_bt)
+    return pooler.apply({"params": params}, hidden_btd)
+
+
+def text_vectors(config: BertConfig, hidden_btd: jax.Array, mask_bt: jax.Array) -> jax.Array:
+    """Returns hidden_bd: that of [CLS], or the mean over the real pieces, as `pooling` says."""
+    if config.modern.pooling == "cls":
+        return hidden_btd[:, 0]
+    real_bt1 = mask_bt[..., None]
+    count_b1 = jnp.maximum(real_bt1.sum(axis=1), 1).astype(hidden_btd.dtype)
+    return jnp.where(real_bt1, hidden_btd, 0).sum(axis=1) / count_b1
+
+
 def gather_positions(hidden_btd: jax.Array, positions_bm: jax.Array) -> jax.Array:
     """Returns hidden_bmd: the hidden states at the named positions.
 
@@ -60,7 +123,12 @@ class MlmHead(nn.Module):
         """Returns float32 logits_bmv over the rows of each table."""
         config = self.config
         hidden_bmd = Linear(
-            config.table_width, config, self.dtype, self.matmul_dtype, name="transform"
+            config.table_width,
+            config,
+            self.dtype,
+            self.matmul_dtype,
+            config.has_biases,
+            name="transform",
         )(hidden_bmd)
         hidden_bmd = activate(hidden_bmd, config)
         hidden_bmd = layer_norm(config, self.dtype, name="norm")(hidden_bmd)

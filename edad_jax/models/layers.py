@@ -90,17 +90,20 @@ gelu.defvjp(_gelu_forward, _gelu_backward)
 class LayerNorm(nn.Module):
     """Layer norm over the last axis; statistics in float32 by the two-pass formula.
 
-    Parameters as `nn.LayerNorm` names them: `scale` and `bias`.
+    Parameters as `nn.LayerNorm` names them: `scale` and, where it has one, `bias`.
     """
 
     epsilon: float
     dtype: jnp.dtype
+    has_bias: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns x [..., d], normalised, in `dtype`."""
         scale_d = self.param("scale", nn.initializers.ones, (x.shape[-1],))
-        bias_d = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+        bias_d = jnp.zeros(x.shape[-1])
+        if self.has_bias:
+            bias_d = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
         return _normalise(x, scale_d, bias_d, self.epsilon).astype(self.dtype)
 
 

@@ -5,6 +5,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 HEADS = ("pooler", "mlm", "nsp")  # what a checkpoint may lack where the config says so
 # What may sit on an encoder beside these, put there by training it for a task.
 TASK_HEADS = ("classifier.", "qa_outputs.")
@@ -27,6 +29,10 @@ class NameTable:
     left_behind: tuple[str, ...] = ()  # heads that we have no use for
     # The classifier of whole texts, where it is called otherwise than that of words.
     text_classifier: str = ""
+    any_classifier: str = ""  # of every task, where it is called otherwise than in BERTs
+    # Matrices in which several of ours lie one after the other: the end of torch's name -> how
+    # many. In `layers` they are NAME.0, NAME.1, ...
+    joined: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def prefixed(self, name: str) -> str:
         """Returns the name that a bare one has in a model with heads."""
@@ -167,6 +173,39 @@ ELECTRA = NameTable(
     left_behind=("discriminator_predictions.",),
     text_classifier="classifier.out_proj",
 )
+MODERNBERT = NameTable(
+    modules={
+        "base/embeddings/word": "embeddings.tok_embeddings",
+        "base/embeddings/norm": "embeddings.norm",
+        "base/final_norm": "final_norm",
+        "classifier/dense": "classifier",
+        "pooler/dense": "head.dense",  # the classifiers' head begins as that of the MLM
+        "pooler/norm": "head.norm",
+        "mlm/transform": "head.dense",
+        "mlm/norm": "head.norm",
+        "mlm": "decoder",
+    },
+    layers={
+        f"base/layers_{{}}/{ours}": f"layers.{{}}.{it}"
+        for ours, it in {
+            "attention_norm": "attn_norm",  # the first layer has none
+            "attention/query": "attn.Wqkv.0",
+            "attention/key": "attn.Wqkv.1",
+            "attention/value": "attn.Wqkv.2",
+            "attention/output": "attn.Wo",
+            "intermediate_norm": "mlp_norm",
+            "intermediate": "mlp.Wi.0",
+            "multiplier": "mlp.Wi.1",
+            "output": "mlp.Wo",
+        }.items()
+    },
+    prefix="model.",
+    outside=("head.", "decoder."),
+    heads={"pooler": ("head.",), "mlm": ("head.", "decoder.")},
+    decoder="decoder",
+    any_classifier="classifier",
+    joined={"attn.Wqkv": 3, "mlp.Wi": 2},
+)
 MPNET = dataclasses.replace(
     ROBERTA,
     modules={**ROBERTA.modules, **_RELATIVE},
@@ -191,6 +230,7 @@ TABLES = {
     "roberta": ROBERTA,
     "xlm-roberta": ROBERTA,
     "electra": ELECTRA,
+    "modernbert": MODERNBERT,
     "mpnet": MPNET,
 }
 
@@ -221,4 +261,29 @@ def bare_names(tensors: Mapping[str, Any], table: NameTable) -> dict[str, Any]:
         if short in bare:
             raise ValueError(f"the checkpoint holds {short} twice, with and without a prefix")
         bare[short] = tensor
-    return bare
+    return _split(bare, table)
+
+
+def _split(tensors, table):
+    """Returns the tensors with those that lie in one matrix apart."""
+    apart = {}
+    for name, tensor in tensors.items():
+        module = name.removesuffix(".weight")
+        count = next((n for end, n in table.joined.items() if module.endswith(f".{end}")), 0)
+        parts = np.array_split(tensor, count) if count else ()
+        apart |= {f"{module}.{n}.weight": part for n, part in enumerate(parts)} or {name: tensor}
+    return apart
+
+
+def join(tensors: Mapping[str, np.ndarray], table: NameTable) -> dict[str, np.ndarray]:
+    """Returns the tensors with those that torch has in one matrix together."""
+    joined, parts = {}, {}
+    for name, tensor in tensors.items():
+        module = name.removesuffix(".weight").rpartition(".")[0]
+        if module.endswith(tuple(f".{end}" for end in table.joined)):
+            parts.setdefault(f"{module}.weight", {})[name] = tensor
+        else:
+            joined[name] = tensor
+    return joined | {
+        name: np.concatenate([some[part] for part in sorted(some)]) for name, some in parts.items()
+    }

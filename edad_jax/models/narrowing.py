@@ -107,6 +107,35 @@ def narrow(
     return cut
 
 
+def narrow_modern(
+    params: Mapping[str, Any], units: int, *, random_units: bool = False
+) -> dict[str, Any]:
+    """Returns a ModernBERT's parameters with so many units in its feed-forward layers.
+
+    Args:
+      params: with as many layers as are wanted.
+      units: of each layer.
+      random_units: leaves the feed-forward layers out where their size differs.
+    """
+    base = dict(params["base"])
+    for name in [name for name in base if name.startswith("layers_")]:
+        block = dict(base[name])
+        inner, outer = block["intermediate"]["kernel"], block["output"]["kernel"]
+        multiplier = block["multiplier"]["kernel"]
+        weights = unit_weights(inner, outer) * np.linalg.norm(multiplier, axis=0)
+        chosen = strongest(weights, units)
+        cut = {
+            "intermediate": {"kernel": inner[:, chosen]},
+            "multiplier": {"kernel": multiplier[:, chosen]},
+            "output": {"kernel": outer[chosen]},
+        }
+        if units != len(outer) and random_units:
+            block = {part: tree for part, tree in block.items() if part not in cut}
+            cut = {}
+        base[name] = block | cut
+    return dict(params) | {"base": base}
+
+
 def _cut_embeddings(tables, kept, factorised):
     cut = dict(tables)
     if factorised:

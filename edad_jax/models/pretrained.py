@@ -20,7 +20,7 @@ from edad_jax.models.convert import (
 )
 from edad_jax.models.hf_files import load_checkpoint, local_folder
 from edad_jax.models.names import HEADS
-from edad_jax.models.task import KINDS, Task, read_task
+from edad_jax.models.task import KINDS, Task, heads_between, read_task
 
 LOG = logging.getLogger(__name__)
 _MOST_PADDING = 128  # rows
@@ -74,7 +74,7 @@ def load_task_model(
     params = from_torch_names(
         checkpoint.tensors,
         config,
-        without=[head for head in HEADS if head not in KINDS[task.kind].heads],
+        without=[head for head in HEADS if head not in heads_between(task.kind, config.base)],
         labels=len(task.labels),
         classifier=KINDS[task.kind].classifier,
         source=str(checkpoint.directory),

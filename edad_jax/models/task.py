@@ -4,6 +4,8 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from edad_jax.models.config import BertConfig
+
 
 class Task(NamedTuple):
     """A kind of task and the names of its classes."""
@@ -18,7 +20,7 @@ class Kind(NamedTuple):
 
     architecture: str  # the end of its class's name
     pipeline: str  # the model card's pipeline_tag
-    heads: tuple[str, ...]  # what sits between encoder and classifier
+    heads: tuple[str, ...]  # what sits between encoder and classifier: see `heads_between`
     classifier: str = "classifier"  # what torch calls the classifier
 
 
@@ -35,6 +37,14 @@ ACTIVATIONS = {
     "sigmoid": "torch.nn.modules.activation.Sigmoid",
 }
 _BY_PROBLEM = {"regression": "identity", "multi_label_classification": "sigmoid"}
+
+
+def heads_between(kind: str, base: BertConfig) -> tuple[str, ...]:
+    """Returns what sits between an encoder and the classifier of a kind of task.
+
+    ModernBERTs have their head in front of every classifier.
+    """
+    return ("pooler",) if base.modern else KINDS[kind].heads
 
 
 def write_task(task: Task) -> dict[str, Any]:

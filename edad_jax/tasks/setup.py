@@ -17,9 +17,8 @@ from edad_jax.data.tokenizer import check_unknown
 from edad_jax.models import init, pretrained
 from edad_jax.models.config import ExBertConfig
 from edad_jax.models.exbert import ExBert
-from edad_jax.models.heads import Classifier, Pooler
+from edad_jax.models.heads import Classifier, make_pooler
 from edad_jax.models.precision import resolve_precision
-from edad_jax.models.task import KINDS
 from edad_jax.tasks.answering import Answering
 from edad_jax.tasks.classification import Classification
 from edad_jax.tasks.data.label_sets import check_label_sets
@@ -186,7 +185,6 @@ def build_net(
     its own.
     """
     precision = resolve_precision(config.dtype)
-    needs_pooler = "pooler" in KINDS[config.task].heads
     sizes, loaded = encoder
     net = TaskNet(
         config.task,
@@ -203,8 +201,8 @@ def build_net(
     params = []
     for seed in run_seeds(config):
         mine = loaded | {"classifier": fresh(net.classifier, seed, deterministic=True)}
-        if needs_pooler and "pooler" not in mine:
-            mine["pooler"] = fresh(Pooler(sizes.base, *precision), seed)
+        if "pooler" in net.parts and "pooler" not in mine:
+            mine["pooler"] = fresh(make_pooler(sizes.base, *precision), seed)
         params.append({part: mine[part] for part in (*net.parts, "classifier") if part in mine})
     return net, params
 

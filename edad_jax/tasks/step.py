@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import optax
 
 from edad_jax.models.exbert import ExBert
-from edad_jax.models.heads import Classifier, Pooler
-from edad_jax.models.task import KINDS
+from edad_jax.models.heads import Classifier, make_pooler, read_vectors
+from edad_jax.models.task import heads_between
 from edad_jax.tasks.rows import IMPOSSIBLE
 from edad_jax.training.parallel import AXIS
 from edad_jax.types import TaskBatch
@@ -35,7 +35,7 @@ class TaskNet:
     @property
     def parts(self) -> tuple[str, ...]:
         """Returns the names of the encoder's parts that the task uses."""
-        return ("base", "extension", *KINDS[self.task].heads)
+        return ("base", "extension", *heads_between(self.task, self.encoder.config.base))
 
     def logits(self, params: dict, batch: TaskBatch, key: jax.Array | None) -> jax.Array:
         """Returns float32 logits_bnc; with a key, dropout is on."""
@@ -52,8 +52,12 @@ class TaskNet:
         ).last_hidden_btd
         if "pooler" in self.parts:
             config = self.encoder.config.base
-            pooler = Pooler(config, self.encoder.dtype, self.encoder.matmul_dtype)
-            hidden = pooler.apply({"params": params["pooler"]}, hidden)[:, None]
+            pooler = make_pooler(config, self.encoder.dtype, self.encoder.matmul_dtype)
+            of_texts = self.task == "classification"
+            hidden = read_vectors(
+                pooler, params["pooler"], hidden, batch.mask_bt, of_texts=of_texts
+            )
+            hidden = hidden[:, None] if of_texts else hidden
         logits = self.classifier.apply(
             {"params": params["classifier"]},
             hidden,

@@ -54,6 +54,19 @@ def test_attention_loss_compares_original_heads_where_one_net_has_no_extension()
     assert not np.allclose(both, losses.attention_loss(student, teacher, MASK_BT))
 
 
+@pytest.mark.parametrize("fused", [False, True])
+def test_attention_loss_with_a_window_is_of_near_pairs_alone(fused):
+    student, teacher = heads(4, fused=fused), heads(6, seed=1)
+    ours, its = heads(4)[0].scores_bhts, teacher[0].scores_bhts
+    expected_b = np.zeros(2)
+    for row, length in enumerate(MASK_BT.sum(axis=1)):
+        for t, s in np.ndindex(length, length):
+            if abs(t - s) <= 1:
+                expected_b[row] += np.square(ours[row, :, t, s] - its[row, :, t, s]).mean()
+    loss_b = losses.attention_loss(student, teacher, MASK_BT, window=1)
+    np.testing.assert_allclose(loss_b, expected_b, rtol=1e-5)
+
+
 def test_centred_scores_differ_only_in_what_softmax_sees():
     (ours,), (its,) = heads(4), heads(4, seed=1)
     offset = normal(1, 1, 3, 4, seed=5)  # the same for all keys of a head: of a query one number

@@ -259,7 +259,7 @@ def test_unknown_fresh_heads_are_an_error():
         ("hidden_act", "swish"),
         ("hidden_act", "relu"),
         ("position_embedding_type", "relative_key"),
-        ("model_type", "modernbert"),
+        ("model_type", "nomic_bert"),
     ],
 )
 def test_other_kinds_of_model_are_an_error(key, value):

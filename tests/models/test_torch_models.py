@@ -24,7 +24,11 @@ from tests.tiny_models import GOLDEN, assert_trees_equal, load_golden
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
-from tests.golden import make_bert_golden, make_export_golden  # noqa: E402  (they import torch)
+from tests.golden import (  # noqa: E402  (they import torch)
+    make_bert_golden,
+    make_export_golden,
+    make_modernbert_golden,
+)
 
 
 @pytest.fixture(scope="module")
@@ -73,14 +77,17 @@ def test_golden_poolers_are_what_torch_says():
         np.testing.assert_allclose(array, golden[key.removeprefix("poolers/")], atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["bert", "distilbert", "albert", "exbert", "roberta", "electra"])
+@pytest.mark.parametrize(
+    "name", ["bert", "distilbert", "albert", "exbert", "roberta", "electra", "modernbert"]
+)
 def test_golden_models_are_what_torch_says(name):
-    model = getattr(make_bert_golden, f"make_{name}")()
+    maker = make_modernbert_golden if name == "modernbert" else make_bert_golden
+    model = getattr(maker, f"make_{name}")()
     tensors = load_file(GOLDEN / name / "model.safetensors")
     for tensor, array in tensors.items():
         np.testing.assert_array_equal(model.state_dict()[tensor], array, err_msg=tensor)
     golden = load_golden(name)
-    for key, array in make_bert_golden.run(model).items():
+    for key, array in maker.run(model).items():
         np.testing.assert_allclose(array, golden[key], rtol=1e-5, atol=1e-5, err_msg=key)
 
 
