@@ -103,12 +103,12 @@ class AttentionWithBias(Attention):
         )
         self._bias_hts = graph.add("Transpose", bias, perm=[2, 0, 1])
 
-    def _padding(self, *axes):
+    def padding(self, *axes: int) -> str:
         """Returns what is added to scores, for padding and for where pieces are."""
         if axes not in self._made:
-            self._made[axes] = self._graph.add("Add", super()._padding(*axes), self._bias_hts)
+            self._made[axes] = self._graph.add("Add", super().padding(*axes), self._bias_hts)
             return self._made[axes]
-        return super()._padding(*axes)
+        return super().padding(*axes)
 
 
 class AttentionInParts(Attention):
