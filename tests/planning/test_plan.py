@@ -72,6 +72,7 @@ def files_of(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
+@pytest.mark.usefixtures("figures")  # laid out, as that of the finished run
 def test_the_plan_of_a_run_is_what_the_run_came_to(finished, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     before = files_of(finished.inputs)
