@@ -98,7 +98,7 @@ def rehearse(
         )
     step = make_step_at(run, settings, parallel, steps)(0)
     train_state, shapes, whole = _update(config, parallel, prepared, run, step, workdir, clock)
-    checkpoint_bytes, before = (disk.written_bytes(each) for each in (workdir / SAVED, workdir))
+    before = _bytes_beside(workdir)
     with clock.measure("result"), open(os.devnull, "w") as nowhere:
         with contextlib.redirect_stdout(nowhere):
             leave_result(config, settings.method, workdir, prepared, run, train_state)
@@ -115,8 +115,8 @@ def rehearse(
         "steps": steps,
         "batch_size": config.batch_size,
         "heldout_batches": _heldout_batches(config, len(prepared.heldout)),
-        "checkpoint_bytes": checkpoint_bytes,
-        "nets_bytes": disk.written_bytes(workdir) - before,
+        "checkpoint_bytes": disk.written_bytes(workdir / SAVED / str(WARM_UP + TIMED)),
+        "nets_bytes": _bytes_beside(workdir) - before,
         "devices": parallel.device_count,
         "budget_gb": _budget_gb(config),
         "program_gb": programs,
@@ -164,6 +164,11 @@ def _update(config, parallel, prepared, run, step, workdir, clock):
         if checkpoints.last_error is not None:
             raise OSError(f"the checkpoint could not be saved: {checkpoints.last_error}")
     return train_state, shapes, [config.batch_size, program_bytes(step) / 1e9]
+
+
+def _bytes_beside(workdir):
+    """Returns the bytes of all but checkpoints, of which orbax removes old ones when it likes."""
+    return disk.written_bytes(workdir) - disk.written_bytes(workdir / SAVED)
 
 
 def _make_batch_at(config, prepared):
