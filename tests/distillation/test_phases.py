@@ -140,7 +140,7 @@ def half_then_none(step):
 @functools.cache
 def after(*phases):
     """Returns [(state, metrics)] after each of the phases; with dropout, alpha half_then_none."""
-    nets = tiny_nets()
+    nets = tiny_nets(teacher_layers=1)
     settings = tiny_settings(nets, alpha=half_then_none)
     return [(state, metrics) for state, metrics, _ in run_phases(nets, settings, phases)]
 
@@ -155,7 +155,7 @@ def test_a_teacher_that_stops_stays_and_its_student_takes_the_step_of_the_whole(
     assert set(whole_metrics) - set(metrics) == gone
     for name in DISTILL_TERMS | {"student/mlm", "student/grad_norm"}:
         np.testing.assert_allclose(metrics[name], whole_metrics[name], rtol=1e-5, err_msg=name)
-    initial, _ = tiny_params(tiny_nets())
+    initial, _ = tiny_params(tiny_nets(teacher_layers=1))
     assert_trees_equal(second.params["teacher"], jax.device_get(initial["teacher"]))
     assert differ(second.params["student"], first.params["student"])
 
@@ -215,7 +215,6 @@ def test_a_run_goes_through_its_phases_and_a_stop_between_them_leaves_no_trace(
     config = tiny_config(
         finished.inputs,
         prepared=str(finished.workdir),
-        accumulate_steps=2,
         heldout__every_steps=0,
         checkpoint__every_steps=0,
         **{f"phases__{name}": value for name, value in thresholds.items()},
