@@ -11,9 +11,10 @@ import jax
 import numpy as np
 
 from benchmarks.step import WARM_UP, Case, Loop
-from edad_jax.files import quick_checksum, write_json
+from edad_jax.files import write_json
 from edad_jax.training import checkpoint
 from edad_jax.training.checkpoint import Checkpointer
+from edad_jax.training.manifest import quick_checksum
 
 EVERY_SECONDS = 60.0
 _SAVES = 3  # the first one also starts orbax, once in a run

@@ -24,8 +24,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-import xxhash
-
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 _CREDENTIALS = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE or a role; for a public bucket "
@@ -40,7 +38,6 @@ SUMS = "SHA256SUMS"
 _NO_SUMS = (SUMS, "README.md")  # people write on in a model's card
 _SEAL = "sealed_sha256"
 
-_CHUNK = 1 << 20  # bytes that are read at a time: they stay in a core's cache while they are summed
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -287,19 +284,6 @@ def file_checksum(path: str | os.PathLike[str] | RemotePath) -> str:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def quick_checksum(path: str | os.PathLike[str]) -> str:
-    """Returns the XXH3 of a local file, of 128 bits, in hexadecimal.
-
-    It finds damage as surely as a sha256, at about the cost of reading the file. It is no proof
-    against someone who makes another file of the same sum: what people download has a sha256.
-    """
-    digest, buffer = xxhash.xxh3_128(), bytearray(_CHUNK)
-    with open(path, "rb", buffering=0) as file:
-        while length := file.readinto(buffer):
-            digest.update(memoryview(buffer)[:length])
-    return digest.hexdigest()
 
 
 def write_sums(folder: Path) -> None:

@@ -125,11 +125,11 @@ def extend_vocabulary(
     before = unknown_before = after = unknown_after = None
     if size:
         if is_bert:
-            models_ = [_build_bare_model(backend, each) for each in (base_pieces, vocabulary + new)]
+            bare = [_build_bare_model(backend, each) for each in (base_pieces, vocabulary + new)]
         else:
-            models_ = [learner.build_bare_model(each) for each in (backend, grown)]
+            bare = [learner.build_bare_model(each) for each in (backend, grown)]
         (before, unknown_before), (after, unknown_after) = (
-            _measure_pieces(model, heldout, tokenizer.unk_token_id) for model in models_
+            _measure_pieces(model, heldout, tokenizer.unk_token_id) for model in bare
         )
     return VocabularyReport(
         base_size=len(vocabulary),

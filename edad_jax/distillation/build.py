@@ -195,9 +195,7 @@ def assemble_run(
     precision = Precision(teacher.dtype, teacher.matmul_dtype or teacher.dtype)
     settings.execution.check_bias(teacher.config.base)
     settings.execution.check_dropout("teacher", teacher.config.base.attention_probs_dropout_prob)
-    blocks = student_init.student_blocks(
-        settings.student_init, config.student.get("family", ""), teacher.config.base
-    )
+    blocks = student_init.student_blocks(settings.student_init, config.student, teacher.config.base)
     student, student_params = build_student(
         config.student, vocabulary, precision, (config.seed, 1), blocks
     )

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from edad_jax.distillation.gram_distance import gram_distance
-from edad_jax.models.attention import raw_scores
+from edad_jax.models.attention import near_pairs, raw_scores
 from edad_jax.types import AttentionHeads, MaskedBatch
 
 
@@ -129,7 +129,7 @@ def attention_loss(
     for ours, its in pairs:
         if window:
             error_bhts = jnp.square(_scores(ours) - _scores(its))
-            error_b += jnp.where(_near_pairs(mask_bt, window), error_bhts, 0.0).sum(axis=(1, 2, 3))
+            error_b += jnp.where(_real_pairs(mask_bt, window), error_bhts, 0.0).sum(axis=(1, 2, 3))
         elif ours.scores_bhts is None or its.scores_bhts is None:
             error_b += gram_distance(
                 ours.query_bthk, ours.key_bshk, its.query_bthk, its.key_bshk, mask_bt
@@ -148,11 +148,10 @@ def _scores(heads):
     return raw_scores(heads.query_bthk, heads.key_bshk)
 
 
-def _near_pairs(mask_bt, window):
+def _real_pairs(mask_bt, window):
     """Returns pairs_b1ts: both real, and at most `window` positions apart."""
-    places_t = jnp.arange(mask_bt.shape[1])
-    near_ts = jnp.abs(places_t[:, None] - places_t[None]) <= window
-    return mask_bt[:, None, :, None] & mask_bt[:, None, None, :] & near_ts[None, None]
+    near_11ts = near_pairs(mask_bt.shape[1], window)[None, None]
+    return mask_bt[:, None, :, None] & mask_bt[:, None, None, :] & near_11ts
 
 
 def _centre(heads, mask_bt):

@@ -41,8 +41,7 @@ def check_run(config: ConfigDict, settings: Settings, workdir: str) -> None:
         pieces, added = max(tokenizer.all_special_ids) + 1 + added, 0
     teacher = check_teacher(config.teacher, pieces, added)
     words = Vocabulary(teacher.base.vocab_size, teacher.vocab_size, 0, 0, 0)
-    family = config.student.get("family", "")
-    blocks = student_blocks(settings.student_init, family, teacher.base)
+    blocks = student_blocks(settings.student_init, config.student, teacher.base)
     student = student_config(config.student, words, blocks)
     check_nets(config, settings, teacher, student)
     trained = whole = 0

@@ -103,13 +103,15 @@ def read_init(section: ConfigDict) -> InitSettings:
     )
 
 
-def student_blocks(settings: InitSettings, family: str, teacher: BertConfig) -> ModernConfig | None:
+def student_blocks(
+    settings: InitSettings, section: ConfigDict, teacher: BertConfig
+) -> ModernConfig | None:
     """Returns what the blocks of a student in its teacher's family have; None of other students.
 
     Windows and rotations are the teacher's. Each layer sees as much of a row as the teacher's layer
     does that it begins as or, where it begins at random, that it imitates.
     """
-    if not family or family != teacher.family or not teacher.modern:
+    if not teacher.modern or section.get("family", "") != teacher.family:
         return None
     layers = settings.rules(teacher.num_hidden_layers).layers
     whole = teacher.modern.global_layers

@@ -47,10 +47,21 @@ def _scores_backward(saved, gradient_bhts):
 raw_scores.defvjp(_scores_forward, _scores_backward)
 
 
-def attention_weights(scores_bhts: jax.Array, mask_bt: jax.Array) -> jax.Array:
-    """Returns weights_bhts, float32: the softmax of raw scores over the real keys."""
-    padding_b11s = jnp.where(mask_bt, 0.0, PADDING_SCORE)[:, None, None, :]
-    return jax.nn.softmax(scores_bhts + padding_b11s, axis=-1)
+def attention_weights(scores_bhts: jax.Array, mask_bt: jax.Array, window: int = 0) -> jax.Array:
+    """Returns weights_bhts, float32: the softmax of raw scores over the real keys.
+
+    With a window, over those that are no further from the query than that.
+    """
+    seen_b1ts = mask_bt[:, None, None, :]
+    if window:
+        seen_b1ts = seen_b1ts & near_pairs(mask_bt.shape[1], window)[None, None]
+    return jax.nn.softmax(scores_bhts + jnp.where(seen_b1ts, 0.0, PADDING_SCORE), axis=-1)
+
+
+def near_pairs(length: int, window: int) -> jax.Array:
+    """Returns near_ts: True where two positions are at most `window` apart."""
+    places_t = jnp.arange(length)
+    return jnp.abs(places_t[:, None] - places_t[None]) <= window
 
 
 def weigh_values(weights_bhts: jax.Array, value_bshk: jax.Array) -> jax.Array:

@@ -17,7 +17,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from edad_jax.models.attention import PADDING_SCORE, fused_attention, raw_scores, weigh_values
+from edad_jax.models.attention import (
+    attention_weights,
+    fused_attention,
+    raw_scores,
+    weigh_values,
+)
 from edad_jax.models.bert import Linear, activate, embedding_table, layer_norm
 from edad_jax.models.config import BertConfig, Execution
 from edad_jax.models.layers import Dropout
@@ -40,14 +45,10 @@ def rotate(vectors_bthk: jax.Array, theta: float) -> jax.Array:
     return jnp.concatenate(turned, axis=-1).astype(vectors_bthk.dtype)
 
 
-def local_weights(scores_bhts: jax.Array, mask_bt: jax.Array, window: int) -> jax.Array:
-    """Returns weights_bhts, float32: the softmax over the real keys within the window (0: all)."""
-    seen_b1ts = mask_bt[:, None, None, :]
-    if window:
-        places_t = jnp.arange(mask_bt.shape[1])
-        distance_ts = jnp.abs(places_t[:, None] - places_t[None])
-        seen_b1ts = seen_b1ts & (distance_ts <= window)[None, None]
-    return jax.nn.softmax(scores_bhts + jnp.where(seen_b1ts, 0.0, PADDING_SCORE), axis=-1)
+def _linear_of(part):
+    """Returns what makes the linear layers of a block or its attention."""
+    types = {"dtype": part.dtype, "matmul_dtype": part.matmul_dtype}
+    return partial(Linear, config=part.config, **types, has_bias=False)
 
 
 class ModernAttention(nn.Module):
@@ -72,9 +73,7 @@ class ModernAttention(nn.Module):
         config, modern = self.config, self.config.modern
         batch, length, width = hidden_btd.shape
         window, theta = modern.window_of(self.layer), modern.theta_of(self.layer)
-        linear = partial(
-            Linear, config=config, dtype=self.dtype, matmul_dtype=self.matmul_dtype, has_bias=False
-        )
+        linear = _linear_of(self)
 
         def heads(name):
             projected = linear(self.attention_size, name=name)(hidden_btd)
@@ -90,7 +89,7 @@ class ModernAttention(nn.Module):
             context_bthk = fused_attention(query_bthk, key_bshk, value_bshk, mask_bt)
         else:
             scores_bhts = raw_scores(query_bthk, key_bshk)
-            weights_bhts = local_weights(scores_bhts, mask_bt, window).astype(self.dtype)
+            weights_bhts = attention_weights(scores_bhts, mask_bt, window).astype(self.dtype)
             weights_bhts = dropout(weights_bhts, deterministic=deterministic)
             context_bthk = weigh_values(weights_bhts, value_bshk)
         context = context_bthk.reshape(batch, length, self.attention_size)
@@ -121,9 +120,7 @@ class ModernBlock(nn.Module):
     ) -> tuple[jax.Array, AttentionHeads | None]:
         """Returns the block's output_btd and, where tapped, its attention heads."""
         config = self.config
-        linear = partial(
-            Linear, config=config, dtype=self.dtype, matmul_dtype=self.matmul_dtype, has_bias=False
-        )
+        linear = _linear_of(self)
         read_btd = hidden_btd
         if self.layer:
             read_btd = layer_norm(config, self.dtype, name="attention_norm")(hidden_btd)
