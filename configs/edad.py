@@ -60,7 +60,8 @@ def get_config() -> ConfigDict:
     config.masking.max_predictions_per_seq = 20  # masked pieces of a row at most
     config.masking.smoothing = 0.0  # weigh pieces by count ** -smoothing; DistilBERT: 0.7
 
-    config.mlm_bias_init = "zeros"  # of heads that start afresh; frequencies: of the text's pieces
+    # MLM heads that start afresh: random | frequencies: the bias says how often each piece comes
+    config.mlm_head_init = "random"  # | regression: that, and the best linear map of the features
 
     config.teacher = ConfigDict()
     config.teacher.checkpoint = "bert-base-uncased"  # hub id or folder in Hugging Face layout
