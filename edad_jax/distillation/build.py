@@ -31,7 +31,7 @@ from edad_jax.types import MaskedBatch, Vocabulary
 LOG = logging.getLogger(__name__)
 _NSP_PARTS = {"pooler", "nsp"}
 _SAMPLE_PIECES = 8_192  # of text that copied blocks are fitted to; and in a batch of:
-_HEAD_PIECES = 30_000  # masked ones, that an MLM head is fitted to
+_HEAD_PIECES = 20_000  # masked ones, that an MLM head is fitted to
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ the best linear one instead. For features h of a masked piece and the table's ro
     W  =  (S_e + a)^-1  C  (S_h + b)^-1               C: covariance of the masked pieces' rows and h
 
 is the least-squares fit of that ratio (Kanamori et al. 2009, "A least-squares approach to direct
-importance estimation", for a product of two sides; ridges a and b), times a temperature. Ridges and
+importance estimation", for a product of two sides; ridges a and b), times a temperature. b and the
 temperature are those that serve text best which the fit has not seen. No paper of ours has it.
 
 The head is linear, gelu, norm, tied table. To pass the linear map through unchanged, the linear
@@ -31,9 +31,10 @@ from edad_jax.types import MaskedBatch
 
 LOG = logging.getLogger(__name__)
 _LEAST = 256  # masked pieces, below which nothing can be fitted
-_UNSEEN = 1_024  # masked pieces at most that ridges and temperature are chosen on
+_UNSEEN = 1_024  # masked pieces at most that ridge and temperature are chosen on
 _WORTH = 0.99  # of the loss of frequencies alone; nearer to it, it may be chance
-_RIDGES = (0.1, 0.3, 1.0)  # of the mean variance of a side
+_ROWS_RIDGE = 0.3  # of the table's mean variance; 0.1 and 1 serve hardly worse
+_RIDGES = (0.1, 0.3, 1.0)  # of that of the features, which depends on how much text there is
 _TEMPERATURES = (0.1, 0.2, 0.3, 0.4, 0.6, 0.8)  # deviation of what the table is multiplied with
 # In deviations of the linear map's numbers; gelu(x) = x to 0.4% from 3 on.
 _LIFT, _SPREAD = 8.0, 5.0
@@ -58,7 +59,7 @@ def regress_head(
       name: of the net, for the log.
       model: whose MLM head has a transform with biases.
       params: of the net; only "mlm" is made anew.
-      batches: masked text of one shape; some 30,000 masked pieces serve 384 dimensions.
+      batches: masked text of one shape; some 20,000 masked pieces serve 384 dimensions.
       log_shares_v: float32 [v]; log of each piece's share of the text, up to a constant.
 
     Raises:
@@ -80,10 +81,10 @@ def regress_head(
     )
     before = _loss(np.zeros((1, 1), np.float32), log_shares_v, held.pieces_n)
     trials = {
-        ridges: _measure(_fit(fitted, table_ve, log_shares_v, ridges), held, table_ve, log_shares_v)
-        for ridges in ((a, b) for a in _RIDGES for b in _RIDGES)
+        ridge: _measure(_fit(fitted, table_ve, log_shares_v, ridge), held, table_ve, log_shares_v)
+        for ridge in _RIDGES
     }
-    ridges, (loss, temperature) = min(trials.items(), key=lambda item: item[1])
+    ridge, (loss, temperature) = min(trials.items(), key=lambda item: item[1])
     LOG.info(
         "%s: an MLM head by regression on %s masked pieces; on %s others its loss is %.2f, that of "
         "frequencies alone %.2f",
@@ -95,7 +96,7 @@ def regress_head(
     )
     if loss > _WORTH * before:
         return frequencies
-    map_de, mean_d = _fit(samples, table_ve, log_shares_v, ridges)
+    map_de, mean_d = _fit(samples, table_ve, log_shares_v, ridge)
     head = _write(map_de, mean_d, temperature, samples.hidden_nd)
     return params | {"mlm": {**head, "bias": log_shares_v}}
 
@@ -127,7 +128,7 @@ def _encode(model, params, batches):
     return _Samples(np.concatenate(hidden), np.concatenate(pieces))
 
 
-def _fit(samples, table_ve, log_shares_v, ridges):
+def _fit(samples, table_ve, log_shares_v, ridge):
     """Returns (map [d, e] with numbers of deviation 1, mean [d]) of the regression."""
     shares_v = np.exp(log_shares_v - log_shares_v.max())
     shares_v /= shares_v.sum()
@@ -137,9 +138,8 @@ def _fit(samples, table_ve, log_shares_v, ridges):
     rows_cov_ee = (rows_ve * shares_v[:, None]).T @ rows_ve
     hidden_cov_dd = hidden_nd.T @ hidden_nd / len(hidden_nd)
     both_de = hidden_nd.T @ rows_ve[samples.pieces_n] / len(hidden_nd)
-    of_rows, of_hidden = ridges
-    half_de = np.linalg.solve(_ridged(hidden_cov_dd, of_hidden), both_de)
-    map_de = np.linalg.solve(_ridged(rows_cov_ee, of_rows), half_de.T).T
+    half_de = np.linalg.solve(_ridged(hidden_cov_dd, ridge), both_de)
+    map_de = np.linalg.solve(_ridged(rows_cov_ee, _ROWS_RIDGE), half_de.T).T
     return (map_de / (hidden_nd @ map_de).std()).astype(np.float32), mean_d
 
 
