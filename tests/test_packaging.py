@@ -155,6 +155,24 @@ def test_the_wheel_has_the_package_and_nothing_else(installed):
     assert {name for name in ours if name.endswith(".py")} == files
 
 
+def test_the_sdist_has_every_file_of_a_clone():
+    builder = pytest.importorskip("hatchling.builders.sdist").SdistBuilder(str(ROOT))
+    names = {each.distribution_path for each in builder.recurse_included_files()}
+    # What is for git alone, what builds and runs leave, and what hatchling adds by itself.
+    skipped = {".git", ".gitignore", ".venv", ".venv-newest", ".aot", "runs", "dist"}
+    skipped.add("pyproject.toml")
+    caches = ("__pycache__", ".pytest_cache", ".ruff_cache")
+    files = [
+        path.relative_to(ROOT)
+        for root in ROOT.iterdir()
+        if root.name not in skipped and root.suffix != ".egg-info"
+        for path in (root.rglob("*") if root.is_dir() else [root])
+        if path.is_file() and not set(caches) & set(path.parts)
+    ]
+    assert len(files) > 400
+    assert {path.as_posix() for path in files} - names == set()
+
+
 def test_what_is_imported_is_the_wheel(installed):
     program = "import edad_jax, numpy; print(edad_jax.__file__)"
     done = run_python(installed, "-c", program)
