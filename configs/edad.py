@@ -59,7 +59,9 @@ def get_config() -> ConfigDict:
     config.masking.max_predictions_per_seq = 20  # masked pieces of a row at most
     config.masking.smoothing = 0.0  # mask rare pieces more, by count ** -smoothing; DistilBERT: 0.7
 
-    config.mlm_bias_init = "zeros"  # bias of a new MLM head; frequencies: of pieces in the text
+    # MLM heads that the checkpoint lacks: random | frequencies: their bias says how often each
+    # piece occurs | regression: that, and the best linear map of the net's features.
+    config.mlm_head_init = "random"
 
     config.teacher = ConfigDict()
     config.teacher.checkpoint = "bert-base-uncased"  # hub id or folder in Hugging Face layout

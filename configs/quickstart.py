@@ -29,7 +29,7 @@ def get_config() -> ConfigDict:
     config.teacher.extension.intermediate_size = 512
     config.teacher.extension_init = "copy"  # there is little text: begin with what BERT knows
     config.teacher.added_word_init = "pieces"
-    config.mlm_bias_init = "frequencies"
+    config.mlm_head_init = "frequencies"
     config.teacher.gate_bias = 2.0  # and with 88% of the original
     config.teacher.hidden_dropout_prob = 0.0  # one pass over the text cannot overfit
     config.teacher.attention_probs_dropout_prob = 0.0

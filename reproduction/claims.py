@@ -37,7 +37,7 @@ from reproduction.table import Plan, Report, TableRun
 NAME, TITLE = "table-claims", "What the project claims, and what was measured"
 # Of every run. The small configuration's 1e-3 is for blocks that begin at random.
 RECIPE = {
-    "small": ("mlm_bias_init=frequencies", "optimizer.teacher_learning_rate=3e-4"),
+    "small": ("mlm_head_init=frequencies", "optimizer.teacher_learning_rate=3e-4"),
     "paper": (),
 }
 _ALONE = Phase(teacher_learns=False, imitates=False)

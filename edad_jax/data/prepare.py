@@ -202,7 +202,7 @@ def _check_prepared(config, pieces, rows, folder):
 
 def _count_tokens(config, train, folder, workdir):
     """Returns the pieces' counts where a run asks for them; what was prepared stays untouched."""
-    if not config.masking.smoothing and config.mlm_bias_init != "frequencies":
+    if not config.masking.smoothing and config.mlm_head_init == "random":
         return None
     is_there = (folder / "counts.stage.json").exists()
     return token_counts(train, (workdir if config.prepared and not is_there else folder) / "counts")

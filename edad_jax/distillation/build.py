@@ -4,6 +4,7 @@
 import dataclasses
 import functools
 import logging
+import math
 from collections.abc import Callable, Sequence
 
 import jax
@@ -18,7 +19,7 @@ from edad_jax.distillation.method import StepSettings
 from edad_jax.distillation.nets import Nets, build_student, build_teacher, is_exported
 from edad_jax.distillation.phases import WHOLE
 from edad_jax.distillation.settings import Settings, check_frozen_teacher
-from edad_jax.models import block_copy, init
+from edad_jax.models import block_copy, head_regression, init
 from edad_jax.models.exbert import ExBert
 from edad_jax.models.heads import WidthProjection
 from edad_jax.models.names import HEADS
@@ -29,7 +30,8 @@ from edad_jax.types import MaskedBatch, Vocabulary
 
 LOG = logging.getLogger(__name__)
 _NSP_PARTS = {"pooler", "nsp"}
-_SAMPLE_PIECES = 8_192  # of text that copied blocks are fitted to
+_SAMPLE_PIECES = 8_192  # of text that copied blocks are fitted to; and in a batch of:
+_HEAD_PIECES = 30_000  # masked ones, that an MLM head is fitted to
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +144,8 @@ def build_run(
       settings: what it says.
       vocabulary: of its rows.
       total_steps: updates to come.
-      rows: text that copied extension blocks are fitted to; None where only shapes are asked for.
+      rows: text that copied extension blocks, and MLM heads by regression, are fitted to; None
+        where only shapes are asked for.
 
     Raises:
       ValueError: a checkpoint that cannot be read or does not fit, or settings that do not go
@@ -159,11 +162,11 @@ def build_run(
         grows=teacher.config.extension is not None or vocabulary.added_size > 0,
         has_learned=has_learned,
     )
-    if config.mlm_bias_init == "frequencies" and "mlm" in fresh:
-        teacher_params = _with_frequencies(teacher_params, vocabulary)
     sample = _sample_text(config, vocabulary, rows)
     if sample and config.teacher.extension_init == "copy" and not has_learned:
-        teacher_params = block_copy.copy_blocks(teacher, teacher_params, sample)
+        teacher_params = block_copy.copy_blocks(teacher, teacher_params, sample[0])
+    if "mlm" in fresh:
+        teacher_params = _begin_head(config, vocabulary, "teacher", teacher, teacher_params, sample)
     return assemble_run(
         config,
         settings,
@@ -185,11 +188,12 @@ def assemble_run(
     *,
     fresh: Sequence[str],
     total_steps: int,
-    sample: MaskedBatch | None = None,
+    sample: Sequence[MaskedBatch] = (),
 ) -> Run:
     """Returns the run of config.method with this teacher; `fresh` parts of it are trained.
 
-    A student whose extension blocks are copies has them fitted to `sample`.
+    A student whose extension blocks are copies, or its MLM head a regression, has them fitted to
+    `sample`.
     """
     method = settings.method
     precision = Precision(teacher.dtype, teacher.matmul_dtype or teacher.dtype)
@@ -199,7 +203,7 @@ def assemble_run(
     student, student_params = build_student(
         config.student, vocabulary, precision, (config.seed, 1), blocks
     )
-    if config.mlm_bias_init == "frequencies":
+    if config.mlm_head_init != "random":  # one that its teacher's does not replace
         student_params = _with_frequencies(student_params, vocabulary)
     width = teacher.config.base.hidden_size
     nets = Nets(
@@ -220,7 +224,15 @@ def assemble_run(
                 settings.student_init.rules(teacher.config.base.num_hidden_layers),
             )
         if sample and settings.student_init.extension == "copy":
-            student_params = block_copy.copy_blocks(student, student_params, sample)
+            student_params = block_copy.copy_blocks(student, student_params, sample[0])
+        if (
+            sample
+            and config.mlm_head_init == "regression"
+            and "MLM" in method.learned_heads(config)
+        ):
+            student_params = _begin_head(
+                config, vocabulary, "student", student, student_params, sample
+            )
     params = {"teacher": teacher_params, "student": student_params}
     trained, frozen = {}, {}
     for net, parts in _frozen_parts(config, method, teacher_params, fresh).items():
@@ -252,6 +264,24 @@ def assemble_run(
     )
 
 
+def _begin_head(
+    config: ConfigDict,
+    vocabulary: Vocabulary,
+    name: str,
+    model: ExBert,
+    params: dict,
+    sample: Sequence[MaskedBatch],
+) -> dict:
+    """Returns params with the MLM head that config.mlm_head_init names."""
+    if config.mlm_head_init == "random":
+        return params
+    params = _with_frequencies(params, vocabulary)
+    if sample and config.mlm_head_init == "regression":
+        bias_v = params["mlm"]["bias"]
+        return head_regression.regress_head(name, model, params, sample, bias_v)
+    return params
+
+
 def _with_frequencies(params: dict, vocabulary: Vocabulary) -> dict:
     """Returns params whose MLM head begins with how often each piece occurs in the text.
 
@@ -267,16 +297,23 @@ def _with_frequencies(params: dict, vocabulary: Vocabulary) -> dict:
 
 def _sample_text(
     config: ConfigDict, vocabulary: Vocabulary, rows: Rows | None
-) -> MaskedBatch | None:
-    """Returns the first rows of the run, masked, where blocks begin as copies."""
-    if rows is None or "copy" not in (
-        config.teacher.extension_init,
-        config.student.inherit.extension,
-    ):
-        return None
+) -> Sequence[MaskedBatch]:
+    """Returns the first rows of the run, masked, in batches of some thousand pieces.
+
+    One batch where blocks begin as copies; as many as the masked pieces of an MLM head by
+    regression need, each row at most once; none where nothing is fitted.
+    """
+    copies = "copy" in (config.teacher.extension_init, config.student.inherit.extension)
+    regresses = config.mlm_head_init == "regression"
+    if rows is None or not (copies or regresses):
+        return ()
     count = max(1, _SAMPLE_PIECES // rows.max_length)
-    batch = make_batch_at(rows, batch_size=count, seed=config.seed)(0)
-    return mask_rows(batch, _masking(config, vocabulary))
+    batches = 1
+    if regresses:
+        pieces = _HEAD_PIECES / config.masking.mlm_probability
+        batches = max(1, min(math.ceil(pieces / _SAMPLE_PIECES), len(rows) // count))
+    batch_at = make_batch_at(rows, batch_size=count, seed=config.seed)
+    return [mask_rows(batch_at(i), _masking(config, vocabulary)) for i in range(batches)]
 
 
 def _frozen_parts(config, method, teacher_params, fresh):

@@ -25,7 +25,7 @@ from edad_jax.types import Vocabulary
 
 ADDED_WORDS = ("random", "pieces")
 EXTENSIONS = ("random", "copy")
-MLM_BIASES = ("zeros", "frequencies")
+MLM_HEADS = ("random", "frequencies", "regression")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,9 +70,9 @@ def read_settings(config: ConfigDict) -> Settings:
                 f"config.teacher.{option}={config.teacher[option]!r} is not one of "
                 f"{', '.join(choices)}"
             )
-    if config.mlm_bias_init not in MLM_BIASES:
+    if config.mlm_head_init not in MLM_HEADS:
         raise ValueError(
-            f"config.mlm_bias_init={config.mlm_bias_init!r} is not one of {', '.join(MLM_BIASES)}"
+            f"config.mlm_head_init={config.mlm_head_init!r} is not one of {', '.join(MLM_HEADS)}"
         )
     _check_numbers(config)
     if config.max_steps:  # else it is known when the rows are there

@@ -429,7 +429,7 @@ def test_a_fresh_mlm_head_may_begin_with_how_often_pieces_occur(inputs):
     words = vocabulary(inputs)
     counts = np.arange(words.size, dtype=np.int64)
     words = dataclasses.replace(words, token_counts=counts)
-    fresh = {"mlm_bias_init": "frequencies", "teacher__random_heads": ("mlm",)}
+    fresh = {"mlm_head_init": "frequencies", "teacher__random_heads": ("mlm",)}
     run = run_of(tiny_config(inputs, **fresh), words, total_steps=10)
     bias = run.trained["student"]["mlm"]["bias"]
     np.testing.assert_array_equal(bias, run.trained["teacher"]["mlm"]["bias"])
@@ -439,13 +439,33 @@ def test_a_fresh_mlm_head_may_begin_with_how_often_pieces_occur(inputs):
 
     # A head that has learned keeps what it knows.
     learned = run_of(
-        tiny_config(inputs, mlm_bias_init="frequencies"), words, total_steps=10
+        tiny_config(inputs, mlm_head_init="frequencies"), words, total_steps=10
     ).trained["teacher"]["mlm"]["bias"]
     plain = run_of(tiny_config(inputs), words, total_steps=10).trained
     np.testing.assert_array_equal(learned, plain["teacher"]["mlm"]["bias"])
     np.testing.assert_array_equal(plain["student"]["mlm"]["bias"], 0.0)
-    with pytest.raises(ValueError, match="mlm_bias_init='ones' is not one of zeros, frequencies"):
-        check_settings(tiny_config(inputs, mlm_bias_init="ones"))
+    with pytest.raises(ValueError, match="mlm_head_init='ones' is not one of random, frequencies"):
+        check_settings(tiny_config(inputs, mlm_head_init="ones"))
+
+
+def test_mlm_heads_by_regression_are_those_that_start_afresh(finished, tmp_path, caplog):
+    changes = {"mlm_head_init": "regression", "prepared": str(finished.workdir)}
+    prepared = prepare(tiny_config(finished.inputs, **changes), tmp_path)
+
+    def fitted_to_text(**more):
+        caplog.clear()
+        config = tiny_config(finished.inputs, **changes, **more)
+        run = run_of(config, prepared.vocabulary, total_steps=10, rows=prepared.train)
+        nets = [name for name in ("teacher", "student") if f"{name}: an MLM head" in caplog.text]
+        return nets, {net: tree["mlm"]["bias"] for net, tree in run.trained.items()}
+
+    with caplog.at_level(logging.INFO):
+        nets, bias = fitted_to_text(teacher__random_heads=("mlm",))
+        assert nets == ["teacher", "student"]
+        np.testing.assert_array_equal(bias["teacher"], bias["student"])
+        assert np.ptp(bias["student"]) > 1
+        nets, _ = fitted_to_text()  # the teacher's head has learned
+        assert nets == ["student"]
 
 
 def test_a_word_table_that_is_rounded_up_is_cut_to_its_tokenizer(inputs, tmp_path, caplog):
