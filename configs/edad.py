@@ -40,7 +40,7 @@ def get_config() -> ConfigDict:
     config.vocabulary.max_megabytes = 1_000  # of text that the words are learned from
 
     config.rows = ConfigDict()
-    config.rows.mode = "pairs"  # two segments, for NSP; single: one segment, as in DistilBERT
+    config.rows.mode = "pairs"  # A and B, for NSP; single: one segment, as in DistilBERT
     config.rows.max_length = 128  # pieces
     config.rows.buckets = ()  # lengths to cut batches to, so that short rows cost less; ints
     config.rows.short_seq_prob = 0.1  # how often a document is cut into shorter pairs
