@@ -106,7 +106,7 @@ def get_config() -> ConfigDict:
     config.student.extension.hidden_size = 96  # 0: no extension blocks, an ordinary BERT
     config.student.extension.intermediate_size = 400  # of its feed-forward layer
     config.student.extension.num_attention_heads = 12  # of its attention
-    config.student.gate_bias = 0.0  # as teacher.gate_bias
+    config.student.gate_bias = 0.0  # as the teacher's
 
     # What only some methods read is None here, for its default: given to another, it is an error.
 
