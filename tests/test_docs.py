@@ -255,7 +255,7 @@ def test_links_lead_to_files_and_headings(page):
 
 def test_the_readme_is_short_and_begins_with_two_commands():
     text = (ROOT / "README.md").read_text("utf-8")
-    assert len(text.splitlines()) <= 180
+    assert len(text.splitlines()) <= 155
     assert re.search(r"^make quickstart .*\nmake test ", text, re.MULTILINE)
     assert "docs/figures/step.svg" in text and "docs/figures/quickstart.png" in text
 
