@@ -13,7 +13,7 @@ from edad_jax.data.tokenizer import load_tokenizer
 from edad_jax.distillation.nets import Nets, check_teacher, student_config
 from edad_jax.distillation.settings import Settings
 from edad_jax.distillation.student_init import check_sizes, student_blocks
-from edad_jax.models import init
+from edad_jax.models import head_regression, init
 from edad_jax.models.config import ExBertConfig
 from edad_jax.models.exbert import ExBert
 from edad_jax.models.heads import WidthProjection
@@ -67,6 +67,9 @@ def check_nets(
                 f"config.rows.max_length={config.rows.max_length}: the {net} has only "
                 f"{sizes[net].base.max_position_embeddings} positions; choose at most that"
             )
+        begins_anew = net == "student" or "mlm" in config.teacher.random_heads
+        if config.mlm_head_init == "regression" and begins_anew:
+            head_regression.check_head(sizes[net].base)
     if "student" not in method.trained_nets:
         return
     width = teacher.base.hidden_size

@@ -24,6 +24,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from edad_jax.models.config import BertConfig
 from edad_jax.models.exbert import ExBert
 from edad_jax.models.heads import gather_positions
 from edad_jax.types import MaskedBatch
@@ -63,7 +64,7 @@ def regress_head(
     Raises:
       ValueError: a head without biases (ModernBERT), which cannot take the map.
     """
-    check_head(model)
+    check_head(model.config.base)
     tables = [params["base"]["embeddings"]["word"]["embedding"]]
     if "word" in params.get("extension", {}):
         tables.append(params["extension"]["word"]["embedding"])
@@ -99,12 +100,12 @@ def regress_head(
     return params | {"mlm": {**head, "bias": log_shares_v}}
 
 
-def check_head(model: ExBert) -> None:
-    """Raises ValueError where the MLM head cannot begin by regression."""
-    if not model.config.base.has_biases:
+def check_head(base: BertConfig) -> None:
+    """Raises ValueError where the MLM head of such a net cannot begin by regression."""
+    if not base.has_biases:
         raise ValueError(
             "config.mlm_head_init='regression' needs an MLM head with biases, and that of a "
-            f"{model.config.base.family} has none; set --config.mlm_head_init=random"
+            f"{base.family} has none; set --config.mlm_head_init=frequencies"
         )
 
 

@@ -13,6 +13,8 @@ from safetensors.numpy import load_file, save_file
 
 from edad_jax import types
 from edad_jax.data.tokenizer import load_tokenizer
+from edad_jax.distillation.preflight import check_run
+from edad_jax.distillation.settings import check_settings
 from edad_jax.distillation.train import train
 from edad_jax.export import formats
 from edad_jax.models import convert, pretrained
@@ -151,6 +153,12 @@ def test_what_a_modernbert_cannot_do_is_said_at_once(inputs, changes, message):
     options = {"student__type_vocab_size": 2} if changes.get("student__family") == "" else {}
     with pytest.raises(ValueError, match=message):
         run_of(run_config(inputs, **(changes | options)), words_of(inputs), total_steps=1)
+
+
+def test_a_head_by_regression_is_refused_before_text_is_read(inputs, tmp_path):
+    config = run_config(inputs, mlm_head_init="regression")
+    with pytest.raises(ValueError, match="an MLM head with biases, and that of a modernbert has"):
+        check_run(config, check_settings(config), str(tmp_path))
 
 
 def test_a_modernbert_learns_to_tag_and_comes_back_as_it_was(inputs, tmp_path):
