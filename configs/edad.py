@@ -19,9 +19,8 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # of weights, rows, masks and dropout
     config.method = "edad"  # edad | adaptation | distillation | triple | triple_adaptation | minilm
-    config.dtype = (
-        "auto"  # bfloat16 on GPU, TPU; on CPU bfloat16_matmul where it is fast, or float32
-    )
+    # auto: bfloat16 on GPU, TPU; on CPU bfloat16_matmul where it is fast, or float32.
+    config.dtype = "auto"
 
     config.prepared = ""  # folder of launch/prepare.py; empty: text is prepared in the workdir
     config.corpus = ConfigDict()
@@ -37,7 +36,7 @@ def get_config() -> ConfigDict:
     config.vocabulary = ConfigDict()
     config.vocabulary.base = ""  # tokenizer to extend; empty: the teacher's
     config.vocabulary.size = 17_658  # words added (section 3.1)
-    config.vocabulary.from_scratch = False  # in place of the base's words, not added (SciBERT)
+    config.vocabulary.from_scratch = False  # words replace the base's, none are added (as SciBERT)
     config.vocabulary.max_megabytes = 1_000  # of text that the words are learned from
 
     config.rows = ConfigDict()
@@ -58,15 +57,16 @@ def get_config() -> ConfigDict:
     config.masking = ConfigDict()
     config.masking.mlm_probability = 0.15  # share of a row's pieces
     config.masking.max_predictions_per_seq = 20  # masked pieces of a row at most
-    config.masking.smoothing = 0.0  # weigh pieces by count ** -smoothing; DistilBERT: 0.7
+    config.masking.smoothing = 0.0  # mask rare pieces more, by count ** -smoothing; DistilBERT: 0.7
 
-    # MLM heads that start afresh: random | frequencies: the bias says how often each piece comes
-    config.mlm_head_init = "random"  # | regression: that, and the best linear map of the features
+    # MLM heads that the checkpoint lacks: random | frequencies: their bias says how often each
+    # piece occurs | regression: that, and the best linear map of the net's features.
+    config.mlm_head_init = "random"
 
     config.teacher = ConfigDict()
     config.teacher.checkpoint = "bert-base-uncased"  # hub id or folder in Hugging Face layout
     config.teacher.from_scratch = False  # random weights, in the checkpoint's sizes (SciBERT)
-    config.teacher.random_heads = ()  # heads that start from random: "mlm", "nsp", "pooler"
+    config.teacher.random_heads = ()  # heads that the checkpoint lacks: "mlm", "nsp", "pooler"
     config.teacher.frozen = ("base", "pooler")  # parts that never change
     config.teacher.extension = ConfigDict()
     config.teacher.extension.hidden_size = 252  # 0: no extension blocks
@@ -76,17 +76,16 @@ def get_config() -> ConfigDict:
     config.teacher.added_word_init = "random"  # as in the paper; pieces: mean of their base pieces
     config.teacher.gate_bias = 0.0  # 0: original and extension begin with equal shares
     config.teacher.hidden_dropout_prob = placeholder(float)  # None: the checkpoint's
-    config.teacher.attention_probs_dropout_prob = placeholder(float)  # likewise
+    config.teacher.attention_probs_dropout_prob = placeholder(float)  # None: the checkpoint's
 
     config.student = ConfigDict()
-    config.student.init = "random"  # as in the paper; teacher: what of its parameters fits
+    config.student.init = "random"  # as in the paper; teacher: begins with its teacher's parameters
     config.student.inherit = ConfigDict()  # how, with init=teacher
-    config.student.inherit.layer_rule = placeholder(
-        str
-    )  # uniform (TinyBERT's) | distilbert | listed
+    # Which teacher layers: uniform (TinyBERT's) | distilbert | listed.
+    config.student.inherit.layer_rule = placeholder(str)
     config.student.inherit.layers = placeholder(tuple)  # teacher layers from 0, for listed
     config.student.inherit.feed_forward = placeholder(str)  # of a narrower one: largest | random
-    config.student.inherit.extension = placeholder(str)  # teacher (where it fits) | copy: of blocks
+    config.student.inherit.extension = placeholder(str)  # teacher: its extension | copy: of blocks
     config.student.inherit.width = placeholder(str)  # equal | energetic: a narrower one is cut
     config.student.family = ""  # modernbert: such blocks, the teacher's; "": as below
     config.student.num_hidden_layers = 4  # blocks
@@ -94,10 +93,10 @@ def get_config() -> ConfigDict:
     config.student.num_attention_heads = 12  # of its attention
     config.student.intermediate_size = 1_200  # of its feed-forward layers
     config.student.max_position_embeddings = 512  # longest row, in pieces
-    config.student.type_vocab_size = 2  # 0: no segment vectors; DistilBERT has neither these
-    config.student.has_pooler = True  # nor a pooler (and so no next-sentence loss)
-    config.student.shares_layers = False  # one block for all layers; ALBERT has both this
-    config.student.embedding_size = 0  # and narrow word vectors; 0: hidden_size
+    config.student.type_vocab_size = 2  # segment vectors; 0: none, as in DistilBERT
+    config.student.has_pooler = True  # False: none, and no next-sentence loss, as in DistilBERT
+    config.student.shares_layers = False  # True: one block for all layers, as in ALBERT
+    config.student.embedding_size = 0  # width of word vectors, as in ALBERT; 0: hidden_size
     config.student.hidden_act = "gelu"  # gelu | gelu_new
     config.student.hidden_dropout_prob = 0.1  # of embeddings and layers' outputs
     config.student.attention_probs_dropout_prob = 0.1  # of attention weights
@@ -110,54 +109,57 @@ def get_config() -> ConfigDict:
     config.student.gate_bias = 0.0  # as the teacher's
 
     # What only some methods read is None here, for its default: given to another, it is an error.
-    config.alpha = placeholder(str)  # edad: linear, from 1 to 0 (section 4.4.4): first distillation
-    config.phases = ConfigDict()  # edad: what late updates may leave out; no paper has it
-    config.phases.stop_teacher_below = placeholder(float)  # 0: once alpha stays below, no learning
-    config.phases.drop_teacher_below = placeholder(float)  # 0: and no running; MLM and NSP alone
 
-    config.imitation = ConfigDict()  # edad and distillation: what of TinyBERT's loss is otherwise
-    config.imitation.attention = placeholder(str)  # scores (TinyBERT's) | centred: less their mean
-    config.imitation.attention_weight = placeholder(float)  # 1
-    config.imitation.hidden_weight = placeholder(float)  # 1
-    config.imitation.soft_weight = placeholder(float)  # 0; edad: of the teacher's words, all along
-    config.imitation.temperature = placeholder(float)  # 1; of these
+    # Weight of distillation over the run: linear (1 to 0) | linear_reverse | cosine |
+    # cosine_reverse | same | only_distillation | only_adaptation (section 4.4.4).
+    config.alpha = placeholder(str)
+    config.phases = ConfigDict()  # edad: what late updates may leave out; no paper has it
+    config.phases.stop_teacher_below = placeholder(float)  # where alpha is below: no learning
+    config.phases.drop_teacher_below = placeholder(float)  # where alpha is below: no imitation
+
+    config.imitation = ConfigDict()  # edad and distillation: changes to TinyBERT's loss
+    config.imitation.attention = placeholder(str)  # scores (TinyBERT's) | centred: minus their mean
+    config.imitation.attention_weight = placeholder(float)  # of the attention scores' term
+    config.imitation.hidden_weight = placeholder(float)  # of the hidden states' term
+    config.imitation.soft_weight = placeholder(float)  # of the teacher's guesses at masked pieces
+    config.imitation.temperature = placeholder(float)  # of these guesses
 
     config.triple = ConfigDict()  # triple and triple_adaptation; weights sum to 1
-    config.triple.soft = placeholder(float)  # 0.625: DistilBERT's 5 : 2 : 1
-    config.triple.mlm = placeholder(float)  # 0.25
-    config.triple.cosine = placeholder(float)  # 0.125
-    config.triple.temperature = placeholder(float)  # 2
-    config.triple.positions = placeholder(str)  # masked: where soft targets are compared; or all
-    config.triple.schedule = placeholder(str)  # constant; or alpha's: the teacher's part of weights
+    config.triple.soft = placeholder(float)  # weight of soft targets; DistilBERT has 5 : 2 : 1
+    config.triple.mlm = placeholder(float)  # weight of MLM
+    config.triple.cosine = placeholder(float)  # weight of the last hidden states' cosine
+    config.triple.temperature = placeholder(float)  # of soft targets
+    config.triple.positions = placeholder(str)  # where soft targets are compared: masked | all
+    # constant, or one of alpha's: the weight of soft targets and cosine together, over the run.
+    config.triple.schedule = placeholder(str)
 
     config.minilm = ConfigDict()
-    config.minilm.relation_heads = placeholder(
-        int
-    )  # 12: a divisor of both widths; paper: 48 at 768
+    config.minilm.relation_heads = placeholder(int)  # a divisor of both widths; paper: 48 at 768
 
     config.epochs = 3.0  # over the rows
     config.max_steps = 0  # updates; 0: as many as the epochs need
     config.batch_size = 128  # rows per update, over all devices
-    config.batch_size_per_device = "0"  # instead: a number, or auto, the most that fits memory
-    config.memory_gb = 0.0  # what a step may take on a device, for auto; 0: what the device has
+    config.batch_size_per_device = "0"  # instead of batch_size: a number, or auto: as many as fit
+    config.memory_gb = 0.0  # what auto may fill on a device; 0: 90% of what it has
     config.accumulate_steps = 1  # micro-batches that a batch is cut into, to save memory
 
-    config.remat = "none"  # blocks: keep less for the backward pass, compute it once more there
-    config.attention = "explicit"  # fused: one operation, no scores; its weights are not dropped
+    config.remat = "none"  # blocks: insides of blocks are computed again in the backward pass
+    config.attention = "explicit"  # fused: one operation; needs attention dropout of 0
 
     config.optimizer = ConfigDict()
     config.optimizer.name = "bert_adam"  # bert_adam | adamw
-    config.optimizer.teacher_learning_rate = 1e-4  # of what is not frozen
-    config.optimizer.student_learning_rate = 1e-4  # of all of it
-    config.optimizer.teacher_block_ratio = 1.0  # of its rate, for extension blocks and gates
+    config.optimizer.teacher_learning_rate = 1e-4  # of the weights that are not frozen
+    config.optimizer.student_learning_rate = 1e-4  # of all of its weights
+    # Extension blocks and gates learn at teacher_learning_rate times this.
+    config.optimizer.teacher_block_ratio = 1.0
     config.optimizer.schedule = "constant"  # constant | linear | warmup_linear
     config.optimizer.warmup_ratio = 0.1  # of all steps, for warmup_linear
     config.optimizer.b1 = 0.9  # Adam's decay of the mean
-    config.optimizer.b2 = 0.999  # and of the mean square
+    config.optimizer.b2 = 0.999  # Adam's decay of the mean square
     config.optimizer.eps = 1e-6  # Adam's
     config.optimizer.weight_decay = 0.01  # not of biases and norms
     config.optimizer.clip_norm = 1.0  # largest norm of a gradient
-    config.optimizer.clip_by = "tensor"  # the published code's; net: over all tensors, as BERT
+    config.optimizer.clip_by = "tensor"  # as the published code; net: over all tensors, as BERT
 
     config.parallel = ConfigDict()
     config.parallel.engine = "auto"  # pmap in one process, shard_map across several
@@ -167,8 +169,8 @@ def get_config() -> ConfigDict:
 
     config.checkpoint = ConfigDict()
     config.checkpoint.every_steps = 1_000  # 0: only at the end, and at SIGTERM
-    config.checkpoint.keep = 2  # the newest so many
-    config.checkpoint.directory = ""  # URL to copy them and the metrics to: gs://bucket/run
+    config.checkpoint.keep = 2  # how many of the newest stay
+    config.checkpoint.directory = ""  # URL to copy checkpoints and metrics to: gs://bucket/run
     config.log_every_steps = 10  # lines of metrics.jsonl; 0: never
     config.progress = True  # whether a bar is shown
     return config

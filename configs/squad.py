@@ -26,7 +26,7 @@ def get_config() -> ConfigDict:
     config = ner.get_config()
     config.task = "answering"
     del config.text_key, config.label_key  # the columns have SQuAD's names
-    config.max_length = 384  # pieces of [CLS] question [SEP] window of the context [SEP]
+    config.max_length = 384  # pieces of a row; questions: of [CLS] question [SEP] window [SEP]
     config.max_query_length = 64  # pieces of a question at most
     # Pieces that neighbouring windows share: what transformers' scripts call doc_stride. (In BERT's
     # own code that is the step from window to window.)

@@ -196,7 +196,6 @@ def configuration_page() -> str:
         "## What the other configurations change\n",
         "Against configs/edad.py, or configs/ner.py for fine-tuning.\n",
     ]
-    rows = []
     for path in sorted((ROOT / "configs").glob("*.py")):
         if path.stem in ("edad", "ner", "__init__"):
             continue
@@ -206,14 +205,15 @@ def configuration_page() -> str:
         if "finetune" in own:  # of a chain, whose stages have the defaults of configs/ner.py
             before |= {f"finetune.{key}": value for key, value, _ in flat(tuning)}
         changes = [
-            f"`{key}={value}`"
+            f"{key}={value}"
             for key, value, _ in flat(own)
             if str(before.get(key, "")) != str(value)
         ]
         about = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))).splitlines()[0]
-        rows.append([f"[{path.name}](../../configs/{path.name})", escaped(about),
-                     escaped(", ".join(changes)) or "nothing"])  # fmt: skip
-    parts.append(table(["file", "what for", "changes"], rows))
+        name = f"configs/{path.name}"
+        parts.append(f"### {path.name}\n\n[{name}](../../{name}): {about}\n")
+        if changes:
+            parts.append("```text\n" + "\n".join(changes) + "\n```\n")
     return "\n".join(parts)
 
 

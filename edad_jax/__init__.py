@@ -21,8 +21,10 @@ _OFFERED = {
     "export_model": "tasks.export",
     "Tagger": "runtime.models",
     "Classifier": "runtime.models",
+    "Scorer": "runtime.models",
     "QuestionAnswerer": "runtime.models",
     "Encoder": "runtime.models",
+    "open_model": "runtime.models",
 }
 
 

@@ -102,7 +102,9 @@ def test_a_model_is_tuned_its_errors_are_shown_and_its_export_is_used(
     assert "<table>" in space["scores"]._repr_html_()
 
 
-def test_colab_runs_our_commands_in_an_environment_of_its_own(tmp_path, monkeypatch):
+@pytest.fixture
+def on_colab(monkeypatch):
+    """Returns the commands and the folders that a notebook asks Colab for; none is run."""
     run = []
 
     class Popen(contextlib.nullcontext):
@@ -116,7 +118,20 @@ def test_colab_runs_our_commands_in_an_environment_of_its_own(tmp_path, monkeypa
     monkeypatch.setitem(sys.modules, "google", types.ModuleType("google"))
     monkeypatch.setitem(sys.modules, "google.colab", colab)
     monkeypatch.delitem(sys.modules, "IPython", raising=False)
-    space, _ = execute("colab", **{"/content": str(tmp_path / "content")})
+    return run
+
+
+def test_colab_asks_for_the_address_of_the_repository(on_colab, tmp_path):
+    with pytest.raises(ValueError, match="got no REPOSITORY and no .*; give its address"):
+        execute("colab", **{"/content": str(tmp_path / "content")})
+    assert not [each for each in on_colab if "git clone" in each]
+
+
+def test_colab_runs_our_commands_in_an_environment_of_its_own(on_colab, tmp_path):
+    run, address = on_colab, "https://git.example/edad-jax"
+    given = {'REPOSITORY = ""': f'REPOSITORY = "{address}"'}
+    space, _ = execute("colab", **{"/content": str(tmp_path / "content")}, **given)
+    assert f"git clone --depth 1 {address} {space['CODE']}" in run
     assert "IPython" not in space
     ours = [shlex.split(command) for command in run if "launch/" in command]
     assert len(ours) == 2

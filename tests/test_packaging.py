@@ -151,8 +151,29 @@ def test_the_wheel_has_the_package_and_nothing_else(installed):
     assert {name.partition(".dist-info")[0] for name in set(names) - ours} == {
         installed.wheel.name.removesuffix("-py3-none-any.whl")
     }
-    files = {path.relative_to(ROOT).as_posix() for path in PACKAGE.rglob("*.py")}
-    assert {name for name in ours if name.endswith(".py")} == files
+    files = {path.relative_to(ROOT) for path in PACKAGE.rglob("*") if path.is_file()}
+    assert ours == {path.as_posix() for path in files if "__pycache__" not in path.parts}
+
+
+def test_the_sdist_has_every_file_of_a_clone():
+    builder = pytest.importorskip("hatchling.builders.sdist").SdistBuilder(str(ROOT))
+    names = {each.distribution_path for each in builder.recurse_included_files()}
+    # runs and dist are what commands leave, and hatchling adds pyproject.toml by itself.
+    roots = [
+        root
+        for root in ROOT.iterdir()
+        if root.name not in ("runs", "dist", "pyproject.toml")
+        and (root.name == ".ci" or root.name[0] != ".")
+        and root.suffix != ".egg-info"
+    ]
+    files = [
+        path.relative_to(ROOT)
+        for root in roots
+        for path in (root.rglob("*") if root.is_dir() else [root])
+        if path.is_file() and "__pycache__" not in path.parts
+    ]
+    assert len(files) > 400
+    assert {path.as_posix() for path in files} - names == set()
 
 
 def test_what_is_imported_is_the_wheel(installed):

@@ -48,6 +48,8 @@ if DRIVE:
 RUN = HOME / "edad" / "run"
 RUN.mkdir(parents=True, exist_ok=True)
 if not CODE.exists():
+    if not REPOSITORY:
+        raise ValueError(f"got no REPOSITORY and no {CODE}; give its address above, or upload it")
     sh(f"git clone --depth 1 {REPOSITORY} {CODE}")
 
 # %% [markdown]
