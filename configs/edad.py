@@ -87,7 +87,9 @@ def get_config() -> ConfigDict:
     config.student.inherit.feed_forward = placeholder(str)  # of a narrower one: largest | random
     config.student.inherit.extension = placeholder(str)  # teacher: its extension | copy: of blocks
     config.student.inherit.width = placeholder(str)  # equal | energetic: a narrower one is cut
-    config.student.family = ""  # modernbert: such blocks, the teacher's; "": as below
+    # The teacher's own: roberta, xlm-roberta, electra, mpnet, modernbert; without extension blocks
+    # and pooler. "": BERT, DistilBERT or ALBERT, as the options below say.
+    config.student.family = ""
     config.student.num_hidden_layers = 4  # blocks
     config.student.hidden_size = 312  # width
     config.student.num_attention_heads = 12  # of its attention

@@ -5,6 +5,7 @@ import functools
 import json
 import random
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, trainers
@@ -59,9 +60,16 @@ def write_kind(kind: str, folder: Path) -> Path:
     return folder
 
 
-def write_mpnet(folder: Path, words: list[str]) -> Path:
-    """Returns the folder, with a WordPiece tokenizer that has MPNet's special pieces in front."""
+def write_mpnet(folder: Path, words: list[str], *, behind: Sequence[str] = ()) -> Path:
+    """Returns the folder, with a WordPiece tokenizer that has MPNet's special pieces in front.
+
+    But those of `behind`; as published, <mask> is behind the words, and names for later use are
+    among the others.
+    """
     pieces = [*MPNET.values(), *words]
+    if behind:
+        front = [piece for piece in (*XLM_R[:4], "[unused0]", "[UNK]") if piece not in behind]
+        pieces = [*front, "[CLS]", "[unused1]", *words, *behind]
     vocabulary = {piece: number for number, piece in enumerate(pieces)}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer()

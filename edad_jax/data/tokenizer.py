@@ -18,7 +18,7 @@ from tokenizers import Tokenizer, normalizers
 
 from edad_jax.data.pieces import BERT_TYPES, part_types
 from edad_jax.data.text.hub import is_hub_reachable
-from edad_jax.data.tokenizer_files import find_files, read_tokenizer, shield_specials
+from edad_jax.data.tokenizer_files import find_files, read_tokenizer, renumber, shield_specials
 from edad_jax.files import check_sums, read_json_or_none, replaced_folder, write_sums
 
 if TYPE_CHECKING:
@@ -299,7 +299,7 @@ def save_tokenizer(
 
     Args:
       tokenizer: what normalises, splits and frames the text.
-      vocabulary: pieces by id; the special ones have the ids that they had.
+      vocabulary: pieces by id, with all special ones.
       out: folder of the new tokenizer; what was there is replaced.
       backend: what has these pieces, where they are not WordPiece: scores or merges come with them.
 
@@ -314,7 +314,7 @@ def save_tokenizer(
     description = json.loads(backend.to_str())
     description["truncation"] = description["padding"] = None
     if is_bert:
-        description["model"]["vocab"] = {piece: number for number, piece in enumerate(vocabulary)}
+        renumber(description, vocabulary)
     elif vocabulary != pieces_in_order(backend):
         kind = description["model"]["type"]
         raise ValueError(f"got pieces without scores or merges, expected what a {kind} has")

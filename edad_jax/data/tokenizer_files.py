@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -149,6 +149,25 @@ def _read_model(folder: Path, said: Mapping[str, Any]) -> Tokenizer:
         named.startswith("XLMRoberta") or (not named and family == "xlm-roberta")
     )
     return read_sentencepiece(found[0], order, before, is_xlm_roberta=is_xlm)
+
+
+def renumber(description: dict[str, Any], vocabulary: Sequence[str]) -> None:
+    """Has a tokenizer.json of a WordPiece tokenizer have these pieces, by id; nothing else of it.
+
+    Args:
+      description: what the file says; its added tokens that are no piece are left out.
+      vocabulary: with all pieces that frame a text.
+    """
+    numbers = {piece: number for number, piece in enumerate(vocabulary)}
+    description["model"]["vocab"] = numbers
+    added = [token for token in description["added_tokens"] if token["content"] in numbers]
+    description["added_tokens"] = [token | {"id": numbers[token["content"]]} for token in added]
+    framing = description["post_processor"] or {}
+    for role in ("cls", "sep"):  # of BertProcessing and RobertaProcessing
+        if role in framing:
+            framing[role] = [framing[role][0], numbers[framing[role][0]]]
+    for token in framing.get("special_tokens", {}).values():  # of TemplateProcessing
+        token["ids"] = [numbers[piece] for piece in token["tokens"]]
 
 
 def shield_specials(backend: Tokenizer) -> None:

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -29,6 +30,9 @@ from edad_jax.data.tokenizer import (
     pieces_in_order,
     save_tokenizer,
 )
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 MOST_DISTINCT_WORDS = 4_000_000  # rarer ones are forgotten when there are more, to bound memory
 MOST_LETTERS = 10_000  # words with rarer letters teach nothing
@@ -89,8 +93,7 @@ def extend_vocabulary(
       size: how many pieces to append; 0 writes the base tokenizer itself.
       out: folder of the new tokenizer, in Hugging Face layout with vocab.txt. It is written beside
         and renamed; what was there before is replaced.
-      keep_base: False for a vocabulary of the domain's own (SciBERT's way): of the base's pieces
-        only those up to the last special one stay, so that the special ids do not change.
+      keep_base: False for a vocabulary of the domain's own (SciBERT's way): see `own_pieces`.
       progress: whether to show a bar on standard error.
 
     Raises:
@@ -101,10 +104,10 @@ def extend_vocabulary(
     tokenizer = load_tokenizer(base)
     backend = tokenizer.backend_tokenizer
     base_pieces = pieces_in_order(backend)
-    vocabulary = base_pieces if keep_base else base_pieces[: max(tokenizer.all_special_ids) + 1]
+    vocabulary = base_pieces if keep_base else own_pieces(tokenizer, base)
     is_bert = is_bert_kind(tokenizer)
     if not is_bert:
-        _check_growth(base, backend, size, keep_base)
+        _check_growth(base, backend, size)
     counts, heldout, text_bytes = Counter(), Counter(), 0
     new, steps, grown = [], 0, None
     if size:
@@ -128,8 +131,10 @@ def extend_vocabulary(
             bare = [_build_bare_model(backend, each) for each in (base_pieces, vocabulary + new)]
         else:
             bare = [learner.build_bare_model(each) for each in (backend, grown)]
+        unknown = [each.index(tokenizer.unk_token) for each in (base_pieces, vocabulary)]
         (before, unknown_before), (after, unknown_after) = (
-            _measure_pieces(model, heldout, tokenizer.unk_token_id) for model in bare
+            _measure_pieces(model, heldout, number)
+            for model, number in zip(bare, unknown, strict=True)
         )
     return VocabularyReport(
         base_size=len(vocabulary),
@@ -147,14 +152,36 @@ def extend_vocabulary(
     )
 
 
-def _check_growth(base, backend, size, keep_base):
-    """Raises ValueError where a tokenizer that is not BERT's is asked for what it cannot do."""
-    kind = type(backend.model).__name__
-    if not keep_base:
+def own_pieces(tokenizer: PreTrainedTokenizerFast, source: str | Path) -> list[str]:
+    """Returns the pieces of a tokenizer with which a vocabulary of the domain's own begins.
+
+    Those up to the last special one, whose ids so stay: of BERT's 104, most of them names for later
+    use. But words do not: special pieces behind them (MPNet's <mask> is the last of 30,527) move.
+
+    Raises:
+      ValueError: the tokenizer, which the error calls `source`, is not of BERT's kind.
+    """
+    backend = tokenizer.backend_tokenizer
+    if not is_bert_kind(tokenizer):
+        kind = type(backend.model).__name__
         raise ValueError(
-            f"{base}: got a {kind} tokenizer, expected BERT's kind (WordPiece) for a vocabulary of "
-            "the domain's own; keep its pieces: --config.vocabulary.from_scratch=False"
+            f"{source}: got a {kind} tokenizer, expected BERT's kind (WordPiece) for a vocabulary "
+            "of the domain's own; keep its pieces: --config.vocabulary.from_scratch=False"
         )
+    pieces, specials = pieces_in_order(backend), set(tokenizer.all_special_tokens)
+    split = backend.pre_tokenizer.pre_tokenize_str
+
+    def is_word(piece):  # or part of one; BERT splits a name in brackets
+        return piece not in specials and (piece.startswith("##") or len(split(piece)) == 1)
+
+    words = next((number for number, piece in enumerate(pieces) if is_word(piece)), len(pieces))
+    ends = [number + 1 for number, piece in enumerate(pieces[:words]) if piece in specials]
+    front = pieces[: max(ends, default=0)]
+    return [*front, *(piece for piece in pieces[words:] if piece in specials)]
+
+
+def _check_growth(base, backend, size):
+    """Raises ValueError where a tokenizer that is not BERT's is asked for what it cannot do."""
     why = growth.why_it_cannot_grow(backend) if size else None
     if why:
         raise ValueError(

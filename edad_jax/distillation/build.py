@@ -14,7 +14,7 @@ from edad_jax.data.batches import Rows, make_batch_at
 from edad_jax.data.masking import MaskingConfig, mask_rows
 from edad_jax.data.piece_counts import log_frequencies, masking_weights
 from edad_jax.data.prepare import Prepared
-from edad_jax.distillation import student_init
+from edad_jax.distillation import student_family, student_init
 from edad_jax.distillation.method import StepSettings
 from edad_jax.distillation.nets import Nets, build_student, build_teacher, is_exported
 from edad_jax.distillation.phases import WHOLE
@@ -199,9 +199,9 @@ def assemble_run(
     precision = Precision(teacher.dtype, teacher.matmul_dtype or teacher.dtype)
     settings.execution.check_bias(teacher.config.base)
     settings.execution.check_dropout("teacher", teacher.config.base.attention_probs_dropout_prob)
-    blocks = student_init.student_blocks(settings.student_init, config.student, teacher.config.base)
+    sizes = student_family.family_sizes(settings.student_init, config, teacher.config.base)
     student, student_params = build_student(
-        config.student, vocabulary, precision, (config.seed, 1), blocks
+        config.student, vocabulary, precision, (config.seed, 1), sizes
     )
     if config.mlm_head_init != "random":  # one that its teacher's does not replace
         student_params = _with_frequencies(student_params, vocabulary)

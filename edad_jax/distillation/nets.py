@@ -2,8 +2,9 @@
 """Teacher and student together: which layers imitate which, and whether they can."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -12,7 +13,6 @@ from edad_jax.models.config import (
     BertConfig,
     ExBertConfig,
     ExtensionConfig,
-    ModernConfig,
     as_base,
 )
 from edad_jax.models.exbert import ExBert
@@ -21,7 +21,7 @@ from edad_jax.models.hf_files import load_checkpoint
 from edad_jax.models.precision import Precision
 from edad_jax.types import Vocabulary
 
-STUDENT_FAMILIES = ("", "modernbert")
+STUDENT_FAMILIES = ("", *config_json.NAMED, "modernbert")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,22 +182,23 @@ def build_student(
     vocabulary: Vocabulary,
     precision: Precision,
     seed: Sequence[int],
-    modern: ModernConfig | None = None,
+    family_sizes: Mapping[str, Any] | None = None,
 ) -> tuple[ExBert, dict]:
-    """Returns the student and its random parameters; `modern` as `student_config` takes it."""
-    model = ExBert(student_config(section, vocabulary, modern), *precision)
+    """Returns the student and its random parameters; `family_sizes` as `student_config` has it."""
+    model = ExBert(student_config(section, vocabulary, family_sizes), *precision)
     return model, init.init_params(model, seed, gate_bias=section.gate_bias)
 
 
 def student_config(
-    section: ConfigDict, vocabulary: Vocabulary, modern: ModernConfig | None = None
+    section: ConfigDict, vocabulary: Vocabulary, family_sizes: Mapping[str, Any] | None = None
 ) -> ExBertConfig:
     """Returns the student's sizes.
 
     Args:
       section: config.student.
       vocabulary: of the run.
-      modern: what the blocks of a ModernBERT have; None: what they have in the published ones.
+      family_sizes: fields of BertConfig that no option gives; None: those of the family's published
+        nets. See `student_family`.
 
     Raises:
       ValueError: sizes that do not go together, or a family that no student can have.
@@ -208,22 +209,44 @@ def student_config(
             f"config.student.family={family!r} is not one of {STUDENT_FAMILIES}: an empty one is "
             "BERT, DistilBERT or ALBERT, as the other options say"
         )
-    if family:
-        layers = section.num_hidden_layers
-        blocks = (
-            modern
-            or config_json.bert_config({"model_type": family, "num_hidden_layers": layers}).modern
+    sizes = {
+        field.name: section[field.name]
+        for field in dataclasses.fields(BertConfig)
+        if field.name in section
+    }
+    sizes |= _published_sizes(section) if family_sizes is None else family_sizes
+    base = BertConfig(**(sizes | {"vocab_size": vocabulary.base_size}))
+    extension = extension_config(section.extension)
+    _check_stock(base, extension)
+    return ExBertConfig(base, extension, vocabulary.added_size)
+
+
+def _published_sizes(section):
+    """Returns what no option of config.student gives of a net in its family."""
+    family = section.get("family", "")
+    if family == "modernbert":
+        said = {"model_type": family, "num_hidden_layers": section.num_hidden_layers}
+        return {"modern": config_json.bert_config(said).modern}
+    return config_json.named_fields(family) if family else {}
+
+
+def _check_stock(student, extension):
+    """Raises ValueError where transformers' class of the student's family has no such parts."""
+    if student.family not in config_json.NAMED:
+        return
+    has_segments = student.family == "mpnet" and student.type_vocab_size > 0
+    options = {
+        "extension.hidden_size=0": extension is not None,
+        "has_pooler=False": student.has_pooler,
+        "type_vocab_size=0": has_segments,
+    }
+    if wrong := [option for option, is_wrong in options.items() if is_wrong]:
+        raise ValueError(
+            f"config.student.family={student.family!r} is written as transformers' own class, "
+            "which has no place for what the student has beside it: set "
+            f"{' '.join(f'--config.student.{option}' for option in wrong)}, or leave the family "
+            "empty"
         )
-    base = BertConfig(
-        vocab_size=vocabulary.base_size,
-        **{
-            field.name: section[field.name]
-            for field in dataclasses.fields(BertConfig)
-            if field.name != "vocab_size" and field.name in section
-        },
-        modern=blocks if family else None,
-    )
-    return ExBertConfig(base, extension_config(section.extension), vocabulary.added_size)
 
 
 def is_exported(path: str) -> bool:

@@ -10,11 +10,14 @@ from ml_collections import ConfigDict
 
 from edad_jax.data import disk
 from edad_jax.data.tokenizer import load_tokenizer
+from edad_jax.data.vocabulary import own_pieces
 from edad_jax.distillation.nets import Nets, check_teacher, student_config
 from edad_jax.distillation.settings import Settings
-from edad_jax.distillation.student_init import check_sizes, student_blocks
+from edad_jax.distillation.student_family import family_sizes
+from edad_jax.distillation.student_init import check_sizes
 from edad_jax.models import head_regression, init
 from edad_jax.models.config import ExBertConfig
+from edad_jax.models.config_json import check_padding
 from edad_jax.models.exbert import ExBert
 from edad_jax.models.heads import WidthProjection
 from edad_jax.training.workdir import local_workdir
@@ -37,17 +40,21 @@ def check_run(config: ConfigDict, settings: Settings, workdir: str) -> None:
     else:
         tokenizer = load_tokenizer(config.teacher.checkpoint)
     pieces, added = len(tokenizer), config.vocabulary.size
-    if config.vocabulary.from_scratch:  # of the tokenizer only the special pieces stay
-        pieces, added = max(tokenizer.all_special_ids) + 1 + added, 0
+    padding = tokenizer.pad_token_id
+    if config.vocabulary.from_scratch:
+        kept = own_pieces(tokenizer, tokenizer.name_or_path)
+        padding = kept.index(tokenizer.pad_token)
+        pieces, added = len(kept) + added, 0
     teacher = check_teacher(config.teacher, pieces, added)
     words = Vocabulary(teacher.base.vocab_size, teacher.vocab_size, 0, 0, 0)
-    blocks = student_blocks(settings.student_init, config.student, teacher.base)
-    student = student_config(config.student, words, blocks)
+    shared = family_sizes(settings.student_init, config, teacher.base)
+    student = student_config(config.student, words, shared)
     check_nets(config, settings, teacher, student)
     trained = whole = 0
     resting = {"teacher": set(config.teacher.frozen) - set(config.teacher.random_heads)}
     for net, sizes in (("teacher", teacher), ("student", student)):
         if net in settings.method.trained_nets:
+            check_padding(padding, sizes.base)
             counts = _count_parameters(sizes)
             whole += sum(counts.values())
             trained += sum(n for part, n in counts.items() if part not in resting.get(net, ()))

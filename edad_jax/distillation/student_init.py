@@ -25,7 +25,7 @@ from ml_collections import ConfigDict
 
 from edad_jax.distillation.nets import layer_map
 from edad_jax.models import factorised, narrowing
-from edad_jax.models.config import BertConfig, ExBertConfig, ModernConfig
+from edad_jax.models.config import ExBertConfig
 from edad_jax.training.sections import read_section
 
 STUDENT_INITS = ("random", "teacher")
@@ -100,23 +100,6 @@ def read_init(section: ConfigDict) -> InitSettings:
         section.inherit,
         init=section.init,
         num_hidden_layers=section.num_hidden_layers,
-    )
-
-
-def student_blocks(
-    settings: InitSettings, section: ConfigDict, teacher: BertConfig
-) -> ModernConfig | None:
-    """Returns what the blocks of a student in its teacher's family have; None of other students.
-
-    Windows and rotations are the teacher's. Each layer sees as much of a row as the teacher's layer
-    does that it begins as or, where it begins at random, that it imitates.
-    """
-    if not teacher.modern or section.get("family", "") != teacher.family:
-        return None
-    layers = settings.rules(teacher.num_hidden_layers).layers
-    whole = teacher.modern.global_layers
-    return dataclasses.replace(
-        teacher.modern, global_layers=tuple(m for m, n in enumerate(layers) if n in whole)
     )
 
 

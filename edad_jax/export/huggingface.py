@@ -29,7 +29,7 @@ from edad_jax.data.tokenizer import (
 from edad_jax.export.card import ModelCard, readme
 from edad_jax.files import read_json, replaced_folder, write_sums
 from edad_jax.models.config import ExBertConfig
-from edad_jax.models.config_json import sizes_json
+from edad_jax.models.config_json import check_padding, sizes_json
 from edad_jax.models.convert import check_vocabulary, to_torch_names
 from edad_jax.models.names import HEADS
 from edad_jax.models.task import KINDS, Task, heads_between, write_task
@@ -150,12 +150,7 @@ def _architecture(config, heads, task):
 
 def _config_json(config, architecture, pad_token_id):
     sizes = sizes_json(config.base, extended=config.extension is not None)
-    if sizes.get("pad_token_id", pad_token_id) != pad_token_id:
-        raise ValueError(
-            f"the tokenizer pads with piece {pad_token_id}, expected {sizes['pad_token_id']}: a "
-            f"{sizes['model_type']} counts its positions from there; pass the tokenizer that the "
-            "model was trained with"
-        )
+    check_padding(pad_token_id, config.base)
     values = {
         "architectures": [f"{_CLASSES[sizes['model_type']]}{architecture}"],
         "dtype": "float32",

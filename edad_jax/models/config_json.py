@@ -10,9 +10,9 @@ from edad_jax.models.modernbert_json import check_modern, modern_config, modern_
 from edad_jax.models.relative_position import BUCKETS
 
 # Whose sizes alone do not tell what they are.
-_NAMED = ("roberta", "xlm-roberta", "electra", "mpnet")
+NAMED = ("roberta", "xlm-roberta", "electra", "mpnet")
 # What model_type may say, beside our own "exbert".
-FAMILIES = ("bert", "distilbert", "albert", *_NAMED, "modernbert")
+FAMILIES = ("bert", "distilbert", "albert", *NAMED, "modernbert")
 _ROBERTAS = ("roberta", "xlm-roberta")
 _OFFSET = (*_ROBERTAS, "mpnet")  # whose positions begin after the padding piece's id
 _DISTILBERT_WORDS = {
@@ -70,7 +70,7 @@ _FIXED = {
         "inner_group_num": 1,
     },
     # Their MLM heads have gelu whatever the blocks have.
-    **{name: {"position_embedding_type": "absolute", "hidden_act": "gelu"} for name in _NAMED},
+    **{name: {"position_embedding_type": "absolute", "hidden_act": "gelu"} for name in NAMED},
 }
 # MPNet's code has both as constants, whatever config.json says.
 _FIXED["mpnet"] |= {"pad_token_id": 1, "relative_attention_num_buckets": BUCKETS}
@@ -149,7 +149,7 @@ def bert_config(
     values |= _DEFAULTS[family]
     values |= {name: config_json[word] for name, word in said.items() if word in config_json}
     values |= {"relative_attention_num_buckets": 0} | _IMPLIED[family]
-    values |= {"family": family if family in _NAMED else "", "position_offset": 0}
+    values |= {"family": family if family in NAMED else "", "position_offset": 0}
     values |= {key: rate for key, rate in overrides.items() if rate is not None}
     if values["hidden_act"] not in ACTIVATIONS:
         raise ValueError(
@@ -190,6 +190,36 @@ def bert_config(
     if family == "electra" and values["embedding_size"] == values["hidden_size"]:
         values["embedding_size"] = 0  # then it has no map
     return BertConfig(**values)
+
+
+def named_fields(family: str, pad_token_id: int | None = None) -> dict[str, Any]:
+    """Returns the fields of BertConfig that tell a net of one of NAMED from a BERT of its sizes.
+
+    Args:
+      family: one of NAMED.
+      pad_token_id: after which its positions begin; None: the published nets'.
+
+    Raises:
+      ValueError: a pad_token_id that is no id.
+    """
+    padding = _FIRST_PAD if pad_token_id is None else pad_token_id
+    if not _is_a(padding, int) or padding < 0:
+        raise ValueError(f"config.json says pad_token_id={padding!r}, expected a piece's number")
+    return {
+        "family": family,
+        "position_offset": padding + 1 if family in _OFFSET else 0,
+        "relative_attention_num_buckets": BUCKETS if family == "mpnet" else 0,
+    }
+
+
+def check_padding(pad_token_id: int, config: BertConfig) -> None:
+    """Raises ValueError where positions begin after another piece than the one that pads."""
+    if config.position_offset not in (0, pad_token_id + 1):
+        raise ValueError(
+            f"the tokenizer pads with piece {pad_token_id}, expected {config.position_offset - 1}: "
+            f"a {config.family} counts its positions from there; pass the tokenizer that the "
+            "model was trained with"
+        )
 
 
 def check_family(family: str, known: Collection[str], advice: str) -> None:
@@ -244,7 +274,7 @@ def sizes_json(config: BertConfig, *, extended: bool) -> dict[str, Any]:
         values["max_position_embeddings"] += offset
         values["pad_token_id"] = offset - 1
     del values["shares_layers"]
-    if config.has_pooler or family in _NAMED:
+    if config.has_pooler or family in NAMED:
         del values["has_pooler"]  # our own word, for what the others cannot say
     return values
 
@@ -288,7 +318,7 @@ def family_of(config: BertConfig, *, extended: bool) -> str:
 
 def _check_named(config, *, extended):
     """Raises ValueError where a net cannot be of the family that it names."""
-    check_family(config.family, _NAMED, "leave family empty for BERT, DistilBERT and ALBERT")
+    check_family(config.family, NAMED, "leave family empty for BERT, DistilBERT and ALBERT")
     is_mpnet = config.family == "mpnet"
     offset, buckets = config.position_offset, config.relative_attention_num_buckets
     wrong = {

@@ -90,6 +90,8 @@ def narrow(
                 sizes.intermediate_size,
                 random_units,
             )
+    if "relative" in params["base"]:
+        cut["base"]["relative"] = params["base"]["relative"]  # a number for each head
     if "extension" in params:
         cut["extension"] = _cut_extension(
             params["extension"], kept, factorised, student, teacher, random_units

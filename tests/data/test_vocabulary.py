@@ -10,6 +10,7 @@ from edad_jax.data import tokenizer as tokenizer_module
 from edad_jax.data.tokenizer import load_tokenizer
 from edad_jax.data.vocabulary import extend_vocabulary, split_added_words
 from tests.tiny_text import DOMAIN_WORDS, make_documents, write_tokenizer
+from tests.tiny_tokenizers import MPNET, write_mpnet
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +173,38 @@ def test_a_vocabulary_of_the_domains_own_keeps_only_the_special_pieces_and_their
     assert pieces_of(after)[:kept] == pieces_of(before)[:kept]
     assert after.all_special_ids == before.all_special_ids
     assert pieces_of(after)[kept:] != pieces_of(before)[kept : kept + 12]
+
+
+@pytest.mark.parametrize(
+    ("behind", "kept"),
+    [
+        (("<mask>",), ("<s>", "<pad>", "</s>", "<unk>", "[unused0]", "[UNK]", "<mask>")),
+        (("[UNK]", "<mask>"), ("<s>", "<pad>", "</s>", "[UNK]", "<mask>")),
+    ],
+)
+def test_special_pieces_behind_words_move_where_the_words_leave(base, tmp_path, behind, kept):
+    """Else a vocabulary of the domain's own would have all of MPNet's: the last one is <mask>."""
+    words = (base / "vocab.txt").read_text(encoding="utf-8").splitlines()[5:]
+    (tmp_path / "mpnet").mkdir()
+    folder = write_mpnet(tmp_path / "mpnet", words, behind=behind)
+    texts = make_documents(30, seed=1)
+    report = extend_vocabulary(
+        folder, texts, size=12, out=tmp_path / "out", keep_base=False, progress=False
+    )
+    tokenizer = load_tokenizer(tmp_path / "out")
+    assert tuple(pieces_of(tokenizer)[: len(kept)]) == kept
+    assert len(tokenizer) == len(kept) + 12 == report.size
+    for name, piece in MPNET.items():
+        assert (getattr(tokenizer, name), getattr(tokenizer, f"{name}_id")) == (
+            piece,
+            kept.index(piece),
+        )
+    said = json.loads((tmp_path / "out" / "tokenizer.json").read_text())
+    assert {token["content"]: token["id"] for token in said["added_tokens"]} == {
+        piece: kept.index(piece) for piece in MPNET.values()
+    }
+    assert tokenizer("zzz")["input_ids"] == [0, kept.index("[UNK]"), 2]
+    assert report.unknown_after > 0  # by the number that [UNK] has now
 
 
 def test_pieces_that_can_never_come_out_are_counted(tmp_path, caplog):

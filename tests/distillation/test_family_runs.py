@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whole runs of the other families: they teach, are adapted, tuned and exported.
 
-An ALBERT teaches a DistilBERT; a RoBERTa and an ELECTRA become exBERTs and teach a BERT each.
+An ALBERT teaches a DistilBERT; a RoBERTa and an ELECTRA become exBERTs and teach a BERT each, an
+MPNet teaches an MPNet.
 """
 
 import itertools
@@ -104,34 +105,52 @@ def test_a_distilbert_grows_an_extension_as_a_teacher(tmp_path):
     # From here on it is the same net as the MPNet below, less its bias.
 
 
-def test_an_mpnet_grows_words_and_an_extension_and_teaches_a_net_without_pooler(tmp_path):
-    write_corpus(tmp_path / "corpus.txt")
-    write_model(tmp_path / "teacher", ("base", "mlm"), **MPNET)
-    options = {f"student__{name}": value for name, value in DISTILBERT.items()}
-    config = tiny_config(tmp_path, max_steps=2, rows__mode="single", **options)
+@pytest.fixture(scope="module")
+def mpnets(tmp_path_factory):
+    """The folder of a run of two updates: an MPNet with extension blocks, and its student."""
+    folder = tmp_path_factory.mktemp("mpnet")
+    write_corpus(folder / "corpus.txt")
+    write_model(folder / "teacher", ("base", "mlm"), **MPNET)
+    student = DISTILBERT | {"family": "mpnet", "init": "teacher", "hidden_size": 24}
+    options = {f"student__{name}": value for name, value in student.items()}
+    options |= {"student__extension__hidden_size": 0, "rows__mode": "single"}
+    config = tiny_config(folder, max_steps=2, **options)
+    train(config, str(folder / "run"))
+    return SimpleNamespace(config=config, folder=folder, run=folder / "run")
+
+
+def test_an_mpnet_grows_words_and_an_extension_and_teaches_one_of_its_family(mpnets, tmp_path):
+    bias_nh = {}
+    for net in ("teacher", "student"):
+        exbert, params = pretrained.load_model(mpnets.run / net)
+        assert bool(exbert.extension) == (net == "teacher")
+        assert exbert.extension_vocab_size > 0 and not exbert.base.has_pooler
+        assert set(params) == {"base", "extension", "mlm"}
+        bias_nh[net] = params["base"]["relative"]["embedding"]
+    assert np.any(bias_nh["teacher"] != bias_nh["student"])  # begun as the other, it learned
+    np.testing.assert_allclose(bias_nh["teacher"], bias_nh["student"], atol=0.1)
+    values = json.loads((mpnets.run / "student" / "config.json").read_text())
+    assert values["architectures"] == ["MPNetForMaskedLM"] and "auto_map" not in values
+    assert (values["max_position_embeddings"], values["pad_token_id"]) == (42, 1)
+    before = load_file(mpnets.folder / "teacher" / "model.safetensors")
+    after = load_file(mpnets.run / "teacher" / "model.safetensors")
+    bias = "encoder.relative_attention_bias.weight"  # the base is frozen
+    np.testing.assert_array_equal(before[f"mpnet.{bias}"], after[f"bert.{bias}"])
+    tokenizer = load_tokenizer(mpnets.run / "teacher")
+    assert (tokenizer.pad_token, tokenizer.pad_token_id) == ("<pad>", 1)
+    logged = {name for line in read_metrics(mpnets.run / "metrics.jsonl") for name in line}
+    assert {"teacher/mlm", "student/mlm", "distill/attention"} <= logged
+    assert not [name for name in logged if "nsp" in name]
+    model = formats.load(str(mpnets.run / "teacher"))
+    out = formats.export(model, "onnx", tmp_path / "onnx")
+    assert check.largest_difference(model, "onnx", out, **COMPARE) < 2e-5
+
+
+def test_fused_attention_beside_an_mpnet_is_an_error_at_once(mpnets, tmp_path):
+    config = mpnets.config.copy_and_resolve_references()
     config.attention = "fused"
     with pytest.raises(ValueError, match="take --config.attention=explicit"):
         train(config, str(tmp_path / "run"))
-    config.attention = "explicit"
-    train(config, str(tmp_path / "run"))
-    for net in ("teacher", "student"):
-        exbert, params = pretrained.load_model(tmp_path / "run" / net)
-        assert exbert.extension and not exbert.base.has_pooler
-        assert exbert.extension_vocab_size > 0
-        assert set(params) == {"base", "extension", "mlm"}
-        assert ("relative" in params["base"]) == (net == "teacher")
-    before = load_file(tmp_path / "teacher" / "model.safetensors")
-    after = load_file(tmp_path / "run" / "teacher" / "model.safetensors")
-    bias = "encoder.relative_attention_bias.weight"  # the base is frozen
-    np.testing.assert_array_equal(before[f"mpnet.{bias}"], after[f"bert.{bias}"])
-    tokenizer = load_tokenizer(tmp_path / "run" / "teacher")
-    assert (tokenizer.pad_token, tokenizer.pad_token_id) == ("<pad>", 1)
-    logged = {name for line in read_metrics(tmp_path / "run" / "metrics.jsonl") for name in line}
-    assert {"teacher/mlm", "student/mlm", "distill/attention"} <= logged
-    assert not [name for name in logged if "nsp" in name]
-    model = formats.load(str(tmp_path / "run" / "teacher"))
-    out = formats.export(model, "onnx", tmp_path / "onnx")
-    assert check.largest_difference(model, "onnx", out, **COMPARE) < 2e-5
 
 
 def test_extension_blocks_beside_an_albert_are_an_error_at_once(taught):
@@ -296,11 +315,14 @@ def test_new_byte_level_pieces_begin_as_their_old_ones_and_are_in_every_export(a
 
 
 @pytest.mark.parametrize("name", ["roberta", "electra", "mpnet"])
-def test_a_model_of_the_family_learns_to_tag_and_comes_back_as_it_was(tmp_path, name):
+def test_a_model_of_the_family_learns_to_tag_and_comes_back_as_it_was(request, tmp_path, name):
     options = {"roberta": ROBERTA | {"kind": "bytes"}, "electra": ELECTRA, "mpnet": MPNET}[name]
-    write_model(tmp_path / "model", ("base",), **options)
+    if name == "mpnet":  # a student, with words of its own
+        folder = request.getfixturevalue("mpnets").run / "student"
+    else:
+        folder = write_model(tmp_path / "model", ("base",), **options)
     data = write_tagging(tmp_path / "words")
-    config = tiny_tuning("tagging", tmp_path / "model", data, num_seeds=1, epochs=1)
+    config = tiny_tuning("tagging", folder, data, num_seeds=1, epochs=1)
     finetune(config, str(tmp_path / "run"))
     values = json.loads((tmp_path / "run" / "model" / "config.json").read_text())
     assert values["model_type"] == name
