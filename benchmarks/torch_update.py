@@ -74,13 +74,14 @@ def load_nets(
 
 def torch_batch(batch: MaskedBatch, *, device: str) -> MaskedBatch:
     """Returns the batch as tensors."""
-    tensors = MaskedBatch(*(torch.tensor(np.asarray(field), device=device) for field in batch))
-    return tensors._replace(
-        **{
-            name: getattr(tensors, name).long()
-            for name in tensors._fields
-            if name not in ("mask_bt", "masked_weights_bm")
-        }
+    tensors = {
+        name: torch.tensor(np.asarray(field), device=device)
+        for name, field in batch._asdict().items()
+        if field is not None
+    }
+    as_they_are = ("mask_bt", "masked_weights_bm")
+    return MaskedBatch(
+        **{name: each if name in as_they_are else each.long() for name, each in tensors.items()}
     )
 
 

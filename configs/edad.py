@@ -41,6 +41,7 @@ def get_config() -> ConfigDict:
 
     config.rows = ConfigDict()
     config.rows.mode = "pairs"  # A and B, for NSP; single: one segment, as in DistilBERT
+    config.rows.packed = False  # single: short documents share rows, each sees only itself
     config.rows.max_length = 128  # pieces
     config.rows.buckets = ()  # lengths to cut batches to, so that short rows cost less; ints
     config.rows.short_seq_prob = 0.1  # how often a document is cut into shorter pairs

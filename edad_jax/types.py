@@ -37,6 +37,8 @@ class Batch(NamedTuple):
         segment_b_start  3        (the position of the first piece of B)
         length           6        (everything from here on is padding)
         next_sentence    0        (0: B follows A in the text; 1: B is from another document)
+
+    A packed row is several of `[CLS] A [SEP]`, one behind the other, and all segment A.
     """
 
     ids_bt: Array  # int32 [b, t]; piece ids
@@ -45,6 +47,8 @@ class Batch(NamedTuple):
     next_sentence_b: Array  # int32 [b]; BERT's label: 0 is next, 1 is random
     row_b: Array  # int32 [b]; the row's number in the whole data set, which seeds its mask
     epoch_b: Array  # int32 [b]; how often the data set has been seen before, likewise
+    # int32 [b, t]; of packed rows, the number of the document that a piece is of, from 1
+    documents_bt: Array | None = None
 
 
 class MaskedBatch(NamedTuple):
@@ -57,6 +61,12 @@ class MaskedBatch(NamedTuple):
     masked_labels_bm: Array  # int32 [b, m]; the original pieces there
     masked_weights_bm: Array  # float32 [b, m]; 1 in used slots, 0 in unused ones
     next_sentence_b: Array  # int32 [b]
+    documents_bt: Array | None = None  # int32 [b, t]; of packed rows, as in Batch; 0 at padding
+
+    @property
+    def seen_bt(self) -> Array:
+        """Returns what tells encoders which pieces see each other: see `models.documents`."""
+        return self.mask_bt if self.documents_bt is None else self.documents_bt
 
 
 class TaskBatch(NamedTuple):

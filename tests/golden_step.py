@@ -206,8 +206,8 @@ def masked_rows(method: str, kind: str, update: int) -> MaskedBatch:
     """Returns the rows as the nets of a method read them, as numpy arrays."""
     rows = make_rows(kind, update)
     if method == "distillation":
-        return MaskedBatch(*map(np.asarray, masking.leave_unmasked(rows)))
-    return MaskedBatch(*map(np.asarray, _mask(rows)))
+        return jax.tree.map(np.asarray, masking.leave_unmasked(rows))
+    return jax.tree.map(np.asarray, _mask(rows))
 
 
 @jax.jit

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edad_jax.data.rows import FORMAT_VERSION, MANIFEST, row_type, shard_path
+from edad_jax.data.rows import FORMAT_VERSION, MANIFEST, PACKED_VERSION, row_type, shard_path
 from edad_jax.files import file_checksum, is_whole, read_json_or_none
 from edad_jax.types import Batch
 
@@ -49,10 +49,10 @@ class Rows:
                 f"{self.folder} is not a finished row set: got no readable {MANIFEST}; "
                 "prepare the rows again (finished shards are kept)"
             )
-        if self.manifest.get("format_version") != FORMAT_VERSION:
+        if (version := self.manifest.get("format_version")) not in (FORMAT_VERSION, PACKED_VERSION):
             raise ValueError(
-                f"{self.folder}: got row format {self.manifest.get('format_version')}, expected "
-                f"{FORMAT_VERSION}; prepare the rows again into a new folder"
+                f"{self.folder}: got row format {version}, expected {FORMAT_VERSION} (or "
+                f"{PACKED_VERSION}: packed); prepare the rows again into a new folder"
             )
         if not is_whole(self.manifest):
             raise ValueError(
@@ -65,7 +65,9 @@ class Rows:
                 "larger held-out fraction"
             )
         self.max_length = self.manifest["max_length"]
-        self._type = row_type(self.manifest["vocabulary_size"], self.max_length)
+        self.packed = version == PACKED_VERSION
+        words = self.manifest["vocabulary_size"]
+        self._type = row_type(words, self.max_length, packed=self.packed)
         self._shards = [self._open(shard) for shard in self.manifest["shards"]]
         self._starts = np.cumsum([0, *(len(shard) for shard in self._shards)])
 
@@ -177,6 +179,10 @@ def make_batch_at(
 
 def _fetch_batch(rows: Rows, row_b: np.ndarray, epoch_b: np.ndarray, length: int) -> Batch:
     found_b = rows[row_b]
+    documents_bt = None
+    if rows.packed:
+        begins_bt = np.unpackbits(found_b["begins"], axis=1, count=length)
+        documents_bt = begins_bt.cumsum(axis=1, dtype=np.int32)
     return Batch(
         ids_bt=found_b["ids"][:, :length].astype(np.int32),
         segment_b_start_b=found_b["segment_b_start"].astype(np.int32),
@@ -184,6 +190,7 @@ def _fetch_batch(rows: Rows, row_b: np.ndarray, epoch_b: np.ndarray, length: int
         next_sentence_b=found_b["next_sentence"].astype(np.int32),
         row_b=row_b.astype(np.int32),
         epoch_b=epoch_b.astype(np.int32),
+        documents_bt=documents_bt,
     )
 
 

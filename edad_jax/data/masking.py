@@ -85,7 +85,10 @@ def _segments_and_mask(batch):
     positions_1t = jnp.arange(batch.ids_bt.shape[1])[None]
     mask_bt = positions_1t < batch.length_b[:, None]
     segments_bt = (positions_1t >= batch.segment_b_start_b[:, None]) & mask_bt
-    return {"segments_bt": segments_bt.astype(jnp.int32), "mask_bt": mask_bt}
+    found = {"segments_bt": segments_bt.astype(jnp.int32), "mask_bt": mask_bt}
+    if batch.documents_bt is not None:
+        found["documents_bt"] = jnp.where(mask_bt, batch.documents_bt, 0)
+    return found
 
 
 def _mask_row(key, ids_t, length, *, config):

@@ -8,7 +8,6 @@ the settings and the seed, and on neither the number of workers nor interruption
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -92,10 +91,9 @@ def make_recipe(
         settings=settings,
     )
     recorded = {
-        "format_version": rows_on_disk.FORMAT_VERSION,
         "tokenizer_sha256": hashlib.sha256(recipe.tokenizer.encode()).hexdigest(),
         "vocabulary_size": recipe.vocabulary_size,
-    } | dataclasses.asdict(settings)
+    } | settings.recorded()
     return recipe, recorded
 
 

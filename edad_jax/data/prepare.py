@@ -189,6 +189,11 @@ def _check_prepared(config, pieces, rows, folder):
             f"config.rows.mode={config.rows.mode!r}, but the rows in {folder} are {mode!r}; give "
             f"--config.rows.mode={mode}"
         )
+    if rows.packed != config.rows.packed:
+        raise ValueError(
+            f"config.rows.packed={config.rows.packed}, but the rows in {folder} are "
+            f"{'' if rows.packed else 'not '}packed; give --config.rows.packed={rows.packed}"
+        )
     if config.vocabulary.from_scratch:
         return  # of the teacher's vocabulary nothing is kept
     expected = _load_base_pieces(config)
@@ -302,7 +307,8 @@ def _rows_fingerprint(settings: RowSettings, source: dict, folder: Path | Remote
     return {
         "corpus": source,
         "vocabulary": file_checksum(vocabulary),
-        "rows": {name: getattr(settings, name) for name in names},
+        "rows": {name: getattr(settings, name) for name in names}
+        | ({"packed": True} if settings.packed else {}),
         "heldout_fraction": settings.heldout_fraction,
         "seed": settings.seed,
     }
@@ -316,6 +322,10 @@ def _make_rows(settings, source, folder, make):
         return {key: manifest[key] for key in ("documents", "reading", *SETS)}
 
     facts = run_stage(folder / "rows", _rows_fingerprint(settings, source, folder), build)
+    for name in SETS:
+        rows, tokens = facts[name]["rows"], facts[name]["tokens"]
+        padding = 1 - tokens / max(1, rows * settings.max_length)
+        LOG.info("%s: %s rows, of which %.1f%% is padding.", name, f"{rows:,}", 100 * padding)
     for warning in _next_sentence_warnings(settings, facts):
         LOG.warning("%s", warning)
     return facts

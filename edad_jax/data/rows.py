@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
 FORMAT_VERSION = 1
+PACKED_VERSION = 2  # rows that say where documents begin in them
 MANIFEST = "manifest.json"
 MODES = ("pairs", "single")
+SHORTEST_PACKED = 32  # pieces of a row that is to hold several documents
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,7 @@ class RowSettings:
         "another document" is one of the same chunk.
       chunks_in_shard: chunks in one file of rows, by default some 50 MB; a kill costs at most the
         making of one.
+      packed: whether short documents, and what is left of long ones, share rows; with "single".
 
     Raises:
       ValueError: a setting that cannot be; names its key in the configuration.
@@ -57,6 +60,7 @@ class RowSettings:
     seed: int
     chunk_characters: int = 1 << 21
     chunks_in_shard: int = 64
+    packed: bool = False
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -76,6 +80,17 @@ class RowSettings:
                 f"got config.rows.duplicates={self.duplicates}, expected 1 with config.rows.mode="
                 "'single': single segments have no random choices"
             )
+        if self.packed and self.mode != "single":
+            raise ValueError(
+                f"config.rows.packed=True packs single segments, and config.rows.mode={self.mode!r}"
+                " has next-sentence pairs, of which each needs a row; give --config.rows.mode="
+                "single, or --config.rows.packed=False"
+            )
+        if self.packed and self.max_length < SHORTEST_PACKED:
+            raise ValueError(
+                f"got config.rows.max_length={self.max_length}, expected {SHORTEST_PACKED} or more "
+                "with config.rows.packed=True: shorter rows have no room for several documents"
+            )
         if not 0 <= self.heldout_fraction < 1:
             raise ValueError(
                 f"got config.heldout.fraction={self.heldout_fraction}, expected 0 or more, below 1"
@@ -93,23 +108,36 @@ class RowSettings:
             mode=config.rows.mode,
             heldout_fraction=config.heldout.fraction,
             seed=config.seed,
+            packed=config.rows.packed,
         )
 
+    def recorded(self) -> dict:
+        """Returns what manifests say: of rows that are not packed, nothing of packing.
 
-def row_type(vocabulary_size: int, max_length: int) -> np.dtype:
+        So folders that were made before there were packed rows are those of the same settings.
+        """
+        values = dataclasses.asdict(self)
+        is_packed = values.pop("packed")
+        version = {"format_version": PACKED_VERSION if is_packed else FORMAT_VERSION}
+        return version | values | ({"packed": True} if is_packed else {})
+
+
+def row_type(vocabulary_size: int, max_length: int, *, packed: bool = False) -> np.dtype:
     """Returns the type of one row: ids, start of segment B, length, next-sentence label.
 
-    Ids are uint16, or uint32 where the vocabulary has more than 65,536 entries.
+    Ids are uint16, or uint32 where the vocabulary has more than 65,536 entries. A packed row also
+    has a bit for each piece, eight in a byte: 1 where a document begins.
     """
     id_type = np.uint16 if vocabulary_size <= 1 << 16 else np.uint32
-    return np.dtype(
-        [
-            ("ids", id_type, (max_length,)),
-            ("segment_b_start", np.uint16),
-            ("length", np.uint16),
-            ("next_sentence", np.uint8),
-        ]
-    )
+    fields = [
+        ("ids", id_type, (max_length,)),
+        ("segment_b_start", np.uint16),
+        ("length", np.uint16),
+        ("next_sentence", np.uint8),
+    ]
+    if packed:
+        fields.append(("begins", np.uint8, (-(-max_length // 8),)))
+    return np.dtype(fields)
 
 
 def shard_path(folder: Path | RemotePath, number: int) -> Path | RemotePath:

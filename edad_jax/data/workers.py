@@ -25,7 +25,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from edad_jax.data import segments
+from edad_jax.data import packing, segments
 from edad_jax.data.pieces import PieceTable, SentenceTable, table_for
 from edad_jax.data.rows import RowSettings, row_type
 
@@ -41,7 +41,8 @@ class Recipe(NamedTuple):
     @property
     def row_type(self) -> np.dtype:
         """Returns the type of the rows."""
-        return row_type(self.vocabulary_size, self.settings.max_length)
+        settings = self.settings
+        return row_type(self.vocabulary_size, settings.max_length, packed=settings.packed)
 
 
 class Chunk(NamedTuple):
@@ -63,7 +64,10 @@ def make_chunk_rows(chunk: Chunk, recipe: Recipe, table: PieceTable | SentenceTa
     """Returns the rows of a chunk: a pure function of chunk and recipe, not of the table."""
     settings = recipe.settings
     documents = segments.encode_documents(chunk.texts, table, settings.max_length)
-    if settings.mode == "single":
+    if settings.packed:
+        packed = packing.pack(documents, max_length=settings.max_length)
+        rows = packing.packed_rows(documents, packed, recipe.specials, recipe.row_type)
+    elif settings.mode == "single":
         ranges = segments.single_segments(documents, max_length=settings.max_length)
         rows = segments.single_rows(documents, ranges, recipe.specials, recipe.row_type)
     else:

@@ -114,7 +114,12 @@ def largest_batch(
     step = settings.method.make_step(run.nets, run.settings)
     rows = batch_size.find_batch_size(
         lambda rows: batch_size.step_bytes(
-            step, train_state, frozen, rows=rows, length=config.rows.max_length
+            step,
+            train_state,
+            frozen,
+            rows=rows,
+            length=config.rows.max_length,
+            packed=config.rows.packed,
         ),
         budget=batch_size.memory_budget(config.memory_gb, jax.local_devices()[0]),
         unit=config.accumulate_steps,

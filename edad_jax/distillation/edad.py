@@ -91,7 +91,7 @@ def encode(
             {"params": params},
             batch.ids_bt,
             batch.segments_bt,
-            batch.mask_bt,
+            batch.seen_bt,
             taps=taps,
             deterministic=key is None,
             method="encode",

@@ -39,6 +39,9 @@ def fill_gaps(
     tokenizer = load_tokenizer(prepared.tokenizer_dir, option="--config.prepared=FOLDER")
     # The same number of rows for the program, however many gaps there are.
     batch = next(padded_batches(prepared.heldout, batch_size=_ROWS, max_rows=_ROWS))
+    if batch.documents_bt is not None:  # of packed rows, the first document stands for the row
+        first_b = (batch.documents_bt == 1).sum(axis=1)
+        batch = batch._replace(length_b=np.minimum(batch.length_b, first_b), documents_bt=None)
     gaps: list[tuple[int, int]] = []  # row, position
     asked: set[str] = set()
     for row, (ids, length) in enumerate(zip(batch.ids_bt, batch.length_b, strict=True)):

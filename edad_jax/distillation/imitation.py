@@ -102,7 +102,7 @@ def imitate(
         losses.attention_loss(
             student_heads,
             teacher_heads,
-            batch.mask_bt,
+            batch.seen_bt,
             centred=settings.attention == "centred",
             window=window,
         ).sum()

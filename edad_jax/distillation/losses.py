@@ -17,6 +17,7 @@ import optax
 
 from edad_jax.distillation.gram_distance import gram_distance
 from edad_jax.models.attention import near_pairs, raw_scores
+from edad_jax.models.documents import is_packed, real_pairs, real_pieces, seen_pairs
 from edad_jax.types import AttentionHeads, MaskedBatch
 
 
@@ -26,17 +27,20 @@ class Counts(NamedTuple):
     masked: jax.Array  # masked slots in use
     examples: jax.Array  # rows with text in them
     tokens: jax.Array  # real pieces
-    pairs: jax.Array  # (query, key) pairs of real pieces
+    pairs: jax.Array  # (query, key) pairs of real pieces of one document
 
 
 def count_targets(batch: MaskedBatch) -> Counts:
     """Returns this device's share of the counts; sum it over devices before use."""
     tokens_b = batch.mask_bt.sum(axis=1).astype(jnp.float32)
+    pairs_b = jnp.square(tokens_b)
+    if batch.documents_bt is not None:
+        pairs_b = real_pairs(batch.documents_bt).sum(axis=(1, 2, 3)).astype(jnp.float32)
     return Counts(
         masked=batch.masked_weights_bm.sum(),
         examples=(tokens_b > 0).sum().astype(jnp.float32),
         tokens=tokens_b.sum(),
-        pairs=jnp.square(tokens_b).sum(),
+        pairs=pairs_b.sum(),
     )
 
 
@@ -105,7 +109,8 @@ def attention_loss(
 ) -> jax.Array:
     """Returns loss_b: squared error of raw attention scores. Mean: / pairs (TinyBERT Eq. 7).
 
-    Mean over heads, sum over pairs of real pieces. Heads are matched by index, the original's with
+    Mean over heads, sum over pairs of real pieces; in packed rows, whose mask numbers the documents
+    (`models.documents`), of one document. Heads are matched by index, the original's with
     the original's and the extension's with the extension's; where one net has no extension, the
     other's does not count. Where a net has not computed its scores, the error is found without
     them: `gram_distance`.
@@ -127,17 +132,16 @@ def attention_loss(
     heads = sum(ours.query_bthk.shape[2] for ours, _ in pairs)
     error_b = 0.0
     for ours, its in pairs:
-        if window:
+        if window or is_packed(mask_bt):
             error_bhts = jnp.square(_scores(ours) - _scores(its))
-            error_b += jnp.where(_real_pairs(mask_bt, window), error_bhts, 0.0).sum(axis=(1, 2, 3))
+            error_b += jnp.where(_near_pairs(mask_bt, window), error_bhts, 0.0).sum(axis=(1, 2, 3))
         elif ours.scores_bhts is None or its.scores_bhts is None:
             error_b += gram_distance(
                 ours.query_bthk, ours.key_bshk, its.query_bthk, its.key_bshk, mask_bt
             )
         else:
             error_bhts = jnp.square(ours.scores_bhts - its.scores_bhts)
-            pairs_b1ts = mask_bt[:, None, :, None] & mask_bt[:, None, None, :]
-            error_b += jnp.where(pairs_b1ts, error_bhts, 0.0).sum(axis=(1, 2, 3))
+            error_b += jnp.where(real_pairs(mask_bt), error_bhts, 0.0).sum(axis=(1, 2, 3))
     return error_b / heads
 
 
@@ -148,17 +152,24 @@ def _scores(heads):
     return raw_scores(heads.query_bthk, heads.key_bshk)
 
 
-def _real_pairs(mask_bt, window):
-    """Returns pairs_b1ts: both real, and at most `window` positions apart."""
-    near_11ts = near_pairs(mask_bt.shape[1], window)[None, None]
-    return mask_bt[:, None, :, None] & mask_bt[:, None, None, :] & near_11ts
+def _near_pairs(mask_bt, window):
+    """Returns pairs_b1ts: both real and, with a window, at most so many positions apart."""
+    pairs_b1ts = real_pairs(mask_bt)
+    return pairs_b1ts & near_pairs(mask_bt.shape[1], window)[None, None] if window else pairs_b1ts
 
 
 def _centre(heads, mask_bt):
     """Returns heads with the mean over the real keys taken from keys and from each query's scores.
 
-    The scores of centred keys are centred scores.
+    The scores of centred keys are centred scores. In packed rows, where scores are always there and
+    alone are read, the mean is over the query's document.
     """
+    if is_packed(mask_bt):
+        pairs_b1ts = real_pairs(mask_bt)
+        count_b1t1 = jnp.maximum(pairs_b1ts.sum(axis=-1, keepdims=True), 1).astype(jnp.float32)
+        scores_bhts = _scores(heads)
+        mean_bht1 = jnp.where(pairs_b1ts, scores_bhts, 0).sum(axis=-1, keepdims=True) / count_b1t1
+        return heads._replace(scores_bhts=scores_bhts - mean_bht1)
     count_b = jnp.maximum(mask_bt.sum(axis=1), 1).astype(jnp.float32)
     real_bs11 = mask_bt[..., None, None]
     key_bshk = heads.key_bshk.astype(jnp.float32)
@@ -228,12 +239,12 @@ def relation_loss(
     MiniLMv2 (Wang et al. 2021), Eq. 3 to 5. A relation is how much a piece's query (or key, or
     value) resembles those of the others: all heads' vectors are put side by side and cut anew into
     `heads` relation heads, so the two nets need neither the same heads nor the same width. Mean
-    over relation heads here; over tokens: / tokens.
+    over relation heads here; over tokens: / tokens. The mask as that of `attention_loss`.
     """
     teacher_bhts = _log_relations(teacher_bthk, mask_bt, heads)
     student_bhts = _log_relations(student_bthk, mask_bt, heads)
     loss_bht = optax.losses.kl_divergence_with_log_targets(student_bhts, teacher_bhts)
-    return jnp.where(mask_bt, loss_bht.mean(axis=1), 0.0).sum(axis=1)
+    return jnp.where(real_pieces(mask_bt), loss_bht.mean(axis=1), 0.0).sum(axis=1)
 
 
 def _log_relations(vectors_bthk, mask_bt, heads):
@@ -244,4 +255,4 @@ def _log_relations(vectors_bthk, mask_bt, heads):
         "bthk,bshk->bhts", vectors_bthk, vectors_bthk, preferred_element_type=jnp.float32
     ) / math.sqrt(vectors_bthk.shape[-1])
     # Finite: -inf would give 0 * inf in the divergence.
-    return jax.nn.log_softmax(jnp.where(mask_bt[:, None, None, :], scores_bhts, -10_000.0), axis=-1)
+    return jax.nn.log_softmax(jnp.where(seen_pairs(mask_bt), scores_bhts, -10_000.0), axis=-1)

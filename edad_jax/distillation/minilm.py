@@ -52,7 +52,7 @@ def make_minilm_step(nets: Nets, settings: StepSettings) -> Callable:
         learned = _last_heads(*student, batch, key)
         terms = {
             f"distill/{name}": losses.relation_loss(
-                ours, its, batch.mask_bt, settings.own.relation_heads
+                ours, its, batch.seen_bt, settings.own.relation_heads
             ).sum()
             / counts.tokens
             for name, ours, its in (

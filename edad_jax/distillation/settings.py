@@ -63,6 +63,7 @@ def read_settings(config: ConfigDict) -> Settings:
     )
     settings.alpha(config, total_steps=1)
     RowSettings.from_config(config)
+    settings.execution.check_packed(config.rows.packed)
     bucket_lengths(config.rows.buckets, config.rows.max_length)
     for option, choices in (("added_word_init", ADDED_WORDS), ("extension_init", EXTENSIONS)):
         if config.teacher[option] not in choices:

@@ -2,7 +2,8 @@
 """The products of attention: raw scores, what they weigh, and both as one operation.
 
 Queries, keys and values come by head, and so does the result; `bert.SelfAttention` puts them in
-order. Masks are those of rows: real pieces first, padding after them.
+order. Masks are those of rows: real pieces first, padding after them; or numbers of documents
+(`documents`).
 """
 
 import math
@@ -11,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from edad_jax.machine import target_backend
+from edad_jax.models.documents import is_packed, seen_pairs
 
 PADDING_SCORE = -10_000.0  # added to the scores of padded keys, as BERT does
 _CUDNN_WIDEST_HEAD = 128  # 256 on Hopper and later; no BERT has such heads
@@ -50,9 +52,10 @@ raw_scores.defvjp(_scores_forward, _scores_backward)
 def attention_weights(scores_bhts: jax.Array, mask_bt: jax.Array, window: int = 0) -> jax.Array:
     """Returns weights_bhts, float32: the softmax of raw scores over the real keys.
 
-    With a window, over those that are no further from the query than that.
+    In packed rows, over those of the query's document; with a window, over those that are no
+    further from the query than that.
     """
-    seen_b1ts = mask_bt[:, None, None, :]
+    seen_b1ts = seen_pairs(mask_bt)
     if window:
         seen_b1ts = seen_b1ts & near_pairs(mask_bt.shape[1], window)[None, None]
     return jax.nn.softmax(scores_bhts + jnp.where(seen_b1ts, 0.0, PADDING_SCORE), axis=-1)
@@ -76,7 +79,15 @@ def fused_attention(
 
     By cuDNN where it takes these shapes; elsewhere by the compiler, which does not keep scores for
     anybody else. In a row without any real position, which no loss reads, it is finite and no more.
+
+    Raises:
+      ValueError: packed rows, which lengths alone do not describe.
     """
+    if is_packed(mask_bt):
+        raise ValueError(
+            "fused attention knows the lengths of rows and not where documents begin in them; got "
+            "packed rows: take --config.attention=explicit, or --config.rows.packed=False"
+        )
     length, head_size = query_bthk.shape[1], query_bthk.shape[3]
     implementation = choose_implementation(
         target_backend(), query_bthk.dtype, head_size=head_size, length=length

@@ -23,6 +23,7 @@ from edad_jax.models.attention import (
     weigh_values,
 )
 from edad_jax.models.config import BertConfig, Execution
+from edad_jax.models.documents import is_packed, positions
 from edad_jax.models.layers import Dropout, LayerNorm, gelu
 from edad_jax.models.product import add_bias, linear_product
 from edad_jax.models.relative_position import RelativePosition
@@ -93,11 +94,17 @@ class Embeddings(nn.Module):
         self.dropout = Dropout(config.hidden_dropout_prob)
 
     def __call__(
-        self, words_btd: jax.Array, segments_bt: jax.Array, *, deterministic: bool
+        self,
+        words_btd: jax.Array,
+        segments_bt: jax.Array,
+        mask_bt: jax.Array,
+        *,
+        deterministic: bool,
     ) -> jax.Array:
         """Returns hidden_btd from word vectors that have been looked up already.
 
-        Without segment vectors, or with one alone (RoBERTa), `segments_bt` is not read.
+        Without segment vectors, or with one alone (RoBERTa), `segments_bt` is not read. The mask
+        tells where documents begin in packed rows.
         """
         length = words_btd.shape[1]
         if length > self.config.max_position_embeddings:
@@ -105,8 +112,10 @@ class Embeddings(nn.Module):
                 f"rows of {length} pieces do not fit max_position_embeddings="
                 f"{self.config.max_position_embeddings}; prepare shorter rows"
             )
-        positions_1td = self.position(jnp.arange(length))[None]
-        hidden_btd = words_btd + positions_1td
+        if is_packed(mask_bt):
+            hidden_btd = words_btd + self.position(positions(mask_bt))
+        else:
+            hidden_btd = words_btd + self.position(jnp.arange(length))[None]
         if self.config.type_vocab_size:
             kinds = self.config.type_vocab_size
             hidden_btd += self.token_type(segments_bt if kinds > 1 else jnp.zeros_like(segments_bt))
@@ -251,10 +260,15 @@ class Bert(nn.Module):
         return self.embeddings.word(ids_bt)
 
     def embed(
-        self, words_btd: jax.Array, segments_bt: jax.Array, *, deterministic: bool
+        self,
+        words_btd: jax.Array,
+        segments_bt: jax.Array,
+        mask_bt: jax.Array,
+        *,
+        deterministic: bool,
     ) -> jax.Array:
         """Returns the input of the first block."""
-        return self.embeddings(words_btd, segments_bt, deterministic=deterministic)
+        return self.embeddings(words_btd, segments_bt, mask_bt, deterministic=deterministic)
 
     def block(
         self,
@@ -291,9 +305,12 @@ class Bert(nn.Module):
         taps: Sequence[int] = (),
         deterministic: bool = True,
     ) -> EncoderOutput:
-        """Returns the last layer, and hidden states and heads of the tapped layers (from 0)."""
+        """Returns the last layer, and hidden states and heads of the tapped layers (from 0).
+
+        The mask is True at real pieces; or has numbers of documents (`documents`).
+        """
         embedding_btd = hidden_btd = self.embed(
-            self.look_up(ids_bt), segments_bt, deterministic=deterministic
+            self.look_up(ids_bt), segments_bt, mask_bt, deterministic=deterministic
         )
         tapped = {}
         same = {"deterministic": deterministic, "bias_hts": self.position_bias(ids_bt.shape[1])}

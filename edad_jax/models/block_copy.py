@@ -27,6 +27,7 @@ import numpy as np
 from edad_jax.models.attention import attention_weights, raw_scores, weigh_values
 from edad_jax.models.bert import activate, layer_norm
 from edad_jax.models.config import BertConfig, ExBertConfig, ExtensionConfig
+from edad_jax.models.documents import is_packed, real_pairs, real_pieces
 from edad_jax.models.exbert import ExBert
 from edad_jax.models.product import add_bias
 from edad_jax.models.relative_position import bias_of
@@ -75,7 +76,7 @@ def copy_blocks(model: ExBert, params: dict, batch: MaskedBatch) -> dict:
             {"params": params},
             batch.ids_bt,
             batch.segments_bt,
-            batch.mask_bt,
+            batch.seen_bt,
             taps=tuple(range(config.base.num_hidden_layers)),
             method="encode",
         )
@@ -88,7 +89,7 @@ def copy_blocks(model: ExBert, params: dict, batch: MaskedBatch) -> dict:
             extension[f"layers_{layer}"] = _copy_block(
                 params["base"][f"layers_{layer}"],
                 hidden_btd,
-                jnp.asarray(batch.mask_bt),
+                jnp.asarray(batch.seen_bt),
                 bias_hts,
                 config.base,
                 config.extension,
@@ -105,7 +106,7 @@ def _copy_block(
     sizes: ExtensionConfig,
 ) -> dict:
     """Returns the parameters of the narrow block, given what the block reads."""
-    real = np.asarray(mask_bt)
+    real = np.asarray(real_pieces(mask_bt))
     heads = base.num_attention_heads
     attention = block["attention"]
     query_bthk, key_bshk, value_bshk = (
@@ -114,9 +115,7 @@ def _copy_block(
     context_btd = _attend(query_bthk, key_bshk, value_bshk, mask_bt, bias_hts)
     attended_btd = _linear(context_btd, attention["output"])
 
-    count_b111 = jnp.maximum(mask_bt.sum(axis=1), 1)[:, None, None, None]
-    real_key_bshk = jnp.where(mask_bt[..., None, None], key_bshk, 0)
-    centred_bshk = key_bshk - real_key_bshk.sum(axis=1, keepdims=True) / count_b111
+    centred_bshk = key_bshk - _mean_keys(key_bshk, mask_bt)
     width = sizes.hidden_size // heads
     query_map, key_map = _narrow_scores(
         np.asarray(query_bthk)[real], np.asarray(centred_bshk)[real], width
@@ -246,6 +245,17 @@ def _fit(inputs_nf, outputs_nd, kernel_fd):
 def _project(hidden_btd, linear, heads):
     batch, length, _ = hidden_btd.shape
     return _linear(hidden_btd, linear).reshape(batch, length, heads, -1)
+
+
+def _mean_keys(key_bshk, mask_bt):
+    """Returns the mean over the real keys of a row or, in packed rows, of the key's document."""
+    if is_packed(mask_bt):
+        pairs_bts = real_pairs(mask_bt)[:, 0].astype(jnp.float32)
+        counts_bt1 = jnp.maximum(pairs_bts.sum(axis=-1, keepdims=True), 1)
+        return jnp.einsum("bts,bshk->bthk", pairs_bts / counts_bt1, key_bshk)
+    count_b111 = jnp.maximum(mask_bt.sum(axis=1), 1)[:, None, None, None]
+    real_key_bshk = jnp.where(mask_bt[..., None, None], key_bshk, 0)
+    return real_key_bshk.sum(axis=1, keepdims=True) / count_b111
 
 
 def _attend(query_bthk, key_bshk, value_bshk, mask_bt, bias_hts):

@@ -229,6 +229,15 @@ class Execution:
                 "MPNet's nets) adds one to its scores; take --config.attention=explicit"
             )
 
+    def check_packed(self, packed: bool) -> None:
+        """Raises ValueError where fused attention would look across the documents of a row."""
+        if self.attention == "fused" and packed:
+            raise ValueError(
+                "config.attention='fused' knows the lengths of rows and not where documents begin "
+                "in them, and config.rows.packed=True has several in a row; take "
+                "--config.attention=explicit, or --config.rows.packed=False"
+            )
+
     def check_dropout(self, net: str, rate: float | None) -> None:
         """Raises ValueError where a net that learns would drop weights of fused attention.
 

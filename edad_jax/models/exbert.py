@@ -106,11 +106,12 @@ class ExBert(nn.Module):
     ) -> EncoderOutput:
         """Returns the last layer, and hidden states and heads of the tapped layers (from 0).
 
-        The original's heads come first, then the extension's. Hidden states are taken after the
+        The mask is True at real pieces; or has numbers of documents (`documents`). The original's
+        heads come first, then the extension's. Hidden states are taken after the
         gate; those of the last layer are the encoder's output.
         """
         embedding_btd = hidden_btd = self.base.embed(
-            self._look_up(ids_bt), segments_bt, deterministic=deterministic
+            self._look_up(ids_bt), segments_bt, mask_bt, deterministic=deterministic
         )
         tapped, bias_hts = {}, self.base.position_bias(ids_bt.shape[1])
         same = {"deterministic": deterministic, "bias_hts": bias_hts}
@@ -152,7 +153,7 @@ class ExBert(nn.Module):
         output = self.encode(
             batch.ids_bt,
             batch.segments_bt,
-            batch.mask_bt,
+            batch.seen_bt,
             taps=taps,
             deterministic=deterministic,
         )

@@ -25,6 +25,7 @@ from edad_jax.models.attention import (
 )
 from edad_jax.models.bert import Linear, activate, embedding_table, layer_norm
 from edad_jax.models.config import BertConfig, Execution
+from edad_jax.models.documents import is_packed, positions
 from edad_jax.models.layers import Dropout
 from edad_jax.types import AttentionHeads
 
@@ -34,14 +35,23 @@ def frequencies(theta: float, head_size: int) -> jax.Array:
     return 1.0 / theta ** (jnp.arange(0, head_size, 2, dtype=jnp.float32) / head_size)
 
 
-def rotate(vectors_bthk: jax.Array, theta: float) -> jax.Array:
-    """Returns queries or keys turned by their positions, in their own type; angles in float32."""
+def rotate(
+    vectors_bthk: jax.Array, theta: float, positions_bt: jax.Array | None = None
+) -> jax.Array:
+    """Returns queries or keys turned by their positions, in their own type; angles in float32.
+
+    Positions are those in the row, where none are given.
+    """
     length, head_size = vectors_bthk.shape[1], vectors_bthk.shape[3]
-    places_t1 = jnp.arange(length, dtype=jnp.float32)[:, None]
-    turns_1t1h = (places_t1 * frequencies(theta, head_size)[None])[None, :, None]
-    cos_1t1h, sin_1t1h = jnp.cos(turns_1t1h), jnp.sin(turns_1t1h)
+    if positions_bt is None:  # the same in all rows
+        places_t1 = jnp.arange(length, dtype=jnp.float32)[:, None]
+        turns_bt1h = (places_t1 * frequencies(theta, head_size)[None])[None, :, None]
+    else:
+        places_bt1 = positions_bt.astype(jnp.float32)[..., None]
+        turns_bt1h = (places_bt1 * frequencies(theta, head_size)[None, None])[:, :, None]
+    cos_bt1h, sin_bt1h = jnp.cos(turns_bt1h), jnp.sin(turns_bt1h)
     one, other = jnp.split(vectors_bthk.astype(jnp.float32), 2, axis=-1)
-    turned = (one * cos_1t1h - other * sin_1t1h, other * cos_1t1h + one * sin_1t1h)
+    turned = (one * cos_bt1h - other * sin_bt1h, other * cos_bt1h + one * sin_bt1h)
     return jnp.concatenate(turned, axis=-1).astype(vectors_bthk.dtype)
 
 
@@ -79,7 +89,9 @@ class ModernAttention(nn.Module):
             projected = linear(self.attention_size, name=name)(hidden_btd)
             return projected.reshape(batch, length, self.num_heads, -1)
 
-        query_bthk, key_bshk = rotate(heads("query"), theta), rotate(heads("key"), theta)
+        places_bt = positions(mask_bt) if is_packed(mask_bt) else None
+        query_bthk = rotate(heads("query"), theta, places_bt)
+        key_bshk = rotate(heads("key"), theta, places_bt)
         value_bshk = heads("value")
         drops = not deterministic and config.attention_probs_dropout_prob > 0
         dropout = Dropout(config.attention_probs_dropout_prob)
@@ -190,10 +202,15 @@ class ModernBert(nn.Module):
         return self.embeddings.word(ids_bt)
 
     def embed(
-        self, words_btd: jax.Array, segments_bt: jax.Array, *, deterministic: bool
+        self,
+        words_btd: jax.Array,
+        segments_bt: jax.Array,
+        mask_bt: jax.Array,
+        *,
+        deterministic: bool,
     ) -> jax.Array:
-        """Returns the input of the first block; segments are not read."""
-        del segments_bt
+        """Returns the input of the first block; segments and mask are not read."""
+        del segments_bt, mask_bt
         return self.embeddings(words_btd, deterministic=deterministic)
 
     def block(

@@ -122,7 +122,9 @@ def find_batch_size(
     )
 
 
-def step_bytes(step: Callable, train_state: dict, frozen: dict, *, rows: int, length: int) -> float:
+def step_bytes(
+    step: Callable, train_state: dict, frozen: dict, *, rows: int, length: int, packed: bool = False
+) -> float:
     """Returns what an update of one device takes by its compiled program, which is not run.
 
     On several devices each runs this program and a sum over them, whose buffers are among those
@@ -134,11 +136,12 @@ def step_bytes(step: Callable, train_state: dict, frozen: dict, *, rows: int, le
       frozen: likewise.
       rows: of the device.
       length: pieces of a row.
+      packed: whether rows hold several documents.
     """
     parallel = Parallel("shard_map", jax.local_devices()[:1])
     row_b = jax.ShapeDtypeStruct((rows,), np.int32)
     ids_bt = jax.ShapeDtypeStruct((rows, length), np.int32)
-    batch = Batch(ids_bt, *[row_b] * (len(Batch._fields) - 1))
+    batch = Batch(ids_bt, *[row_b] * 5, documents_bt=ids_bt if packed else None)
     lowered = parallel.compile(step, replicated_arguments=2, donate=True).lower(
         train_state, frozen, batch
     )

@@ -76,7 +76,13 @@ def test_any_number_of_parts_gives_the_bytes_of_one_machine(whole, tokenizer_dir
 
 @pytest.mark.parametrize(
     "changes",
-    [{"heldout_fraction": 0.5}, {"heldout_fraction": 0.0}, {"mode": "single"}, {"duplicates": 2}],
+    [
+        {"heldout_fraction": 0.5},
+        {"heldout_fraction": 0.0},
+        {"mode": "single"},
+        {"mode": "single", "packed": True},
+        {"duplicates": 2},
+    ],
     ids=str,
 )
 def test_whatever_the_settings_the_bytes_are_one_machines(tokenizer_dir, tmp_path, changes):

@@ -5,6 +5,7 @@ Its tokenizer is byte-level BPE with BERT's special pieces, as the published mod
 """
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from edad_jax import types
+from edad_jax.data.batches import Rows, make_batch_at
 from edad_jax.data.tokenizer import load_tokenizer
 from edad_jax.distillation.preflight import check_run
 from edad_jax.distillation.settings import check_settings
@@ -29,6 +31,7 @@ from tests.tiny_run import run_of, tiny_config, write_corpus
 from tests.tiny_tasks import tiny_tuning, write_tagging
 from tests.tiny_tokenizers import XLM_R, byte_bpe
 
+LONG = 1_024  # pieces
 SPECIALS = ("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]")
 STUDENT = {
     "family": "modernbert",
@@ -82,10 +85,28 @@ def inputs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def adapted(inputs):
-    """The folders of a run of two updates of the fused step."""
-    config = run_config(inputs, max_steps=2, log_every_steps=1, heldout__every_steps=0)
+    """The folders of a run of two updates of the fused step, on long rows of several documents."""
+    teacher = shutil.copytree(inputs / "teacher", inputs / "long")
+    sizes = json.loads((teacher / "config.json").read_text())  # rotations need no table
+    (teacher / "config.json").write_text(json.dumps(sizes | {"max_position_embeddings": LONG}))
+    options = {
+        "teacher__checkpoint": str(teacher),
+        "student__max_position_embeddings": LONG,
+        "rows__max_length": LONG,
+        "rows__packed": True,
+        "remat": "blocks",
+        "batch_size": 4,  # a row on each device
+    }
+    config = run_config(
+        inputs,
+        max_steps=2,
+        log_every_steps=1,
+        heldout__every_steps=0,
+        heldout__examples=1,
+        **options,
+    )
     summary = train(config, str(inputs / "run"))
-    return SimpleNamespace(run=inputs / "run", summary=summary)
+    return SimpleNamespace(run=inputs / "run", summary=summary, options=options)
 
 
 def test_a_modernbert_is_adapted_and_teaches_one_of_its_family_in_the_same_step(inputs, adapted):
@@ -105,6 +126,20 @@ def test_a_modernbert_is_adapted_and_teaches_one_of_its_family_in_the_same_step(
     assert len(lines) == 2
     assert all(np.isfinite(line[name]) and line[name] > 0 for line in lines for name in names)
     assert "nan" not in json.dumps(adapted.summary["heldout"]).lower()
+
+
+def test_long_rows_hold_many_documents_and_another_run_must_say_so(inputs, adapted, tmp_path):
+    rows = Rows(adapted.run / "rows" / "train")
+    batch = make_batch_at(rows, batch_size=2, seed=0)(0)
+    assert batch.ids_bt.shape == (2, LONG) and batch.documents_bt.max() > 5
+    for name in ("train", "heldout"):
+        manifest = Rows(adapted.run / "rows" / name).manifest
+        assert manifest["packed"] and manifest["tokens"] > 0
+    options = adapted.options | {"rows__packed": False, "prepared": str(adapted.run)}
+    with pytest.raises(
+        ValueError, match="packed=False, but the rows in .* are packed; give .*True"
+    ):
+        train(run_config(inputs, **options), str(tmp_path / "run"))
 
 
 def test_a_student_of_the_family_begins_as_layers_of_its_teacher(inputs):

@@ -35,6 +35,10 @@ def test_a_run_that_fits_is_let_through_and_nothing_is_left(inputs):
     ("changes", "told"),
     [
         ({"rows__max_length": 41}, "max_length=41: the student has only 40 positions"),
+        (
+            {"rows__max_length": 1024, "student__max_position_embeddings": 1024},
+            "max_length=1024: the teacher has only 40 positions",
+        ),
         ({"student__num_hidden_layers": 3}, "3 layers cannot imitate a teacher of 2"),
         ({"student__num_attention_heads": 4}, "num_attention_heads=3"),
         ({"student__init": "teacher"}, "config.student.hidden_size=24"),
