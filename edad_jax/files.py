@@ -326,7 +326,7 @@ def seal(value: Mapping[str, Any]) -> dict[str, Any]:
 
 def is_whole(value: Any) -> bool:
     """Returns whether a JSON object is the one that was sealed, or never was sealed."""
-    return isinstance(value, dict) and value.get(_SEAL, None) in (None, _seal_of(value))
+    return isinstance(value, dict) and (_SEAL not in value or value[_SEAL] == _seal_of(value))
 
 
 def unsealed(value: Mapping[str, Any]) -> dict[str, Any]:

@@ -55,10 +55,8 @@ class Rows:
                 f"{PACKED_VERSION}: packed); prepare the rows again into a new folder"
             )
         if not is_whole(self.manifest):
-            raise ValueError(
-                f"{self.folder / MANIFEST} is damaged: its checksum is another; delete it and "
-                "prepare the rows again (finished shards are kept)"
-            )
+            raise self._damaged("its checksum is another")
+        self._check_fields()
         if not self.manifest["rows"]:
             raise ValueError(
                 f"{self.folder}: got 0 rows; give more documents, or for the held-out set a "
@@ -70,6 +68,21 @@ class Rows:
         self._type = row_type(words, self.max_length, packed=self.packed)
         self._shards = [self._open(shard) for shard in self.manifest["shards"]]
         self._starts = np.cumsum([0, *(len(shard) for shard in self._shards)])
+
+    def _damaged(self, what: str) -> ValueError:
+        return ValueError(
+            f"{self.folder / MANIFEST} is damaged: {what}; delete it and prepare the rows again "
+            "(finished shards are kept)"
+        )
+
+    def _check_fields(self) -> None:
+        """Raises ValueError where a manifest that was never sealed lacks what is read of it."""
+        fields = {"rows", "max_length", "vocabulary_size", "shards"}
+        if missing := fields - self.manifest.keys():
+            raise self._damaged(f"it has no {', '.join(sorted(missing))}")
+        for shard in self.manifest["shards"]:
+            if missing := {"number", "rows", "bytes", "sha256"} - dict(shard).keys():
+                raise self._damaged(f"a shard has no {', '.join(sorted(missing))}")
 
     def _open(self, shard: dict) -> np.ndarray:
         path = shard_path(self.folder, shard["number"])

@@ -76,6 +76,11 @@ def load_tokenizer(
     if backend is not None:
         backend.normalizer = _not_composing(backend.normalizer)
     check_kind(tokenizer, source)
+    if not isinstance(tokenizer.model_max_length, int | float):
+        raise ValueError(
+            f"{source}: got model_max_length {tokenizer.model_max_length!r} in "
+            "tokenizer_config.json, expected a number of pieces; mend it or take it out"
+        )
     if is_bert_kind(tokenizer):
         _leave_phrases(tokenizer, source)
         _tell_unreachable(tokenizer, source)

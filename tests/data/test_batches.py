@@ -11,6 +11,7 @@ import pytest
 
 from edad_jax.data.batches import POOL, Rows, make_batch_at, permuted
 from edad_jax.data.piece_counts import masking_weights, token_counts
+from edad_jax.files import unsealed
 from tests.tiny_text import make_documents, make_tiny_rows
 
 
@@ -152,6 +153,21 @@ def test_other_format_version_is_an_error(folder, tmp_path):
     manifest = json.loads((folder / "manifest.json").read_text()) | {"format_version": 99}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ValueError, match="got row format 99, expected 1"):
+        Rows(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda manifest: manifest | {"sealed_sha256": None}, "its checksum is another"),
+        (lambda manifest: {**manifest, "shards": [{"number": 0}]}, "has no bytes, rows, sha256"),
+        (lambda manifest: {k: v for k, v in manifest.items() if k != "rows"}, "it has no rows"),
+    ],
+)
+def test_a_manifest_that_lacks_what_is_read_is_an_error(folder, tmp_path, change, told):
+    manifest = unsealed(json.loads((folder / "manifest.json").read_text()))
+    (tmp_path / "manifest.json").write_text(json.dumps(change(manifest)))
+    with pytest.raises(ValueError, match=f"manifest.json is damaged: .*{told}"):
         Rows(tmp_path)
 
 

@@ -231,3 +231,10 @@ def test_a_vocabulary_without_its_unknown_piece_is_an_error(tmp_path, kept):
     (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in left), encoding="utf-8")
     with pytest.raises(ValueError, match=r"without '\[UNK\]'|lacks|expected every id"):
         load_tokenizer(folder)
+
+
+def test_a_length_that_is_no_number_is_told(tmp_path):
+    folder = write_tokenizer(tmp_path)
+    (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": ""}))
+    with pytest.raises(ValueError, match="got model_max_length '' in tokenizer_config.json"):
+        load_tokenizer(folder)

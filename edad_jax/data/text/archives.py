@@ -63,6 +63,9 @@ def read_zip(
         report.add_problem(_DAMAGED, where, error)
         return
     for member in members:
+        if not member.filename:
+            report.add_problem(_DAMAGED, where, "a member without a name")
+            continue
         if member.is_dir() or not _is_taken(member.filename, where, report):
             continue
         here = shown(f"{where}:{member.filename}")

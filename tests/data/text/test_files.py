@@ -93,6 +93,17 @@ def test_hidden_files_and_locks_are_left_out_and_counted(tmp_path):
     assert f"{len(HIDDEN_FILES)} x left out: hidden file (the first: " in report.summary()
 
 
+def test_a_member_without_a_name_costs_itself(tmp_path):
+    whole = zip_of({"a.txt": TEXT, "b.txt": b"Lost."}, zipfile.ZIP_STORED)
+    name = whole.rindex(b"b.txt")  # in the directory; its length stands 18 bytes before, and is
+    # 5; that of a comment, which follows, 14 before. So the name becomes the comment.
+    damaged = whole[: name - 18] + b"\0\0\0\0\5\0" + whole[name - 12 :]
+    (tmp_path / "a.zip").write_bytes(damaged)
+    documents, report = read(tmp_path)
+    assert documents == DOCUMENTS
+    assert sum(report.problems.values()) == 1
+
+
 @pytest.mark.parametrize(("ending", "pack"), [(".zip", zip_of), (".tar", tar_of)])
 def test_archives_leave_out_what_folders_do(tmp_path, ending, pack):
     files = {"a.txt": TEXT, "b/wiki_00": WIKI, "c.jpg": b"\xff", "d.pdf": b"x", "e.jpg": b"\xff"}
