@@ -44,7 +44,7 @@ class Rows:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.manifest = read_json_or_none(self.folder / MANIFEST)
-        if self.manifest is None:
+        if not isinstance(self.manifest, dict):
             raise ValueError(
                 f"{self.folder} is not a finished row set: got no readable {MANIFEST}; "
                 "prepare the rows again (finished shards are kept)"

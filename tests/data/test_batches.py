@@ -169,6 +169,9 @@ def test_a_manifest_that_lacks_what_is_read_is_an_error(folder, tmp_path, change
     (tmp_path / "manifest.json").write_text(json.dumps(change(manifest)))
     with pytest.raises(ValueError, match=f"manifest.json is damaged: .*{told}"):
         Rows(tmp_path)
+    (tmp_path / "manifest.json").write_text("true")
+    with pytest.raises(ValueError, match="got no readable manifest.json"):
+        Rows(tmp_path)
 
 
 @pytest.fixture(scope="module")

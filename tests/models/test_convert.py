@@ -274,6 +274,9 @@ def test_config_without_sizes_and_indivisible_heads_are_errors():
     config_json = json.loads((GOLDEN / "bert" / "config.json").read_text())
     with pytest.raises(ValueError, match="hidden_size=24 is not divisible .*heads=5"):
         bert_config(config_json | {"num_attention_heads": 5})
+    for name in ("num_hidden_layers", "intermediate_size"):
+        with pytest.raises(ValueError, match=f"got {name}=0, expected 1 or more"):
+            bert_config(config_json | {name: 0})
 
 
 def test_vocabulary_of_another_size_is_an_error():
