@@ -262,6 +262,10 @@ def read_json(path: str | os.PathLike[str] | RemotePath, *, expected: str) -> An
         raise ValueError(f"{where}: got damaged JSON ({why}); expected {expected}") from error
     except ValueError as error:  # not UTF-8
         raise ValueError(f"{path}: got no text ({error}); expected {expected}") from error
+    except RecursionError as error:
+        raise ValueError(
+            f"{path}: got JSON that is nested too deep; expected {expected}"
+        ) from error
 
 
 def read_json_or_none(path: str | os.PathLike[str] | RemotePath) -> Any:
@@ -274,7 +278,7 @@ def read_json_or_none(path: str | os.PathLike[str] | RemotePath) -> Any:
         return json.loads(as_path(path).read_bytes())
     except RemoteError:
         raise
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 
