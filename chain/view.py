@@ -14,11 +14,16 @@ _TAIL = 4_096  # bytes of a log that its last bar is looked for in
 _EVERY = 60.0  # seconds between lines where the view is no terminal
 
 
-def last_bar(log: Path) -> tuple[float, float | None] | None:
-    """Returns (share done, seconds left, if it says) of the newest bar in a log; None: no bar."""
+def last_bar(log: Path, start: int = 0) -> tuple[float, float | None] | None:
+    """Returns (share done, seconds left, if it says) of the newest bar in a log; None: no bar.
+
+    Args:
+      log: of a stage.
+      start: where what counts begins, in bytes; before it are bars of a turn that was killed.
+    """
     try:
         with open(log, "rb") as file:
-            file.seek(max(0, log.stat().st_size - _TAIL))
+            file.seek(max(start, log.stat().st_size - _TAIL))
             found = _BAR.findall(file.read().decode("utf-8", "replace"))
     except OSError:
         return None
