@@ -43,6 +43,20 @@ def test_other_errors_of_xla_keep_their_trace():
     assert done.returncode == 1 and "Traceback" in done.stderr
 
 
+def test_the_folder_of_a_user_that_is_not_known_is_told_in_a_line():
+    script = "from pathlib import Path\n" + SCRIPT.replace("import jax\n", "")
+    script = re.sub("raise .*", "Path('~no.such.user/model').expanduser()", script)
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment(GLIBC_TUNABLES=""),
+    )
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "begins with ~ and a user of whom no folder is known" in done.stderr
+
+
 CONFIG_SCRIPT = """
 from ml_collections import config_flags
 from edad_jax.command import run_command
