@@ -12,6 +12,7 @@ from edad_jax.files import (
     is_whole,
     read_json,
     read_json_or_none,
+    replaced_folder,
     seal,
     unsealed,
     write_sums,
@@ -84,3 +85,19 @@ def test_json_that_cannot_be_read_is_named_or_nothing(tmp_path, content, message
     with pytest.raises(ValueError, match=message):
         read_json(path, expected="a list")
     assert read_json_or_none(path) is None
+
+
+def test_a_folder_that_another_program_writes_is_left_to_it(tmp_path):
+    """Else the first to end would put into place what the other has of it by then."""
+    with replaced_folder(tmp_path / "model") as first:
+        (first / "one").write_text("1")
+        with pytest.raises(OSError, match="another program is writing .*model; wait"):
+            with replaced_folder(tmp_path / "model"):
+                pass
+        (first / "two").write_text("2")
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["one", "two"]
+    (tmp_path / ".model.new").mkdir()  # as a kill leaves it
+    (tmp_path / ".model.new" / "half").write_text("")
+    with replaced_folder(tmp_path / "model") as beside:
+        assert not list(beside.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
