@@ -2,6 +2,7 @@
 """One view of all stages: what is done, how far the running one is, and the time that is left."""
 
 import re
+import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -141,6 +142,9 @@ class View:
             for number, (title, state) in enumerate(zip(self._titles, self._states, strict=True))
         ]
         block.append(_left(left))
+        # A line that is broken into two would be left behind when the block is drawn anew.
+        room = max(1, shutil.get_terminal_size().columns - 1)
+        block = [each[:room] for each in block]
         up = f"\x1b[{self._lines}A" if self._lines else ""
         self._out.write(up + "".join(f"\r\x1b[K{each}\n" for each in block))
         self._out.flush()
