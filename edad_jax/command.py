@@ -82,6 +82,15 @@ def run_command(
     app.run(main, flags_parser=_parse_flags)
 
 
+def read_with(name: str, other: str) -> None:
+    """Has a flag be an error where another one, a yes or no, that it belongs to is not given."""
+    flags.register_multi_flags_validator(
+        [name, other],
+        lambda values: values[other] or not values[name],
+        message=f"Flag --{name} is read with --{other} only; give that too, or leave it out.",
+    )
+
+
 def require_unless(name: str, other: str) -> None:
     """Has a flag be required, but where another one, a yes or no, is given."""
     flags.register_multi_flags_validator(
