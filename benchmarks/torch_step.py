@@ -6,9 +6,9 @@ r"""A peer for launch/benchmark.py: the same updates in torch, timed on the same
         --modes=tuned,plain --methods=edad,adaptation,distillation --repeats=3 --out torch.json
 
 What the modes do differently stands in benchmarks/torch_update.py; that losses and gradients are
-ours is shown by tests/test_torch_step.py. Sizes, dropout, clipping and learning rates are the
-config's, config.dtype is not read (a mode has its own). Masking is done once, before the clock
-starts; so are the schedules of alpha and of the learning rates.
+ours is shown by tests/distillation/test_torch_step.py. Sizes, dropout, clipping and learning rates
+are the config's, config.dtype is not read (a mode has its own). Masking is done once, before the
+clock starts; so are the schedules of alpha and of the learning rates.
 """
 
 import gc
