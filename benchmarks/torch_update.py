@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One update in torch: EDAD and its two stages, by the same maths as edad_jax/distill.py.
+"""One update in torch: EDAD and its two stages, by the maths of edad_jax/distillation/edad.py.
 
     tuned   bfloat16 autocast (float32 parameters, softmax, norms, residuals and losses; what is
             frozen is stored in bfloat16), MLM logits at the masked slots only, one kernel for
@@ -9,8 +9,8 @@
             clipping and BertAdam tensor by tensor, as research code does it
 
 Both freeze by requires_grad=False, so that no gradient of a frozen weight is computed. `plain`
-updates as edad_jax/optimizer.py does. `tuned` does so with config.optimizer.name=adamw; it takes
-AdamW for bert_adam too, which costs the same and differs by the correction of the bias.
+updates as edad_jax/training/optimizer.py does. `tuned` does so with config.optimizer.name=adamw; it
+takes AdamW for bert_adam too, which costs the same and differs by the correction of the bias.
 """
 
 import contextlib

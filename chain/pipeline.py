@@ -63,12 +63,14 @@ def plan_pipeline(config: ConfigDict, **words: Any) -> str:
       ValueError: as `run_pipeline` before anything runs, and as `planning.plan.make_plan`.
     """
     config = absolute(config)  # its settings are checked by the rehearsal, which has the devices
-    make_stages(config, Path.cwd())  # looks whether data and method go together
+    names = {stage.name for stage in make_stages(config, Path.cwd())}
     sentences = _count_sentences(config)
     said, plan = tell(config, with_updates=True, **words)
     config.max_steps = plan.updates.count
     trained = sum(plan.updates.seconds.values())
-    return f"{said}\n{describe_stages(stage_work(config, sentences), trained)}"
+    work = stage_work(config, sentences)
+    work = {name: each for name, each in work.items() if name in names}
+    return f"{said}\n{describe_stages(work, trained)}"
 
 
 def _count_sentences(config):

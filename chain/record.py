@@ -4,6 +4,7 @@
 NAME.command.json   the words of the command (as launch/reproduce.py's cells have it)
 NAME.inputs.json    sizes and times of the user's files that it reads
 NAME.done.json      when it ended, and how many seconds it ran
+NAME.spent.json     seconds of turns that did not come to an end
 NAME.log            what it said
 """
 
@@ -101,7 +102,7 @@ def read_what_changed(
 def forget(stage: Stage, workdir: Path) -> None:
     """Removes what a stage made, and what is written of it."""
     (workdir / f"{stage.name}.done.json").unlink(missing_ok=True)
-    for ending in ("command.json", "inputs.json", "log"):
+    for ending in ("command.json", "inputs.json", "spent.json", "log"):
         (workdir / f"{stage.name}.{ending}").unlink(missing_ok=True)
     shutil.rmtree(workdir / stage.name, ignore_errors=True)
 

@@ -46,7 +46,7 @@ def run_stages(
       SystemExit: a signal stopped this program.
     """
     workdir.mkdir(parents=True, exist_ok=True)
-    with _locked(workdir):
+    with _locked(workdir) as lock:
         changed = record.changed_settings(stages, workdir, inputs)
         again = record.read_what_changed(stages, workdir, changed)
         if changed and not redo:
@@ -59,7 +59,7 @@ def run_stages(
         for number, stage in enumerate(stages):
             if not record.is_done(stage, workdir):
                 try:
-                    _run(number, stage, workdir, inputs, view)
+                    _run(number, stage, workdir, inputs, view, lock)
                 except KeyboardInterrupt:
                     raise SystemExit(
                         f"stopped in {stage.name} ({stage.title}); what is done is kept, and the "
@@ -67,19 +67,21 @@ def run_stages(
                     ) from None
 
 
-def _run(number, stage, workdir, inputs, view):
+def _run(number, stage, workdir, inputs, view, lock):
     words = record.begin(stage, workdir, inputs)
     log, start = workdir / f"{stage.name}.log", time.monotonic()
     view.begin(number)
     with open(log, "ab") as out, _stopped_with_us() as started:
         out.write(f"$ python {shlex.join(words)}\n".encode())
         out.flush()
+        begun_at = out.tell()
         process = subprocess.Popen(
             [sys.executable, *words],
             cwd=ROOT,
             stdout=out,
             stderr=subprocess.STDOUT,
             env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            pass_fds=(lock,),  # which it keeps should this program be killed
         )
         started.append(process)
         try:
@@ -87,7 +89,7 @@ def _run(number, stage, workdir, inputs, view):
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(_TICK)
                     break
-                view.update(number, time.monotonic() - start, last_bar(log))
+                view.update(number, time.monotonic() - start, last_bar(log, begun_at))
         except BaseException:
             record.interrupt(stage, workdir, time.monotonic() - start)
             raise
@@ -119,17 +121,17 @@ def _stopped_with_us() -> Iterator[list[subprocess.Popen]]:
 
 
 @contextlib.contextmanager
-def _locked(workdir: Path) -> Iterator[None]:
-    """Holds the folder; ValueError where another program does."""
+def _locked(workdir: Path) -> Iterator[int]:
+    """Holds the folder, and yields what holds it; ValueError where another program does."""
     with open(workdir / ".lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ValueError(
-                f"--workdir={workdir}: another program runs this pipeline; wait for it, or choose "
-                "another folder"
+                f"--workdir={workdir}: another program runs this pipeline, or a stage of one that "
+                "was killed still runs; wait for it, or choose another folder"
             ) from error
-        yield
+        yield lock.fileno()
 
 
 def _tell_changed(changed, again, workdir):

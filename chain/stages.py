@@ -45,13 +45,21 @@ def make_stages(config: ConfigDict, workdir: Path) -> list[Stage]:
       workdir: has a folder for each stage.
 
     Raises:
-      ValueError: a task that the pipeline does not know, no labelled data, or two kinds of it.
+      ValueError: a task that the pipeline does not know, rows that are made already, no labelled
+        data or two kinds of it, a method without a student or without the teacher asked for, or
+        rows that are longer than the student's.
     """
     if config.finetune.task != "tagging":
         raise ValueError(
             f"config.finetune.task={config.finetune.task!r}, expected tagging: the pipeline "
             "compares entities. For other tasks run launch/train.py, launch/finetune.py and "
             "launch/export.py by hand"
+        )
+    if config.prepared:
+        raise ValueError(
+            f"got config.prepared={config.prepared}, expected none: a pipeline makes its rows "
+            "itself, of config.corpus. Leave it out, or run launch/train.py, launch/finetune.py "
+            "and launch/export.py by hand"
         )
     if bool(config.data) == bool(config.labels.packages):
         got = "both" if config.data else "neither"
@@ -80,6 +88,21 @@ def make_stages(config: ConfigDict, workdir: Path) -> list[Stage]:
             f"config.method={config.method!r} trains no student to export, expected edad or "
             "another method that does"
         )
+    if config.soft_labels and "teacher" not in learned:
+        raise ValueError(
+            f"config.soft_labels=True has the student learn from the adapted teacher, and "
+            f"config.method={config.method!r} adapts none; leave it out, or choose another method"
+        )
+    longest = config.student.max_position_embeddings
+    lengths = {"finetune.max_length": config.finetune.max_length}
+    if config.speed.seconds:
+        lengths["speed.length"] = config.speed.length
+    for name, length in lengths.items():
+        if length > longest:
+            raise ValueError(
+                f"config.{name}={length}: the student will have "
+                f"config.student.max_position_embeddings={longest}, expected no more pieces"
+            )
     models = {"base": config.teacher.checkpoint}
     models |= {net: str(workdir / "train" / net) for net in NETS[1:] if net in learned}
     for net in models:

@@ -38,7 +38,8 @@ def make_story(config: ConfigDict, workdir: Path, stages: Sequence[Stage]) -> di
       stages: of it.
     """
     trained = read_json(workdir / "train" / "summary.json", expected=_EXPECTED)
-    tuned = [net for net in NETS if (workdir / f"tune-{net}").is_dir()]
+    names = {stage.name for stage in stages}  # a folder may be of other settings, before --redo
+    tuned = [net for net in NETS if f"tune-{net}" in names]
     student = read_json(workdir / "tune-student" / "summary.json", expected=_EXPECTED)
     predictions = {net: scores.tuned_predictions(workdir / f"tune-{net}") for net in tuned}
     kept = predictions["student"][scores.best_seed(student)]
@@ -83,10 +84,12 @@ def make_story(config: ConfigDict, workdir: Path, stages: Sequence[Stage]) -> di
         )["int8"]["difference"],
         "agreement": {name: scores.agreement(kept, each) for name, each in exported.items()},
         "verified": {
-            name: _verified(workdir / f"{folder}.log") for name, folder in EXPORTS.items()
+            name: _verified(workdir / f"{folder}.log")
+            for name, folder in EXPORTS.items()
+            if folder in names
         },
-        "sizes": _sizes(workdir),
-        "speed": _speed(workdir / "speed" / "edge.json"),
+        "sizes": _sizes(workdir, tuned),
+        "speed": _speed(workdir / "speed" / "edge.json") if "speed" in names else {},
         "entities": show_entities(exported["int8"], _EXAMPLES),
         "gaps": trained["examples"],
         "settings": _settings(config),
@@ -120,17 +123,15 @@ def _verified(log: Path) -> str:
     return said[-1] if said else ""
 
 
-def _sizes(workdir: Path) -> dict[str, float]:
+def _sizes(workdir: Path, tuned: Sequence[str]) -> dict[str, float]:
     """Returns megabytes of what would be served of each model: weights, or the ONNX file."""
-    paths = {net: workdir / f"tune-{net}" / "model" / "model.safetensors" for net in NETS}
+    paths = {net: workdir / f"tune-{net}" / "model" / "model.safetensors" for net in tuned}
     paths["int8"] = workdir / EXPORTS["int8"] / "model.onnx"
     return {name: path.stat().st_size / 1e6 for name, path in paths.items() if path.exists()}
 
 
 def _speed(path: Path) -> dict[str, Any]:
-    """Returns {model: what launch/benchmark_edge.py measured}; {} where nothing was timed."""
-    if not path.exists():
-        return {}
+    """Returns {model: what launch/benchmark_edge.py measured}."""
     measured = read_json(path, expected=_EXPECTED)
     by_folder = {row["name"].rpartition("/")[2]: row for row in measured["models"]}
     return {

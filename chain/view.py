@@ -2,6 +2,7 @@
 """One view of all stages: what is done, how far the running one is, and the time that is left."""
 
 import re
+import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -14,11 +15,16 @@ _TAIL = 4_096  # bytes of a log that its last bar is looked for in
 _EVERY = 60.0  # seconds between lines where the view is no terminal
 
 
-def last_bar(log: Path) -> tuple[float, float | None] | None:
-    """Returns (share done, seconds left, if it says) of the newest bar in a log; None: no bar."""
+def last_bar(log: Path, start: int = 0) -> tuple[float, float | None] | None:
+    """Returns (share done, seconds left, if it says) of the newest bar in a log; None: no bar.
+
+    Args:
+      log: of a stage.
+      start: where what counts begins, in bytes; before it are bars of a turn that was killed.
+    """
     try:
         with open(log, "rb") as file:
-            file.seek(max(0, log.stat().st_size - _TAIL))
+            file.seek(max(start, log.stat().st_size - _TAIL))
             found = _BAR.findall(file.read().decode("utf-8", "replace"))
     except OSError:
         return None
@@ -136,6 +142,9 @@ class View:
             for number, (title, state) in enumerate(zip(self._titles, self._states, strict=True))
         ]
         block.append(_left(left))
+        # A line that is broken into two would be left behind when the block is drawn anew.
+        room = max(1, shutil.get_terminal_size().columns - 1)
+        block = [each[:room] for each in block]
         up = f"\x1b[{self._lines}A" if self._lines else ""
         self._out.write(up + "".join(f"\r\x1b[K{each}\n" for each in block))
         self._out.flush()

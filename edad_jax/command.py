@@ -13,6 +13,7 @@ from absl import logging as absl_logging
 from ml_collections import ConfigDict
 
 _NO_PRODUCT = "Unsupported element type for DotThunk"  # XLA:CPU's words, jax 0.10
+_NO_HOME = "Could not determine home directory."  # pathlib's
 # Options of before the first release -> what they are called now.
 RENAMED = {
     "savings": "phases",
@@ -66,6 +67,11 @@ def run_command(
         except (ValueError, FloatingPointError, OSError) as error:
             sys.exit(f"{type(error).__name__}: {error}")
         except RuntimeError as error:
+            if str(error) == _NO_HOME:
+                sys.exit(
+                    "got a path that begins with ~ and a user of whom no folder is known; give the "
+                    "whole path"
+                )
             if _NO_PRODUCT not in str(error):
                 raise
             sys.exit(
@@ -74,6 +80,15 @@ def run_command(
             )
 
     app.run(main, flags_parser=_parse_flags)
+
+
+def read_with(name: str, other: str) -> None:
+    """Has a flag be an error where another one, a yes or no, that it belongs to is not given."""
+    flags.register_multi_flags_validator(
+        [name, other],
+        lambda values: values[other] or not values[name],
+        message=f"Flag --{name} is read with --{other} only; give that too, or leave it out.",
+    )
 
 
 def require_unless(name: str, other: str) -> None:

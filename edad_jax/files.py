@@ -262,6 +262,10 @@ def read_json(path: str | os.PathLike[str] | RemotePath, *, expected: str) -> An
         raise ValueError(f"{where}: got damaged JSON ({why}); expected {expected}") from error
     except ValueError as error:  # not UTF-8
         raise ValueError(f"{path}: got no text ({error}); expected {expected}") from error
+    except RecursionError as error:
+        raise ValueError(
+            f"{path}: got JSON that is nested too deep; expected {expected}"
+        ) from error
 
 
 def read_json_or_none(path: str | os.PathLike[str] | RemotePath) -> Any:
@@ -274,7 +278,7 @@ def read_json_or_none(path: str | os.PathLike[str] | RemotePath) -> Any:
         return json.loads(as_path(path).read_bytes())
     except RemoteError:
         raise
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 
@@ -344,23 +348,59 @@ def replaced_folder(directory: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields an empty folder beside `directory`, which takes its place when the block ends.
 
     Raises:
-      OSError: the files cannot be written; says that what was there is unchanged.
+      OSError: the files cannot be written, or another program is writing there; says that what was
+        there is unchanged.
     """
     directory = Path(directory).resolve()
     beside = directory.with_name(f".{directory.name}.new")
     try:
-        shutil.rmtree(beside, ignore_errors=True)
+        if beside.exists():
+            with held_folder(beside):  # else a kill has left it
+                shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
-        yield beside
-        for path in beside.rglob("*"):
-            if path.is_file():
-                flush_file(path)
-        _put_in_place(beside, directory)
+    except BlockingIOError as error:
+        raise OSError(
+            errno.EBUSY,
+            f"another program is writing {directory}; wait until it has ended, or choose another "
+            "folder",
+        ) from error
+    except OSError as error:
+        raise _not_written(directory, error) from error
+    try:
+        with held_folder(beside):
+            yield beside
+            for path in beside.rglob("*"):
+                if path.is_file():
+                    flush_file(path)
+            _put_in_place(beside, directory)
     except BaseException as error:
         shutil.rmtree(beside, ignore_errors=True)
         if isinstance(error, OSError):
             raise _not_written(directory, error) from error
         raise
+
+
+@contextlib.contextmanager
+def held_folder(folder: Path) -> Iterator[None]:
+    """Holds a folder that is there, so that no other program does; a kill lets go of it.
+
+    The folder itself is locked, and no file is left behind. On storage without locks nothing holds.
+
+    Raises:
+      BlockingIOError: another program holds it.
+    """
+    with contextlib.ExitStack() as at_end:
+        try:
+            import fcntl  # not on every system
+
+            number = os.open(folder, os.O_RDONLY)
+            at_end.callback(os.close, number)
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except (ImportError, OSError):
+            pass
+        yield
 
 
 def recover_folder(directory: Path) -> None:

@@ -26,7 +26,7 @@ Text and --out may lie in object storage: s3://bucket/pmc/*.jsonl.gz, gs://bucke
 from absl import flags
 from ml_collections import config_flags
 
-from edad_jax.command import require_unless, run_command
+from edad_jax.command import read_with, require_unless, run_command
 
 CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -53,6 +53,7 @@ PLAN_OUT = flags.DEFINE_string(
     "--plan: also draw pieces per word against added words into this .png, .svg or .pdf.",
 )
 require_unless("out", "plan")
+read_with("plan_out", "plan")
 
 
 def main():

@@ -43,6 +43,49 @@ def test_other_errors_of_xla_keep_their_trace():
     assert done.returncode == 1 and "Traceback" in done.stderr
 
 
+def test_the_folder_of_a_user_that_is_not_known_is_told_in_a_line():
+    script = "from pathlib import Path\n" + SCRIPT.replace("import jax\n", "")
+    script = re.sub("raise .*", "Path('~no.such.user/model').expanduser()", script)
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment(GLIBC_TUNABLES=""),
+    )
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "begins with ~ and a user of whom no folder is known" in done.stderr
+
+
+PLAN_SCRIPT = """
+from absl import flags
+from edad_jax.command import read_with, run_command
+
+flags.DEFINE_bool("plan", False, "")
+flags.DEFINE_string("plan_out", "", "")
+read_with("plan_out", "plan")
+run_command(lambda: print("works"), required=[])
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--plan_out=a.png"], "--plan_out is read with --plan only; give that too"),
+        (["--plan", "--plan_out=a.png"], "^works"),
+    ],
+)
+def test_an_option_that_would_not_be_read_is_an_error(arguments, message):
+    done = subprocess.run(
+        [sys.executable, "-c", PLAN_SCRIPT, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment(GLIBC_TUNABLES=""),
+    )
+    assert re.search(message, done.stdout + done.stderr), done.stderr
+
+
 CONFIG_SCRIPT = """
 from ml_collections import config_flags
 from edad_jax.command import run_command

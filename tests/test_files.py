@@ -6,7 +6,17 @@ import subprocess
 
 import pytest
 
-from edad_jax.files import SUMS, check_sums, is_whole, seal, unsealed, write_sums
+from edad_jax.files import (
+    SUMS,
+    check_sums,
+    is_whole,
+    read_json,
+    read_json_or_none,
+    replaced_folder,
+    seal,
+    unsealed,
+    write_sums,
+)
 
 
 @pytest.fixture
@@ -57,3 +67,37 @@ def test_a_sealed_object_tells_any_other_value_from_its_own():
     for change in ({"rows": 13}, {"share": 0.11}, {"name": "e"}, {"more": 1}):
         assert not is_whole(sealed | change)
     assert not is_whole([sealed]) and not is_whole(None)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"a": 1,\n}', "a.json:2: got damaged JSON .*; expected a list"),
+        (b'{"a": "\xff"}', "a.json: got no text .*; expected a list"),
+        (b"[" * 100_000, "a.json: got JSON that is nested too deep; expected a list"),
+        (None, "a.json: No such file or directory; expected a list"),
+    ],
+)
+def test_json_that_cannot_be_read_is_named_or_nothing(tmp_path, content, message):
+    path = tmp_path / "a.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        read_json(path, expected="a list")
+    assert read_json_or_none(path) is None
+
+
+def test_a_folder_that_another_program_writes_is_left_to_it(tmp_path):
+    """Else the first to end would put into place what the other has of it by then."""
+    with replaced_folder(tmp_path / "model") as first:
+        (first / "one").write_text("1")
+        with pytest.raises(OSError, match="another program is writing .*model; wait"):
+            with replaced_folder(tmp_path / "model"):
+                pass
+        (first / "two").write_text("2")
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["one", "two"]
+    (tmp_path / ".model.new").mkdir()  # as a kill leaves it
+    (tmp_path / ".model.new" / "half").write_text("")
+    with replaced_folder(tmp_path / "model") as beside:
+        assert not list(beside.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]

@@ -98,8 +98,10 @@ def extend_vocabulary(
 
     Raises:
       ValueError: the text has fewer than `size` new pieces of two uses or more; the base cannot
-        be loaded, or is of a kind that cannot grow.
+        be loaded, or is of a kind that cannot grow; a size below 0.
     """
+    if size < 0:
+        raise ValueError(f"got config.vocabulary.size={size}, expected 0 (none) or more")
     start = time.monotonic()
     tokenizer = load_tokenizer(base)
     backend = tokenizer.backend_tokenizer

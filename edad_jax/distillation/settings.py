@@ -172,6 +172,14 @@ def _check_numbers(config):
         ("log_every_steps", 0, "0 (never) or more"),
         ("heldout.every_steps", 0, "0 (never) or more"),
         ("heldout.examples", 0, "0 (none) or more"),
+        ("heldout.max_rows", 1, "at least 1"),
+        ("checkpoint.keep", 1, "at least 1"),
+        ("masking.max_predictions_per_seq", 1, "at least 1"),
+        ("rows.workers", 0, "0 (as many as there are cores) or more"),
+        ("vocabulary.size", 0, "0 (none) or more"),
+        ("vocabulary.max_megabytes", 1, "at least 1"),
+        ("optimizer.teacher_learning_rate", 0, "0 (it rests) or more"),
+        ("optimizer.student_learning_rate", 0, "0 (it rests) or more"),
         ("checkpoint.every_steps", 0, "0 (never) or more"),
         ("max_steps", 0, "0 (no limit) or more"),
         ("optimizer.teacher_block_ratio", 0, "0 (they rest) or more"),
@@ -181,6 +189,10 @@ def _check_numbers(config):
             value = value[part]
         if value < least:
             raise ValueError(f"config.{key}={value}, expected {meaning}")
+    if not config.max_steps and config.epochs <= 0:
+        raise ValueError(
+            f"config.epochs={config.epochs}, expected more than 0, or --config.max_steps=UPDATES"
+        )
     if not 0 < config.masking.mlm_probability <= 1 or config.masking.smoothing < 0:
         raise ValueError(
             f"got config.masking.mlm_probability={config.masking.mlm_probability} and config."

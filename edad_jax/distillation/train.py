@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training run, from text to student, top to bottom."""
 
+import contextlib
 import logging
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from edad_jax.training.schedules import make_due
 from edad_jax.training.workdir import (
     check_remembered,
     has_begun,
+    hold_workdir,
     local_workdir,
     open_workdir,
     recorded_batch_size,
@@ -63,6 +65,14 @@ def train(config: ConfigDict, workdir: str) -> dict:
     if not config.prepared:  # else building the nets is the next thing to do
         check_run(config, settings, workdir)
     parallel = Parallel(config.parallel.engine)
+    batch_size.settle(config, parallel, recorded_batch_size(workdir))  # looks whether it splits
+    is_first = jax.process_index() == 0
+    with hold_workdir(workdir) if is_first else contextlib.nullcontext():
+        return _run(config, settings, parallel, workdir)
+
+
+def _run(config: ConfigDict, settings: Settings, parallel: Parallel, workdir: str) -> dict:
+    """Returns what `train` does, of settings that have been checked."""
     mirror = _open_mirror(config, workdir)
     with process_0_first():
         if mirror is not None and jax.process_index() == 0:

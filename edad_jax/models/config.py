@@ -12,6 +12,7 @@ MPNet (Song et al. 2020)        family, position_offset=2, type_vocab_size=0, ha
 """
 
 import dataclasses
+from typing import Any
 
 from edad_jax.models.relative_position import BUCKETS
 
@@ -83,7 +84,17 @@ class BertConfig:
     relative_attention_num_buckets: int = 0
 
     def __post_init__(self):
+        check_sizes(
+            self,
+            *("vocab_size", "hidden_size", "num_hidden_layers", "intermediate_size"),
+            "max_position_embeddings",
+        )
         check_heads(self.hidden_size, self.num_attention_heads, "hidden_size")
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(
+                    f"got {name}={getattr(self, name)}, expected a share from 0 to below 1"
+                )
         if self.modern:
             check_rotations(self.hidden_size, self.num_attention_heads, "hidden_size")
         if self.hidden_act not in ACTIVATIONS:
@@ -122,6 +133,13 @@ class BertConfig:
         return 1 if self.shares_layers else self.num_hidden_layers
 
 
+def check_sizes(config: Any, *names: str) -> None:
+    """Raises ValueError where one of a net's sizes of these names is no size."""
+    for name in names:
+        if getattr(config, name) < 1:
+            raise ValueError(f"got {name}={getattr(config, name)}, expected 1 or more")
+
+
 def check_heads(width: int, heads: int, name: str) -> None:
     """Raises ValueError where `heads` do not divide `width`."""
     if heads < 1 or width % heads:
@@ -157,6 +175,7 @@ class ExtensionConfig:
     num_attention_heads: int
 
     def __post_init__(self):
+        check_sizes(self, "hidden_size", "intermediate_size")
         check_heads(self.hidden_size, self.num_attention_heads, "extension hidden_size")
 
 

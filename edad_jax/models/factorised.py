@@ -88,7 +88,7 @@ def _full_head(head: Params, input_norm: Params, back_ed: np.ndarray) -> dict[st
     mean_d, scale_d = input_norm["bias"], input_norm["scale"]
     mean_e = mean_d @ kernel_de + head["transform"]["bias"]
     variance_e = np.square(scale_d) @ np.square(kernel_de)
-    slope_e, value_e = _fit_gelu(mean_e, variance_e)
+    slope_e, value_e = fit_gelu(mean_e, variance_e)
     # The narrow norm: centred, over the deviation among units that is to be expected.
     deviation = np.sqrt(value_e.var() + (np.square(slope_e) * variance_e).mean())
     gain_e = head["norm"]["scale"] / deviation
@@ -114,7 +114,7 @@ def _full_head(head: Params, input_norm: Params, back_ed: np.ndarray) -> dict[st
     }
 
 
-def _fit_gelu(mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def fit_gelu(mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns slope and mean of gelu(x) for normal x: the line with the least squared error.
 
     The slope is E gelu'(x) (Stein's lemma). gelu(x) = x * P(z < x) with z standard normal, whence

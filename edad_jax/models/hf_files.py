@@ -151,6 +151,11 @@ def _read_safetensors(path):
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path} cannot be read: {error}; fetch the checkpoint again") from error
+    except AttributeError as error:  # safetensors asks numpy for a kind of number by its name
+        raise ValueError(
+            f"{path}: got numbers that numpy does not have ({error}), expected some of 16 or 32 "
+            "bits: take the checkpoint that was not made for 8 bits"
+        ) from error
 
 
 def _read_torch_file(path):

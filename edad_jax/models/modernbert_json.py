@@ -119,7 +119,8 @@ def _global_layers(said, layers):
     if every < 1:
         _expect("global_attn_every_n_layers", every, "1 or more")
     kinds = said.get("layer_types", [_LOCAL if n % every else _GLOBAL for n in range(layers)])
-    if not isinstance(kinds, list) or len(kinds) != layers or set(kinds) - set(_THETAS):
+    is_list = isinstance(kinds, list) and len(kinds) == layers
+    if not is_list or not all(kind in list(_THETAS) for kind in kinds):
         _expect("layer_types", kinds, f"for each of {layers} layers {_GLOBAL} or {_LOCAL}")
     return tuple(number for number, kind in enumerate(kinds) if kind == _GLOBAL)
 

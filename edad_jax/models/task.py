@@ -85,7 +85,7 @@ def read_task(config_json: Mapping[str, Any], classes: int) -> Task:
       ValueError: not a fine-tuned model, or one whose classes do not exclude each other; the
         labels are not one for each class; what one output means cannot be known.
     """
-    architectures = config_json.get("architectures") or ()
+    architectures = [str(each) for each in config_json.get("architectures") or ()]
     kinds = [
         kind
         for kind, names in KINDS.items()
@@ -93,7 +93,7 @@ def read_task(config_json: Mapping[str, Any], classes: int) -> Task:
     ]
     if len(kinds) != 1:
         raise ValueError(
-            f"config.json says architectures={list(architectures)}, expected one that ends in "
+            f"config.json says architectures={architectures}, expected one that ends in "
             f"{' or '.join(names.architecture for names in KINDS.values())}: "
             "pass a fine-tuned model"
         )

@@ -18,7 +18,7 @@ from edad_jax.tasks.setup import build_net, prepare_examples, resolve_settings
 from edad_jax.tasks.snapshot import begun_over_seeds
 from edad_jax.tasks.step import choose_over_seeds
 from edad_jax.tasks.train import Trained, train
-from edad_jax.training.workdir import open_workdir
+from edad_jax.training.workdir import hold_workdir, open_workdir
 
 LOG = logging.getLogger(__name__)
 _NO_MEMORY = "RESOURCE_EXHAUSTED"  # XLA's word
@@ -36,6 +36,12 @@ def finetune(config: ConfigDict, workdir: str) -> dict:
       FloatingPointError: no seed's loss is finite any more.
     """
     config = resolve_settings(config)
+    with hold_workdir(workdir):
+        return _run(config, workdir)
+
+
+def _run(config: ConfigDict, workdir: str) -> dict:
+    """Returns what `finetune` does, of settings that have been checked."""
     workdir = open_workdir(
         workdir, config.to_dict() | {"dtype": resolve_precision(config.dtype).name}
     )

@@ -41,10 +41,21 @@ def own_inputs(
       label_key: column of their label, likewise.
 
     Raises:
-      ValueError: what is given here cannot be read. What a run names may be gone.
+      ValueError: what is given here cannot be read, or is nothing that the model reads. What a
+        run names may be gone, or out of reach.
     """
-    if model.task is not None and data:
+    if data and model.task is None:
+        raise ValueError(
+            f"got data={data} for {model.source}, an encoder without a task; expected texts=, a "
+            ".txt file or tagged data"
+        )
+    if data:
         return _of_task(model, data, rows, text_key=text_key, label_key=label_key)
+    if texts and model.task is not None and model.task.kind == "answering":
+        raise ValueError(
+            f"got texts={texts} for {model.source}, which answers questions; expected data=, "
+            "questions with their contexts"
+        )
     if texts:
         return list(read_texts(texts, rows))
     recorded = config_of_run(model.source)
@@ -56,7 +67,7 @@ def own_inputs(
             documents = read_text(ConfigDict(recorded["corpus"]), ReadReport())
             lines = (line for each in documents for line in each.splitlines() if line.strip())
             return list(itertools.islice(lines, rows))
-    except (ValueError, KeyError, AttributeError):  # moved since, or of another version's words
+    except (OSError, ValueError, KeyError, AttributeError):  # moved since, of another version, ...
         return []
     return []
 

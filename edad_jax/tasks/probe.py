@@ -60,7 +60,8 @@ def probe(config: ConfigDict, layers: Sequence[int] = (-1,)) -> list[Probe]:
       layers: 1 is the first block's output, 0 the embeddings', -1 the last block's.
 
     Raises:
-      ValueError: a model or data that cannot be read, no test split, or a layer that is not there.
+      ValueError: a model or data that cannot be read, no test split, a layer that is not there, or
+        no tagger that comes to its optimum.
     """
     tokenizer = load_tokenizer(config.model, option="--model=/a/local/folder")
     sizes, params = load_encoder(config, len(tokenizer))
@@ -178,6 +179,12 @@ def _probe_layer(prepared: Prepared, features: dict[str, np.ndarray], layer: int
         f1 = prepared.task.quick_score(prepared.examples["validation"], predicted)
         if f1 > best[0]:
             best = f1, (strength, _decode(prepared, "test", tagger, scaled["test"]))
+    if best[1] is None:
+        raise ValueError(
+            f"layer {layer}: no tagger came to its optimum in {_MOST_ITERATIONS} steps, expected "
+            f"one of penalty 1/{_STRENGTHS[0]:g} at least; probe another layer, or fit to other "
+            "sentences (--max_train)"
+        )
     validation_f1, (strength, predicted) = best
     gold = [sentence.tags for sentence in prepared.examples["test"]]
     counts_n3 = scores.entity_counts(gold, predicted)

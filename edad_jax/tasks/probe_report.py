@@ -3,7 +3,8 @@
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,6 +53,7 @@ def describe(found: Sequence[Probed]) -> str:
 
     Beside each score stands its difference from the first model's of that layer.
     """
+    titles = _titles(dict.fromkeys(each.data for each in found))
     first = {}
     rows: dict[tuple[str, int], dict[str, Any]] = {}
     scores: dict[tuple[str, int], list[float]] = {}
@@ -63,12 +65,19 @@ def describe(found: Sequence[Probed]) -> str:
             difference, low, high = (100 * value for value in f1_difference(base, each.probe))
             text += f" ({difference:+.2f}, {low:+.2f} to {high:+.2f})"
         row = rows.setdefault(key, {"model": each.model, "layer": each.probe.layer})
-        row[Path(each.data).name] = text
+        row[titles[each.data]] = text
         scores.setdefault(key, []).append(100 * each.probe.f1)
     for key, row in rows.items():
         row["average"] = f"{statistics.fmean(scores[key]):.2f}"
-    columns = ["model", "layer", *dict.fromkeys(Path(each.data).name for each in found)]
-    return markdown_table(list(rows.values()), [*columns, "average"])
+    columns = ["model", "layer", *titles.values(), "average"]
+    return markdown_table(list(rows.values()), columns)
+
+
+def _titles(data: Collection[str]) -> dict[str, str]:
+    """Returns what the column of each data set is called: its folder's name, if it has its own."""
+    names = {each: Path(each).name for each in data}
+    counts = Counter(names.values())
+    return {each: name if counts[name] == 1 else each for each, name in names.items()}
 
 
 def summarise(found: Sequence[Probed]) -> list[dict[str, Any]]:

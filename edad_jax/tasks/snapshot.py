@@ -5,8 +5,9 @@ It may fall on any step. What its epoch has come to by then, the losses of the s
 it too: a run that goes on from there writes what one that was never stopped writes.
 """
 
+import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import flax
@@ -16,6 +17,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from edad_jax.files import read_json_or_none, write_json
+from edad_jax.tasks.rows import TaskRows
 from edad_jax.tasks.step import TuningState
 from edad_jax.training.checkpoint import Checkpointer, farewell
 from edad_jax.training.parallel import Parallel
@@ -104,9 +106,12 @@ def restore_snapshot(
     return step, restored
 
 
-def note_over_seeds(workdir: Path, over: str) -> None:
-    """Writes down how a run that begins trains its seeds, for `begun_over_seeds`."""
-    write_json(_over_path(workdir), {"over_seeds": over})
+def note_beginning(workdir: Path, over: str, rows: Mapping[str, TaskRows]) -> None:
+    """Writes down how a run that begins trains its seeds, and on what.
+
+    `begun_over_seeds` and `check_rows` read it.
+    """
+    write_json(_beginning(workdir), {"over_seeds": over, "rows_sha256": _checksum(rows)})
 
 
 def begun_over_seeds(workdir: Path) -> str | None:
@@ -114,9 +119,34 @@ def begun_over_seeds(workdir: Path) -> str | None:
 
     Its checkpoints have this form, and only so it comes to the same bits.
     """
-    if not any((workdir / "checkpoints" / "checksums").glob("*.json")):
+    if not _has_checkpoints(workdir):
         return None
-    return (read_json_or_none(_over_path(workdir)) or {}).get("over_seeds")
+    return (read_json_or_none(_beginning(workdir)) or {}).get("over_seeds")
+
+
+def check_rows(workdir: Path, rows: Mapping[str, TaskRows]) -> None:
+    """Raises ValueError where the run whose checkpoints are in the folder began with others."""
+    there = read_json_or_none(_beginning(workdir)) if _has_checkpoints(workdir) else None
+    if (there or {}).get("rows_sha256", "") not in ("", _checksum(rows)):
+        raise ValueError(
+            f"{workdir}: got other examples, or other pieces of them, than its run began with: "
+            "config.data or the model's tokenizer has changed since; put back what was there, or "
+            "choose another --workdir"
+        )
+
+
+def _has_checkpoints(workdir):
+    return any((workdir / "checkpoints" / "checksums").glob("*.json"))
+
+
+def _checksum(rows):
+    """Returns the sha256 of what is learned from, and of what chooses the best epoch."""
+    digest = hashlib.sha256()
+    for split in ("train", "validation"):
+        for ids, labels in zip(rows[split].ids, rows[split].labels, strict=True):
+            for numbers in ([len(ids), len(labels)], ids, labels):
+                digest.update(np.asarray(numbers, "<i4").tobytes())
+    return digest.hexdigest()
 
 
 def collect_losses(losses: Sequence[Sequence[jax.Array]]) -> np.ndarray:
@@ -124,5 +154,5 @@ def collect_losses(losses: Sequence[Sequence[jax.Array]]) -> np.ndarray:
     return np.stack([np.concatenate(each) for each in jax.device_get(losses)])
 
 
-def _over_path(workdir: Path) -> Path:
+def _beginning(workdir: Path) -> Path:
     return workdir / "over_seeds.json"

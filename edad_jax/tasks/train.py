@@ -20,8 +20,9 @@ from edad_jax.tasks.setup import Predict, Prepared, run_seeds
 from edad_jax.tasks.snapshot import (
     RunState,
     Saver,
+    check_rows,
     collect_losses,
-    note_over_seeds,
+    note_beginning,
     restore_snapshot,
 )
 from edad_jax.tasks.step import (
@@ -89,6 +90,7 @@ def train(
         max_length=config.max_length,
         seeds=seeds,
     )
+    check_rows(workdir, prepared.rows)
     headline = f"validation/{prepared.task.headline}"
     LOG.info(
         "%s: %d seed(s) by %s, %d epochs of %d steps of %d rows, products in %s",
@@ -103,7 +105,7 @@ def train(
         if done:
             LOG.info("Going on from the checkpoint of step %d of %d.", done, total_steps)
         else:
-            note_over_seeds(workdir, over)
+            note_beginning(workdir, over, prepared.rows)
         state, spent = snapshot.run, dict(zip(TIME_COSTS, snapshot.costs.tolist(), strict=True))
         losses = [[loss_s] for loss_s in np.asarray(snapshot.losses_ts)[: done % steps_per_epoch]]
         shown = {"unit": "step", "desc": config.task, "disable": not config.progress}

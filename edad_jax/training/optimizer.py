@@ -54,6 +54,17 @@ class OptimizerSettings:
                     f"{', '.join(choices)}"
                 )
 
+        for name, is_wrong, expected in (
+            ("b1", not 0 <= self.b1 < 1, "0 or more, below 1"),
+            ("b2", not 0 <= self.b2 < 1, "0 or more, below 1"),
+            ("eps", not self.eps >= 0, "0 or more"),
+            ("weight_decay", not self.weight_decay >= 0, "0 (none) or more"),
+            ("clip_norm", not self.clip_norm > 0, "more than 0"),
+        ):
+            if is_wrong:
+                raise ValueError(
+                    f"config.optimizer.{name}={getattr(self, name)}, expected {expected}"
+                )
         if self.schedule == "warmup_linear" and not 0 < self.warmup_ratio < 1:
             raise ValueError(
                 f"config.optimizer.warmup_ratio={self.warmup_ratio}, expected a share of all steps "
@@ -64,8 +75,10 @@ class OptimizerSettings:
         """Returns the learning rate by step.
 
         Raises:
-          ValueError: a warm-up that does not fit the run.
+          ValueError: a rate below 0, or a warm-up that does not fit the run.
         """
+        if not peak >= 0:
+            raise ValueError(f"got a learning rate of {peak}, expected 0 or more")
         return schedules.learning_rate(
             self.schedule,
             peak=peak,

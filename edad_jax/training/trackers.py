@@ -16,7 +16,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Protocol
 
 from absl import logging
 
@@ -114,7 +114,7 @@ class Trackers:
     """
 
     def __init__(self, workdir: Path, resume_step: int | None):
-        self._open: list[Any] = []
+        self._open: list[Tracker] = []
         names = [name for name in os.environ.get(VARIABLE, "").split(",") if name]
         for name in names:
             if name not in TRACKERS:

@@ -10,14 +10,15 @@ workdir/
   teacher/, student/, summary.json, training.png       the result
 """
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from edad_jax.data.stages import differences
-from edad_jax.files import RemotePath, as_path, write_json
+from edad_jax.files import RemotePath, as_path, held_folder, write_json
 
 # A run may be resumed on other devices, or with other habits of logging and saving.
 MAY_CHANGE = (
@@ -78,6 +79,29 @@ def open_workdir(workdir: str | os.PathLike[str], config: Mapping[str, Any]) -> 
             )
         )
     return workdir
+
+
+@contextlib.contextmanager
+def hold_workdir(workdir: str | os.PathLike[str]) -> Iterator[None]:
+    """Holds a run's folder: two programs at work in one would write over each other's files.
+
+    Of several processes of one run the first alone holds it.
+
+    Raises:
+      ValueError: another program holds it.
+    """
+    folder = local_workdir(workdir)
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError):  # `open_workdir` says what is wrong with it
+            folder.mkdir(parents=True, exist_ok=True)
+        try:
+            held.enter_context(held_folder(folder))
+        except BlockingIOError as error:
+            raise ValueError(
+                f"--workdir={workdir}: another program is at work there; wait until it has ended, "
+                "or choose another folder"
+            ) from error
+        yield
 
 
 def local_workdir(workdir: str | os.PathLike[str]) -> Path:

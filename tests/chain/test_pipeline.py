@@ -134,6 +134,19 @@ def test_the_story_has_words_that_the_base_lacks_and_what_they_were(done, story)
         assert "".join(piece.removeprefix("##") for piece in each["before"]) == each["word"]
 
 
+def test_what_an_earlier_pipeline_of_other_settings_left_is_not_told(done):
+    """As after --redo with a method that trains no teacher, and without timing."""
+    config, workdir, stages = done
+    (workdir / "speed").mkdir()
+    (workdir / "speed" / "edge.json").write_text('{"models": []}')
+    fewer = [stage for stage in stages if stage.name != "tune-teacher"]
+    story = make_story(config, workdir, fewer)
+    shutil.rmtree(workdir / "speed")
+    assert list(story["scores"]) == ["base", "student", "int8"]
+    assert list(story["sizes"]) == ["base", "student", "int8"]
+    assert story["speed"] == {}
+
+
 def test_commands_are_shown_without_the_folders_of_this_machine(done, story):
     _, workdir, _ = done
     for stage in story["stages"]:
@@ -152,10 +165,23 @@ def test_the_page_is_made_of_it(done, story):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        (
+            {"prepared": "rows"},
+            "got config.prepared=rows, expected none: a pipeline makes its rows",
+        ),
         ({"data": ""}, "got neither of config.data and config.labels.packages"),
         ({"labels__packages": ("numpy",)}, "got both of config.data and config.labels.packages"),
         ({"finetune__task": "answering"}, "config.finetune.task='answering', expected tagging"),
         ({"method": "adaptation"}, "config.method='adaptation' trains no student"),
+        (
+            {"finetune__max_length": 999},
+            "finetune.max_length=999: the student will have config.stu",
+        ),
+        (
+            {"speed__seconds": 1.0, "speed__length": 999},
+            "config.speed.length=999: the student will",
+        ),
+        ({"method": "triple", "soft_labels": True}, "config.soft_labels=True .* adapts none"),
     ],
 )
 def test_what_cannot_be_a_pipeline_is_told_before_anything_runs(tmp_path, changes, message):

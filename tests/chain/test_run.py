@@ -14,16 +14,17 @@ from chain import record
 from chain.run import run_stages
 from chain.stages import Stage
 from chain.view import View
-from edad_jax.files import read_json
+from edad_jax.files import read_json, write_json
 from reproduction.cells import Cell, folders_read
 from tests.tiny_run import environment
 
 SCRIPT = """
-import pathlib, signal, sys, time
+import os, pathlib, signal, sys, time
 folder = pathlib.Path(sys.argv[-1])
 folder.mkdir(parents=True, exist_ok=True)
 with open(folder / "runs", "a") as file: file.write("x")
 print("edad:  34%|###   | 41/120 [01:20<02:40]", flush=True)
+if "--wait" in sys.argv: time.sleep(0.7)
 if "--fail" in sys.argv: sys.exit("what is wrong")
 if "--nothing" in sys.argv: sys.exit(0)
 if "--stay" in sys.argv:
@@ -31,7 +32,7 @@ if "--stay" in sys.argv:
         (folder / "saved").touch()
         sys.exit(5)
     signal.signal(signal.SIGTERM, stop)
-    (folder / "here").touch()
+    (folder / "here").write_text(str(os.getpid()))
     time.sleep(300)
 (folder / "summary.json").write_text("{}")
 """
@@ -110,6 +111,26 @@ def test_redo_runs_what_changed_and_what_reads_it_and_nothing_else(make_stage, w
     assert runs_of(workdir) == {"one": "x", "two": "kept", "three": "x"}
 
 
+def test_a_stage_that_runs_again_does_not_count_the_time_of_what_was_thrown_away(
+    make_stage, workdir
+):
+    with pytest.raises(ValueError, match="ended with status 1"):
+        run([make_stage("one", "--fail")], workdir)
+    write_json(workdir / "one.spent.json", {"seconds": 5_000.0})
+    run([make_stage("one")], workdir, redo=True)
+    assert record.seconds_of(make_stage("one"), workdir) < 5_000
+
+
+def test_a_stage_that_goes_on_is_not_shown_at_the_bar_of_its_killed_turn(make_stage, workdir):
+    workdir.mkdir()
+    (workdir / "one.log").write_text("edad:  99%|###| 119/120 [01:20<00:01]\n")
+    shown = []
+    view = View(["stage one"], [1.0], io.StringIO())
+    view.update = lambda number, seconds, bar: shown.append(bar)
+    run_stages([make_stage("one", "--wait")], workdir, INPUTS, view)
+    assert shown and set(shown) <= {None, (0.34, 160.0)}
+
+
 def test_other_files_of_the_users_are_a_change_too(make_stage, workdir):
     run(make_chain(make_stage, workdir), workdir)
     grown = {"corpus": {"files": [["a.txt", 11]]}}
@@ -161,11 +182,30 @@ def test_a_chain_that_is_stopped_stops_its_stage_which_saves(tmp_path, make_stag
     while not (workdir / "one" / "here").exists():
         assert program.poll() is None, program.communicate()[1]
         time.sleep(0.05)
-    other = subprocess.run(words, env=environment(), capture_output=True, text=True)
-    assert "another program runs this pipeline" in other.stderr
+    with pytest.raises(ValueError, match="another program runs this pipeline"):
+        run([make_stage("one")], workdir)
     os.kill(program.pid, signal.SIGTERM)
     assert "stopped in one (one); what is done is kept" in program.communicate()[1]
     assert (workdir / "one" / "saved").exists() and not (workdir / "one.done.json").exists()
+
+
+def test_a_stage_that_outlives_its_killed_chain_keeps_the_folder(tmp_path, make_stage, workdir):
+    make_stage("one")
+    words = [sys.executable, "-c", PROGRAM, str(tmp_path / "count.py"), str(workdir)]
+    program = subprocess.Popen(words, env=environment(), stderr=subprocess.DEVNULL)
+    here = workdir / "one" / "here"
+    while not here.exists() or not here.read_text():
+        assert program.poll() is None
+        time.sleep(0.05)
+    program.kill()
+    program.wait()
+    stage = int(here.read_text())
+    try:
+        with pytest.raises(ValueError, match="a stage of one that was killed still runs"):
+            run([make_stage("one")], workdir)
+    finally:
+        os.kill(stage, signal.SIGKILL)
+    assert runs_of(workdir) == {"one": "x"}
 
 
 def test_the_folders_in_a_command_are_found_wherever_they_stand(make_stage, workdir):

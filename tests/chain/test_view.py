@@ -51,6 +51,17 @@ def test_a_terminal_has_a_line_for_each_stage_which_stays_in_its_place():
     assert "time left: about 0:15" in drawn
 
 
+def test_lines_are_no_longer_than_a_narrow_terminal_has_room_for(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "30")
+    out = Terminal()
+    view = View(["fine-tuning of the adapted teacher"], [1.0], out)
+    view.begin(0)
+    view.update(0, 5.0, (0.25, 15.0))
+    lines = out.getvalue().split("\x1b[2A")[-1].split("\n")
+    shown = [line.removeprefix("\r\x1b[K") for line in lines]
+    assert shown == ["[1/1] fine-tuning of the adap", "time left: about 0:15", ""]
+
+
 def test_a_stage_whose_work_nobody_knows_counts_as_the_least():
     assert work_of(["a", "b"], {"a": 3.0, "c": 2.0}) == [3.0, 2.0]
     assert show_time(3_723) == "1:02:03"

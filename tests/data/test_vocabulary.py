@@ -67,6 +67,8 @@ def test_same_text_gives_the_same_vocabulary(base, texts, tmp_path):
 def test_too_little_text_is_an_error_that_says_how_many(base, texts, tmp_path):
     with pytest.raises(ValueError, match=r"got \d+ new pieces .* expected 5,000"):
         extend(base, texts, tmp_path / "out", size=5000)
+    with pytest.raises(ValueError, match="got config.vocabulary.size=-1, expected 0"):
+        extend(base, texts, tmp_path / "out", size=-1)
     assert not (tmp_path / "out").exists()
 
 

@@ -285,7 +285,7 @@ def test_a_full_student_predicts_what_its_factorised_teacher_does(bias, least):
 def test_the_line_of_a_gelu_is_that_of_least_squares(mean, deviation):
     x = mean + deviation * np.random.default_rng(0).standard_normal(400_000)
     y = np.asarray(jax.nn.gelu(x, approximate=False))
-    slope, value = factorised._fit_gelu(np.array([mean]), np.array([deviation**2]))
+    slope, value = factorised.fit_gelu(np.array([mean]), np.array([deviation**2]))
     np.testing.assert_allclose(slope[0], np.polyfit(x, y, 1)[0], atol=0.01)
     np.testing.assert_allclose(value[0], y.mean(), atol=0.01)
 

@@ -18,6 +18,7 @@ from edad_jax.models import pretrained
 from edad_jax.training import state
 from edad_jax.training.checkpoint import Checkpointer, find_faults
 from edad_jax.training.metrics import read_metrics
+from edad_jax.training.workdir import hold_workdir
 from tests.quick_programs import IN_PROCESS
 from tests.tiny_models import assert_trees_equal
 from tests.tiny_run import (
@@ -386,6 +387,12 @@ def test_a_teacher_that_cannot_be_read_is_told_before_any_text_is_prepared(finis
     assert not (tmp_path / "run" / "rows").exists()
 
 
+def test_two_programs_do_not_train_in_one_folder(finished):
+    with hold_workdir(finished.workdir):
+        with pytest.raises(ValueError, match="another program is at work there"):
+            train(tiny_config(finished.inputs), str(finished.workdir))
+
+
 # ---- settings and input that cannot be used: one error, which names the option
 
 
@@ -400,6 +407,12 @@ def test_a_teacher_that_cannot_be_read_is_told_before_any_text_is_prepared(finis
         ({"batch_size": 0}, "config.batch_size=0, expected at least 1"),
         ({"accumulate_steps": 3}, "4 devices x 3 micro-batches; choose a multiple of 12"),
         ({"heldout__every_steps": -1}, "config.heldout.every_steps=-1, expected 0"),
+        ({"heldout__max_rows": 0}, "config.heldout.max_rows=0, expected at least 1"),
+        ({"checkpoint__keep": 0}, "config.checkpoint.keep=0, expected at least 1"),
+        ({"epochs": 0.0, "max_steps": 0}, "config.epochs=0.0, expected more than 0"),
+        ({"rows__workers": -1}, "config.rows.workers=-1, expected 0"),
+        ({"optimizer__student_learning_rate": -1e-4}, "student_learning_rate=-0.0001, expected 0"),
+        ({"optimizer__clip_norm": -1.0}, "config.optimizer.clip_norm=-1.0, expected more than 0"),
         ({"optimizer__name": "adma"}, "adma"),
         ({"optimizer__schedule": "liner"}, "liner"),
         ({"student__hidden_size": 13}, "hidden_size=13.*num_attention_heads=3"),

@@ -297,6 +297,7 @@ def test_pretrained_models_are_no_task_models_nor_the_other_way_round(tmp_path, 
 
 def test_labels_must_be_one_for_each_class(tmp_path, tokenizer_dir):
     save(tmp_path / "model", tokenizer_dir, "tagging")
+    edit(tmp_path / "model", architectures=[5, None, "BertForTokenClassification"])
     edit(tmp_path / "model", id2label=None)
     task = load_task_model(tmp_path / "model")[2]
     assert task.labels == ("LABEL_0", "LABEL_1", "LABEL_2", "LABEL_3")

@@ -3,13 +3,16 @@
 
 import json
 
+import fsspec
 import numpy as np
 import onnx
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from edad_jax.export import formats, sensitivity
 from edad_jax.export.onnx import build_onnx
 from edad_jax.export.verification import Verification, agreement
+from edad_jax.models.task import Task
 from edad_jax.runtime.models import Prediction, Span
 from edad_jax.tasks.own_text import own_inputs
 from tests.tiny_exports import tiny_model
@@ -142,3 +145,27 @@ def test_texts_are_those_of_the_run_that_left_the_model(tagger, tmp_path):
     (run / "config.json").write_text(json.dumps({"corpus": corpus | {"lines": False}}))
     encoder = ours._replace(task=None)
     assert own_inputs(encoder, 2) == ["First line.", "Second."]
+    fsspec.register_implementation("locked", LockedStorage, clobber=True)
+    elsewhere = corpus | {"lines": False, "files": "locked://bucket/a.txt"}
+    (run / "config.json").write_text(json.dumps({"corpus": elsewhere}))
+    assert own_inputs(encoder, 2) == []  # this machine may have no credentials
+
+
+class LockedStorage(MemoryFileSystem):
+    """Object storage that lets nobody in."""
+
+    protocol = "locked"
+
+    def _open(self, path, *arguments, **options):
+        raise PermissionError(13, "Access denied", path)
+
+    info = find = glob = exists = _open
+
+
+def test_what_a_model_cannot_read_is_no_text_to_compare_it_on(tagger, tmp_path):
+    (tmp_path / "a.txt").write_text("one\ntwo\n")
+    answerer = tagger._replace(task=Task("answering", ("start", "end")))
+    with pytest.raises(ValueError, match="which answers questions; expected data="):
+        own_inputs(answerer, 2, texts=str(tmp_path / "a.txt"))
+    with pytest.raises(ValueError, match="an encoder without a task; expected texts="):
+        own_inputs(tagger._replace(task=None), 2, data=str(tmp_path))

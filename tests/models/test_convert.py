@@ -381,6 +381,14 @@ def test_a_git_lfs_pointer_is_told_from_a_damaged_file(bert_directory):
         hf_files.load_checkpoint(str(bert_directory))
 
 
+def test_numbers_of_eight_bits_are_told_from_a_damaged_file(bert_directory):
+    header = b'{"a": {"dtype": "F8_E4M3", "shape": [2], "data_offsets": [0, 2]}}'
+    content = len(header).to_bytes(8, "little") + header + bytes(2)
+    (bert_directory / "model.safetensors").write_bytes(content)
+    with pytest.raises(ValueError, match="safetensors: got numbers that numpy does not have.*8 b"):
+        hf_files.load_checkpoint(str(bert_directory))
+
+
 @pytest.mark.parametrize("content", ["[]", "24", '"bert"'])
 def test_a_config_json_that_is_no_object_is_named(bert_directory, content):
     (bert_directory / "config.json").write_text(content)
@@ -414,6 +422,9 @@ def test_null_in_config_json_is_what_is_not_said():
         ("layer_norm_eps", "1e-12", "layer_norm_eps='1e-12', expected a number"),
         ("is_decoder", True, "is_decoder=true: pieces see only what is before them"),
         ("hidden_dropout_prob", 1.5, "hidden_dropout_prob=1.5, expected a share from 0 to below 1"),
+        ("hidden_size", -24, "got hidden_size=-24, expected 1 or more"),
+        ("num_hidden_layers", 0, "got num_hidden_layers=0, expected 1 or more"),
+        ("vocab_size", 0, "got vocab_size=0, expected 1 or more"),
     ],
 )
 def test_values_of_config_json_that_cannot_be_are_named(key, value, message):

@@ -141,6 +141,8 @@ def rotated(**settings):
         ({"rope_parameters": rotated(rope_theta="1e4")}, "rope_theta='1e4', expected 'a number'"),
         ({"layer_types": ["full_attention"]}, "layer_types=.*expected .for each of 22 layers"),
         ({"layer_types": ["linear_attention"] * 22}, "layer_types=.*full_attention or sliding"),
+        ({"layer_types": [["full_attention"]] * 22}, "layer_types=.*full_attention or sliding"),
+        ({"attention_dropout": 1.5}, "attention_probs_dropout_prob=1.5, expected a share from 0"),
         ({"global_attn_every_n_layers": 0}, "global_attn_every_n_layers=0, expected '1 or more'"),
         ({"local_attention": 128.5}, "local_attention=128.5, expected 'a whole number'"),
         ({"local_attention": 1}, "got window=0, expected more than 0"),

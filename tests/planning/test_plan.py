@@ -234,6 +234,9 @@ def test_a_pipeline_plans_its_other_stages_too(inputs, tmp_path, monkeypatch):
     said = plan_pipeline(config, picture=str(picture), **given)
     assert re.search(r"tune-base [\d.]+ \w+, tune-teacher [\d.]+ \w+, tune-student", said)
     assert picture.read_bytes()[:4] == b"\x89PNG"
+    config.method = "triple"  # which adapts no teacher
+    said = plan_pipeline(config, picture="", **given)
+    assert "tune-base" in said and "tune-teacher" not in said
     config.data = ""
     with pytest.raises(ValueError, match="config.data"):
         plan_pipeline(config, picture="", **given)

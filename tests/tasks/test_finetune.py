@@ -30,6 +30,7 @@ from edad_jax.training.checkpoint import Checkpointer
 from edad_jax.training.metrics import read_metrics
 from edad_jax.training.parallel import Parallel
 from edad_jax.training.progress import TIME_COSTS
+from edad_jax.training.workdir import hold_workdir
 from tests.conftest import FinishedRun
 from tests.tiny_run import ROOT, command, environment, write_teacher
 from tests.tiny_tasks import (
@@ -272,6 +273,24 @@ def test_checkpoints_that_hold_whole_epochs_are_gone_on_from_and_sigterm_saves_t
     ours, expected = end_of(tmp_path / "run"), end_of(tuned[0])
     assert ours.pop("README.md") != expected.pop("README.md")  # it tells how often was saved
     assert ours == expected
+
+
+def test_a_run_goes_on_with_its_own_examples_only_and_in_one_program(
+    tuned, finished, tmp_path, data
+):
+    workdir = shutil.copytree(tuned[0], tmp_path / "run")
+    (workdir / "summary.json").unlink()
+    recorded = json.loads((workdir / "config.json").read_text())
+    other = write_tagging(tmp_path / "words", train=50)
+    (workdir / "config.json").write_text(json.dumps(recorded | {"data": str(other)}))
+    config = tiny_tuning(
+        "tagging", finished.workdir / "student", other, num_seeds=2, epochs=EPOCHS, **CONSTANT
+    )
+    with pytest.raises(ValueError, match="got other examples, .*than its run began with"):
+        finetune(config, str(workdir))
+    with hold_workdir(workdir):
+        with pytest.raises(ValueError, match="another program is at work there"):
+            finetune(config, str(workdir))
 
 
 def test_seeds_at_once_give_what_seeds_in_turn_give(tuned, finished, data, tmp_path):

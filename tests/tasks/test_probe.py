@@ -10,7 +10,7 @@ from configs import ner
 from edad_jax.data.tokenizer import load_tokenizer
 from edad_jax.tasks import scores
 from edad_jax.tasks.probe import Probe, f1_difference, probe
-from edad_jax.tasks.probe_report import describe, probe_all, summarise
+from edad_jax.tasks.probe_report import Probed, describe, probe_all, summarise
 from edad_jax.tasks.setup import prepare_examples
 from tests.tiny_tasks import tiny_sentences, write_exbert, write_tagged, write_tagging
 
@@ -84,6 +84,19 @@ def test_models_stand_side_by_side(model, data, tmp_path):
     assert all(0 <= each["f1"] <= 1 and len(each["entities"]) == 3 for each in written)
 
 
+def test_data_sets_whose_folders_have_one_name_have_columns_of_their_own():
+    counts = np.tile([[1, 2, 2]], (4, 1))
+    found = [
+        Probed("m", f"{place}/ner", Probe(-1, f1, 0.1, f1, counts), 1.0)
+        for place, f1 in (("/a", 0.25), ("/b", 0.75))
+    ]
+    titles, _, cells = (
+        [cell.strip() for cell in line.split("|")] for line in describe(found).splitlines()
+    )
+    assert titles[3:6] == ["/a/ner", "/b/ner", "average"]
+    assert cells[3:6] == ["25.00", "75.00", "50.00"]
+
+
 def test_a_layer_or_a_split_that_is_not_there_is_named(model, data, tmp_path):
     with pytest.raises(ValueError, match=r"layers=\[2\]: .* has layers 0 to 1"):
         probe(config_of(model, data), layers=(2,))
@@ -94,15 +107,18 @@ def test_a_layer_or_a_split_that_is_not_there_is_named(model, data, tmp_path):
 
 
 def test_a_penalty_whose_optimum_is_not_reached_is_left_out(model, data, monkeypatch, caplog):
-    fit = LogisticRegression.fit
+    fit, reached = LogisticRegression.fit, [0.01]
 
     def fit_a_little(self, *arguments):
-        self.set_params(max_iter=500 if self.C == 0.01 else 1)
+        self.set_params(max_iter=500 if self.C in reached else 1)
         return fit(self, *arguments)
 
     monkeypatch.setattr(LogisticRegression, "fit", fit_a_little)
     assert probe(config_of(model, data))[0].strength == 0.01
     assert "not at its optimum" in caplog.text
+    reached.clear()
+    with pytest.raises(ValueError, match="layer -1: no tagger came to its optimum in 500 steps"):
+        probe(config_of(model, data, max_train=40))
 
 
 def test_data_that_the_tokenizer_cannot_read_are_an_error(model, tmp_path, caplog):

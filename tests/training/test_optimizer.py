@@ -77,6 +77,16 @@ def test_clipping_by_net_and_by_tensor():
     np.testing.assert_allclose(by_net["b"], -1e-4 * np.array([0.3, 0.4]) / norm, rtol=2e-3)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("clip_norm", -1.0), ("clip_norm", 0.0), ("b1", 1.0), ("weight_decay", -1)]
+)
+def test_numbers_that_would_climb_or_stand_still_are_errors(name, value):
+    with pytest.raises(ValueError, match=f"config.optimizer.{name}={value}, expected "):
+        OptimizerSettings(**{name: value})
+    with pytest.raises(ValueError, match="got a learning rate of -0.1, expected 0 or more"):
+        OptimizerSettings().learning_rate(-0.1, 10)
+
+
 def test_unknown_names_are_errors():
     with pytest.raises(ValueError, match="'adam' is not one of bert_adam, adamw"):
         OptimizerSettings("adam")

@@ -5,7 +5,7 @@ import pytest
 
 from edad_jax.data.stages import run_stage
 from edad_jax.files import write_json
-from edad_jax.training.workdir import open_workdir
+from edad_jax.training.workdir import hold_workdir, open_workdir
 
 CONFIG = {
     "seed": 0,
@@ -34,6 +34,17 @@ def test_a_new_workdir_records_the_configuration(tmp_path):
     assert recorded["student"] == {"layers": 4, "rate": None}
     assert recorded["names"] == ["a", "b"]
     assert [path.name for path in workdir.iterdir()] == ["config.json"]
+
+
+def test_a_workdir_is_held_by_one_program_until_it_ends_and_no_file_says_so(tmp_path):
+    with hold_workdir(tmp_path / "run"):
+        with pytest.raises(ValueError, match="another program is at work there; wait"):
+            with hold_workdir(tmp_path / "run"):
+                pass
+        with hold_workdir(tmp_path / "other"):
+            pass
+    with hold_workdir(tmp_path / "run"):
+        assert not list((tmp_path / "run").iterdir())
 
 
 def test_a_relative_workdir_is_made_absolute(tmp_path, monkeypatch):

@@ -21,6 +21,13 @@ from edad_jax.data.text.reading import (
 _DOC = re.compile(rb"<doc (id|url|title|docid)=.*>\s*")
 _DOC_END = re.compile(rb"</doc>\s*")
 _JSON = re.compile(rb'\{\s*"[^"]{1,100}"\s*:|\[\s*(\{\s*"|")')
+# What is no plain text, whatever its file is called: how it begins, and what it is.
+_OTHERS = (
+    (_JSON, "JSON (name it .jsonl or .json)"),
+    (re.compile(rb"%PDF-\d"), "PDF (take the text out first)"),
+    (re.compile(rb"\{\\rtf\d"), "RTF (take the text out first)"),
+    (re.compile(rb"(?i)<(!doctype html|html)\b"), "HTML (take the text out first)"),
+)
 _XML = (b"<?xml", b"<!DOCTYPE article", b"<article", b"<pmc-articleset", b"<PubmedArticleSet")
 _LOOKED_AT = 4096  # bytes at the beginning of a file without an ending
 _CONTROLS = bytes({*range(32)} - {*b"\t\n\r\f\v\x1b"})
@@ -56,6 +63,9 @@ def read_text(
     if first is None:
         return
     numbered = itertools.chain([first], numbered)
+    for pattern, kind in _OTHERS:
+        if pattern.match(first[1].lstrip()):
+            report.add_problem(f"file looks like {kind}: read as plain text all the same", where)
     if _DOC.fullmatch(first[1]):
         yield from _read_docs(numbered, where, report)
     elif lines:

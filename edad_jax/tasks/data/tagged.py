@@ -1,20 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tagged sentences: two-column files or a data set in, IOB2 tags out, and what was wrong.
 
-    Selegiline  B-Disease
-    -           O
-    induced     O
-
-A sentence with a hole is another sentence, so one line that cannot be read costs its sentence.
+Selegiline  B-Disease
+-           O
+induced     O
 """
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from edad_jax.data.text.reading import ReadReport
 from edad_jax.files import open_beside
@@ -28,11 +26,11 @@ from edad_jax.tasks.data.column_files import (
     split_by_names,
     split_sentences,
 )
+from edad_jax.tasks.data.label_spelling import class_names, spelling
 from edad_jax.tasks.data.reader import SplitReader
 from edad_jax.tasks.data.records import Skipped, skip
 from edad_jax.tasks.data.tag_schemes import (
     ONE_TYPE,
-    TAG,
     are_bare,
     are_lower,
     iob2_tags,
@@ -41,27 +39,18 @@ from edad_jax.tasks.data.tag_schemes import (
     with_type,
     with_upper,
 )
+from edad_jax.tasks.data.tagged_sentence import (
+    NO_TAG,
+    TaggedSentence,
+    sentence_of_lines,
+    sentence_of_row,
+)
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 FORMATS = (".tsv", ".conll", ".txt", ".iob", ".iob2")
-_NO_TAG = "sentence skipped: a token without a tag"
-_LIKE_A_TAG = re.compile("[A-Za-z]+[-_]")  # of a scheme that is not read: no word without a tag
 _LONGEST = 1_000  # words of a sentence; more are several
-_NO_TOKEN = "sentence skipped: a tag without a token"
-_BAD_TAG = (
-    "sentence skipped: a tag that is neither O nor B-, I-, E-, S-, L-, U-, M- or W- with a type"
-)
-
-
-class TaggedSentence(NamedTuple):
-    """Words with a tag each."""
-
-    words: tuple[str, ...]
-    tags: tuple[str, ...]  # IOB2
-    source: str  # "train.tsv:12": where the sentence begins; of a data set "train:11", the row
-    lines: tuple[int, ...] = ()  # of the words, where they are not one after the other
 
 
 def read_tagged(data: str, **settings: Any) -> tuple[dict[str, list[TaggedSentence]], ReadReport]:
@@ -99,7 +88,7 @@ class _TaggedReader(SplitReader[TaggedSentence]):
     formats = FORMATS
     examples = records = "sentences"
     secret = "tags"
-    unlabelled = (_NO_TAG,)
+    unlabelled = (NO_TAG,)
 
     def find(self, path: Path) -> dict[str, Path]:
         return task_splits.find_files(path, FORMATS) if path.is_dir() else {}
@@ -135,7 +124,7 @@ class _TaggedReader(SplitReader[TaggedSentence]):
         for sentence in sentences:
             kept = less_ranges(sentence, layout)
             beside += len(sentence) - len(kept)
-            yield _parse_sentence(kept, path.name, layout, self._read_tag)
+            yield sentence_of_lines(kept, path.name, layout, self._read_tag)
         if beside:
             self.notes.append(
                 f"{path.name}: {beside:,} lines such as 1-2 or 8.1 not used: their words have "
@@ -184,7 +173,7 @@ class _TaggedReader(SplitReader[TaggedSentence]):
         for key, option in ((word_key, "text_key"), (tag_key, "label_key")):
             if key not in rows.column_names:
                 if split == "test" and key == tag_key:
-                    yield from (skip(_NO_TAG, f"{split}:{row}") for row in range(len(rows)))
+                    yield from (skip(NO_TAG, f"{split}:{row}") for row in range(len(rows)))
                     return
                 raise ValueError(
                     f"{split}: got the columns {', '.join(rows.column_names)}, expected {key!r}; "
@@ -211,10 +200,11 @@ class _TaggedReader(SplitReader[TaggedSentence]):
                     "its tags"
                 )
             if words or tags:  # empty rows are no problem
-                yield _parse_row(words, tags, names, here, self._read_tag)
+                yield sentence_of_row(words, tags, names, here, self._read_tag)
 
     def harmonise(self, splits: dict[str, list[TaggedSentence]]) -> dict[str, list[TaggedSentence]]:
         """Returns the splits in IOB2; counts each tag that continues nothing."""
+        splits = self._spell_types_alike(splits)
         tags = [sentence.tags for sentences in splits.values() for sentence in sentences]
         begins_with_i = is_iob1(tags)
         if scheme := scheme_with_ends(tags):
@@ -233,6 +223,31 @@ class _TaggedReader(SplitReader[TaggedSentence]):
                     )
                 fixed[split].append(sentence._replace(tags=iob2))
         return fixed
+
+    def _spell_types_alike(
+        self, splits: dict[str, list[TaggedSentence]]
+    ) -> dict[str, list[TaggedSentence]]:
+        """Returns the splits with one name for types that differ by what is not seen."""
+        every = [each for sentences in splits.values() for each in sentences]
+        types = {tag[2:] for each in every for tag in each.tags}
+        names = class_names(each for each in sorted(types) if spelling(each))
+        others = {one: name for one, name in names.items() if one != name}
+        if not others:
+            return splits
+        for one, name in others.items():
+            places = [each.source for each in every if any(tag[2:] == one for tag in each.tags)]
+            self.notes.append(
+                f"{places[0]}: type {ascii(one)} is read as {name!r}, here and in "
+                f"{len(places) - 1:,} other sentences"
+            )
+
+        def spell(tag):
+            return tag[:2] + others.get(tag[2:], tag[2:])
+
+        return {
+            split: [each._replace(tags=tuple(map(spell, each.tags))) for each in sentences]
+            for split, sentences in splits.items()
+        }
 
     def count(self, examples: Sequence[TaggedSentence], skipped: int) -> str:
         return (
@@ -274,74 +289,6 @@ class _TaggedReader(SplitReader[TaggedSentence]):
                         self.report.add_problem(
                             "label unseen in training", _where(sentence, index), tag[2:]
                         )
-
-
-def _parse_sentence(
-    sentence: Sequence[Line], name: str, layout: Layout, read_tag: Callable[[str], str]
-) -> TaggedSentence | Skipped:
-    """Returns the sentence of some lines of a file of that name."""
-    words, tags, problems = [], [], []
-    for line in sentence:
-        columns = line.columns
-        if line.indented and len(columns) == layout.width - 1 and layout.word == 0:
-            columns = [" ", *columns]  # a blank is the word
-        if problem := _find_problem(columns, layout, read_tag):
-            problems.append((problem[0], f"{name}:{line.number}", problem[1]))
-        else:
-            words.append(columns[layout.word])
-            tags.append(read_tag(columns[layout.tag]))
-    if problems:
-        return Skipped(problems)
-    numbers = tuple(line.number for line in sentence)
-    is_even = numbers[-1] - numbers[0] == len(numbers) - 1
-    source = f"{name}:{numbers[0]}"
-    return TaggedSentence(tuple(words), tuple(tags), source, () if is_even else numbers)
-
-
-def _find_problem(
-    columns: list[str], layout: Layout, read_tag: Callable[[str], str]
-) -> tuple[str, str] | None:
-    """Returns what is wrong with a line, and a detail; None if it is good."""
-    last = read_tag(columns[-1])
-    is_no_tag = not TAG.fullmatch(last) and not _LIKE_A_TAG.match(last)
-    if len(columns) == 1 or (not layout.has_tags and is_no_tag):
-        return _NO_TAG, repr(" ".join(columns)[:80])
-    if len(columns) != layout.width:
-        return (
-            "sentence skipped: a line with another number of columns than most",
-            f"{len(columns)}, not {layout.width}",
-        )
-    word, tag = columns[layout.word], columns[layout.tag]
-    if not word:
-        return _NO_TOKEN, ""
-    if not tag.strip():
-        return _NO_TAG, repr(word[:80])
-    if any("\r" in column for column in columns if not column.isspace()):
-        return "sentence skipped: a carriage return within a line", ""
-    if not TAG.fullmatch(read_tag(tag)):
-        return _BAD_TAG, repr(tag[:80])
-    return None
-
-
-def _parse_row(
-    words: list,
-    tags: list,
-    names: Sequence[str] | None,
-    here: str,
-    read_tag: Callable[[str], str],
-) -> TaggedSentence | Skipped:
-    """Returns the sentence of a data set's row."""
-    if names:
-        is_named = [isinstance(tag, int) and 0 <= tag < len(names) for tag in tags]
-        tags = [names[t] if n else f"{t}" for t, n in zip(tags, is_named, strict=True)]
-    tags = [read_tag(tag) if isinstance(tag, str) else tag for tag in tags]
-    if len(words) != len(tags):
-        return skip(_NO_TAG, here, f"{len(words)} words, {len(tags)} tags")
-    if not all(isinstance(word, str) and word for word in words):
-        return skip(_NO_TOKEN, here)
-    if bad := [tag for tag in tags if not TAG.fullmatch(str(tag))]:
-        return skip(_BAD_TAG, here, repr(bad[0]))
-    return TaggedSentence(tuple(words), tuple(tags), here)
 
 
 def _where(sentence: TaggedSentence, index: int) -> str:

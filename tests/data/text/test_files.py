@@ -254,3 +254,21 @@ def test_names_say_what_is_no_text():
     for name in ("a.txt", "b/wiki_00", "b/c.txt.gz", "../a.txt", "c.json.bz2", "d.zip"):
         assert why_left_out(name) == ""
     assert why_left_out("b/.c/d.txt") == HIDDEN and why_left_out("b/c.PDF") == ".pdf"
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        ('{"text": "Some words."}\n', "JSON"),
+        ("%PDF-1.4\nSome words.\n", "PDF"),
+        ("{\\rtf1\\ansi Some words.}\n", "RTF"),
+        ("\n<!DOCTYPE html><p>Some words.\n", "HTML"),
+        ("<p>Some words. {\\rtf}\n", ""),
+    ],
+)
+def test_what_only_its_name_calls_plain_text_is_told(tmp_path, content, kind):
+    (tmp_path / "a.txt").write_text(content, encoding="utf-8")
+    report = ReadReport()
+    assert len(list(read_documents([tmp_path / "a.txt"], report=report))) == 1
+    told = [each for each in report.problems if each.startswith(f"file looks like {kind} (")]
+    assert len(told) == len(report.problems) == bool(kind)

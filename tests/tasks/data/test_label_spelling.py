@@ -8,6 +8,7 @@ import pytest
 
 from edad_jax.tasks.data.label_spelling import class_names, spelling
 from edad_jax.tasks.data.labelled import read_labelled
+from edad_jax.tasks.data.tagged import read_tagged
 
 
 def table(labels):
@@ -161,3 +162,21 @@ def test_labels_that_are_no_classes_are_not_called_too_few_texts(tmp_path):
     (tmp_path / "a.csv").write_text(table(f"name {number}" for number in range(300)))
     with pytest.raises(ValueError, match=r"got 300 labels for 300 texts, too many to split"):
         read_labelled(str(tmp_path / "a.csv"))
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ("Disease\u200b", r"test.tsv:1: type 'Disease\u200b' is read as 'Disease', here and in 1"),
+        ("\u1107\u1167\u11bc", "type '\\u1107\\u1167\\u11bc' is read as '병'"),  # 병 in parts
+    ],
+)
+def test_types_of_entities_that_differ_by_what_is_not_seen_are_one(tmp_path, written, told):
+    plain = spelling(written)
+    for split, kind in (("train", plain), ("dev", plain), ("test", written)):
+        sentence = f"colon\tB-{kind}\ncancer\tI-{kind}\n,\tO\n\n"
+        (tmp_path / f"{split}.tsv").write_text(sentence * 2, encoding="utf-8")
+    splits, report = read_tagged(str(tmp_path))
+    tags = {tag for each in splits["test"] for tag in each.tags}
+    assert tags == {f"B-{plain}", f"I-{plain}", "O"}
+    assert any(told in message for message in report.messages)
