@@ -67,8 +67,7 @@ def plan_pipeline(config: ConfigDict, **words: Any) -> str:
     sentences = _count_sentences(config)
     said, plan = tell(config, with_updates=True, **words)
     config.max_steps = plan.updates.count
-    trained = sum(plan.updates.seconds.values())
-    return f"{said}\n{describe_stages(stage_work(config, sentences), trained)}"
+    return f"{said}\n{describe_stages(stage_work(config, sentences), plan.updates)}"
 
 
 def _count_sentences(config):
