@@ -205,9 +205,10 @@ def random_run(
     config: ConfigDict, method: str, teacher_sizes: Sequence[int], *, words: int = BERT_VOCABULARY
 ) -> Run:
     """Returns nets, random parameters and settings of a method; arguments as in a `Case`."""
-    vocabulary = Vocabulary(
-        base_size=words, size=words + config.vocabulary.size, mask_id=103, cls_id=101, sep_id=102
-    )
+    size = words + config.vocabulary.size
+    # There is no text to count: where masking weighs pieces, all weigh alike.
+    counts = np.ones(size, np.int64) if config.masking.smoothing else None
+    vocabulary = Vocabulary(words, size, mask_id=103, cls_id=101, sep_id=102, token_counts=counts)
     with config.unlocked():
         config.method = method
     return assemble_run(

@@ -67,10 +67,9 @@ def plan_pipeline(config: ConfigDict, **words: Any) -> str:
     sentences = _count_sentences(config)
     said, plan = tell(config, with_updates=True, **words)
     config.max_steps = plan.updates.count
-    trained = sum(plan.updates.seconds.values())
     work = stage_work(config, sentences)
     work = {name: each for name, each in work.items() if name in names}
-    return f"{said}\n{describe_stages(work, trained)}"
+    return f"{said}\n{describe_stages(work, plan.updates)}"
 
 
 def _count_sentences(config):

@@ -17,6 +17,7 @@ from edad_jax import __version__
 from edad_jax.data.stages import recorded_facts
 from edad_jax.data.tokenizer import load_tokenizer
 from edad_jax.data.vocabulary import added_words
+from edad_jax.export.card import public
 from edad_jax.files import read_json
 from edad_jax.machine import describe_machine, name_machine
 from reproduction.cells import show_command
@@ -30,7 +31,7 @@ _COMPARED = re.compile("largest difference|int8 agrees with")
 
 
 def make_story(config: ConfigDict, workdir: Path, stages: Sequence[Stage]) -> dict[str, Any]:
-    """Returns all that the page says, as JSON.
+    """Returns all that the page says, as JSON; it names no folder of the machine.
 
     Args:
       config: of the pipeline.
@@ -50,7 +51,7 @@ def make_story(config: ConfigDict, workdir: Path, stages: Sequence[Stage]) -> di
     }
     models = {net: list(each.values()) for net, each in predictions.items()}
     models["int8"] = [exported["int8"]]
-    places = {f"{ROOT}/": "", str(workdir): "WORKDIR"}
+    places = _places(config, workdir)
     data = "Names in docstrings" if config.labels.packages else Path(student["data"]).stem
     return {
         "title": f"{data}: report of the run {workdir.name}",
@@ -94,6 +95,18 @@ def make_story(config: ConfigDict, workdir: Path, stages: Sequence[Stage]) -> di
         "gaps": trained["examples"],
         "settings": _settings(config),
     }
+
+
+def _places(config: ConfigDict, workdir: Path) -> dict[str, str]:
+    """Returns {path: what stands for it in a command}; ids of the hub stay."""
+    given = {
+        "TEACHER": config.teacher.checkpoint,
+        "VOCABULARY": config.vocabulary.base or "",
+        "TEXT": config.corpus.files or config.corpus.dataset,
+        "DATA": config.data,
+    }
+    named = {path: name for name, path in given.items() if Path(path).is_absolute()}
+    return named | {f"{ROOT}/": "", str(workdir): "WORKDIR"}
 
 
 def _vocabulary(rows: Path) -> dict[str, Any]:
@@ -149,11 +162,11 @@ def _speed(path: Path) -> dict[str, Any]:
 
 
 def _settings(config: ConfigDict, prefix: str = "") -> dict[str, str]:
-    """Returns {dotted key: value as text} of every setting."""
+    """Returns {dotted key: value as text} of every setting; of paths the last name alone."""
     found = {}
     for key, value in config.items():
         if isinstance(value, ConfigDict):
             found |= _settings(value, f"{prefix}{key}.")
         else:
-            found[prefix + key] = str(value)
+            found[prefix + key] = str(public(value))
     return found

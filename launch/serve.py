@@ -7,8 +7,8 @@ r"""Serves exported models over HTTP, with a page to try them on.
 Folders are those of launch/export.py. Requests that come together are read together; what is too
 slow, too large, too long or too much is refused (408, 413, 422, 429). Of long requests a tenth of a
 second is read at a time, so that short ones need not wait, and what nobody waits for any longer is
-dropped. /openapi.json has the interface (/docs shows it, with scripts from the internet), /metrics
-what Prometheus reads.
+dropped. /openapi.json has the interface (/docs shows it), /metrics what Prometheus
+reads.
 """
 
 from pathlib import Path

@@ -40,7 +40,8 @@ def tell(
     plan = make_plan(config, with_updates=with_updates)
     said = describe(config, plan)
     if with_updates:
-        said += "\nelsewhere: time and memory on an accelerator, from the compiled program:\n  "
+        said += "\nelsewhere: time and memory on an accelerator that need not be here, from the "
+        said += "program compiled for it (minutes; pip install -e '.[aot-gpu]'):\n  "
         said += compile_command(config, plan, config_file, overrides)
     if picture:
         if not plan.text or not plan.text.curve:
@@ -109,16 +110,21 @@ def _time_lines(plan: Plan) -> list[str]:
     wall, cores = plan.part_seconds("seconds"), plan.part_seconds("cpu_seconds")
     lines = [
         f"time: {shown_time(plan.seconds)} on this machine, as busy as it is now; "
-        f"{shown_time(plan.cpu_seconds)} of its cores' time"
+        f"{shown_time(plan.cpu_seconds)} of its cores' time; both by part:"
     ]
-    width = max(map(len, wall))
-    lines += [
-        f"  {name:{width}}  {shown_time(wall[name]):>8}  {shown_time(cores[name]):>8}"
-        for name in wall
-    ]
+    lines += _part_lines({name: (wall[name], cores[name]) for name in wall})
     if plan.updates:
         lines.append(f"  an update takes {plan.updates.update_seconds:.3g} s")
     return lines
+
+
+def _part_lines(parts: Mapping[str, tuple[float, float]]) -> list[str]:
+    """Returns lines of parts with the clock's time and the cores'."""
+    width = max(map(len, parts))
+    return [
+        f"  {name:{width}}  {shown_time(wall):>8}  {shown_time(cores):>8}"
+        for name, (wall, cores) in parts.items()
+    ]
 
 
 def advise_words(curve: Sequence[Point], least: float = _LEAST_SAVED) -> list[str]:
@@ -201,23 +207,22 @@ def compile_command(
     return shlex.join([*words, f"--tokens={tokens}", "--fit", *overrides, "--config.epochs=1"])
 
 
-def describe_stages(work: Mapping[str, float], train_seconds: float) -> str:
-    """Returns a line about a pipeline's other stages, by their share of the work.
+def describe_stages(work: Mapping[str, float], updates: Updates) -> str:
+    """Returns lines about a pipeline's other stages, by their share of the work.
 
     Args:
       work: of `chain.work.stage_work`, by stage.
-      train_seconds: that training takes.
+      updates: what training takes.
     """
-    speed = train_seconds / work["train"]
-    told = [
-        f"{name} {shown_time(each * speed)}"
+    trained = [sum(each.values()) for each in (updates.seconds, updates.cpu_seconds)]
+    parts = {
+        name: tuple(seconds * each / work["train"] for seconds in trained)
         for name, each in work.items()
         if name not in ("rows", "train")
-    ]
-    return (
-        f"after it, by their share of the work, good to a factor of two: {', '.join(told)}; "
-        "exports and timing some minutes"
-    )
+    }
+    told = "after it, by their share of the work, good to a factor of two:"
+    rest = "  exports and timing, and labels where they are made by rule: some minutes each"
+    return "\n".join([told, *_part_lines(parts), rest])
 
 
 def shown_time(seconds: float) -> str:

@@ -237,14 +237,14 @@ def command(cell: Cell, cells_folder: Path) -> list[str]:
 
 
 def show_command(cell: Cell, cells_folder: Path, places: Mapping[str, str]) -> str:
-    """Returns a cell's command as one line.
+    """Returns a cell's command as one line for a shell.
 
     Args:
       cell: whose command it is.
       cells_folder: where the cells are.
       places: paths and ids of the user's -> the words that stand for them.
     """
-    words = " ".join(["python", *command(cell, cells_folder)])
-    for path, short in places.items():
-        words = words.replace(path, short)
-    return words
+    words = ["python", *command(cell, cells_folder)]
+    for path in sorted(places, key=len, reverse=True):  # one may lie in another
+        words = [word.replace(path, places[path]) for word in words]
+    return shlex.join(words)

@@ -244,7 +244,13 @@ def composing(backend: Tokenizer) -> Tokenizer:
 
 
 def check_kind(tokenizer: PreTrainedTokenizerFast, source: str) -> None:
-    """Raises ValueError for a tokenizer that is not fast, of another kind, or without a role."""
+    """Raises ValueError for a tokenizer that is not fast, of another kind, or without a role.
+
+    Nor may [UNK] or [MASK] be a piece of another role too. Were [UNK] also [CLS], every row would
+    count as having an unknown word, which would never be masked; were it [MASK], an unknown word
+    would read as a gap. But [CLS] may be [SEP], as XLM has it, and padding, which is told by its
+    place, any piece.
+    """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     kind = type(backend.model).__name__ if backend is not None else type(tokenizer).__name__
     if kind not in MODELS:
@@ -269,6 +275,14 @@ def check_kind(tokenizer: PreTrainedTokenizerFast, source: str) -> None:
             f"{', '.join(SPECIAL_TOKENS)}: an encoder's have them, most decoders' have not. If it "
             "has one under another name, say so in its tokenizer_config.json"
         )
+    pieces = {name: getattr(tokenizer, name) for name in SPECIAL_TOKENS if name != "pad_token"}
+    for name in ("unk_token", "mask_token"):
+        same = [each for each in pieces if pieces[each] == pieces[name]]
+        if len(same) > 1:
+            raise ValueError(
+                f"{source}: got {pieces[name]!r} as {' and '.join(same)}, expected a piece of its "
+                f"own for {name}; say in its tokenizer_config.json which piece that is"
+            )
     ids = sorted(backend.get_vocab(with_added_tokens=True).values())
     if ids != list(range(len(ids))):
         raise ValueError(

@@ -2,6 +2,7 @@
 """A configuration's settings, read and checked once, before hours of preparing text."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import optax
@@ -17,7 +18,7 @@ from edad_jax.distillation.nets import extension_config, is_exported, student_co
 from edad_jax.distillation.phases import PhaseSettings
 from edad_jax.models import block_copy, config_json
 from edad_jax.models.config import Execution
-from edad_jax.models.precision import Precision, resolve_precision
+from edad_jax.models.precision import Precision, check_precision, resolve_precision
 from edad_jax.training import batch_size
 from edad_jax.training.optimizer import OptimizerSettings, read_optimizer
 from edad_jax.training.sections import check_not_given, read_section
@@ -34,18 +35,27 @@ class Settings:
 
     method: Method
     own: Any  # of the method
-    precision: Precision
+    dtype: str  # by its name: see `precision`
     execution: Execution
     optimizer: OptimizerSettings
     student_init: student_init.InitSettings
     phases: PhaseSettings
+
+    @functools.cached_property
+    def precision(self) -> Precision:
+        """The types that nets compute in.
+
+        Not resolved before a net is built, since that takes the devices: a process that only
+        checks settings would keep a GPU's memory, or a whole TPU, from the one that trains.
+        """
+        return resolve_precision(self.dtype)
 
     def alpha(self, config: ConfigDict, total_steps: int) -> optax.Schedule:
         return self.method.alpha(self.own, config, total_steps)
 
 
 def read_settings(config: ConfigDict) -> Settings:
-    """Returns the settings of a run.
+    """Returns the settings of a run; no device is asked for.
 
     Raises:
       ValueError: what is wrong at first sight: names out of a list, head counts, intervals, and
@@ -55,12 +65,13 @@ def read_settings(config: ConfigDict) -> Settings:
     settings = Settings(
         method=method,
         own=method.read(config),
-        precision=resolve_precision(config.dtype),
+        dtype=config.dtype,
         execution=Execution(remat=config.remat, attention=config.attention),
         optimizer=read_optimizer(config.optimizer),
         student_init=student_init.read_init(config.student),
         phases=read_section(PhaseSettings, config.phases),
     )
+    check_precision(config.dtype)
     settings.alpha(config, total_steps=1)
     RowSettings.from_config(config)
     settings.execution.check_packed(config.rows.packed)

@@ -101,9 +101,6 @@ class BertConfig:
             raise ValueError(
                 f"got hidden_act={self.hidden_act!r}, expected one of {', '.join(ACTIVATIONS)}"
             )
-        for name in ("num_hidden_layers", "intermediate_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"got {name}={getattr(self, name)}, expected 1 or more")
         for name in ("type_vocab_size", "embedding_size", "position_offset"):
             if getattr(self, name) < 0:
                 raise ValueError(f"got {name}={getattr(self, name)}, expected 0 (none) or more")

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from edad_jax.machine import has_bfloat16_units
 
 LOG = logging.getLogger(__name__)
+NAMES = ("auto", "float32", "bfloat16", "bfloat16_matmul")
 
 
 class Precision(NamedTuple):
@@ -24,6 +25,12 @@ class Precision(NamedTuple):
         return self.dtype.name if self.dtype == self.matmul_dtype else "bfloat16_matmul"
 
 
+def check_precision(name: str) -> None:
+    """Raises ValueError for what config.dtype cannot be; asks for no device."""
+    if name not in NAMES:
+        raise ValueError(f"config.dtype={name!r} is not one of {', '.join(NAMES)}")
+
+
 def resolve_precision(name: str) -> Precision:
     """Returns the types that config.dtype stands for.
 
@@ -32,6 +39,7 @@ def resolve_precision(name: str) -> Precision:
     as fast on such CPUs, on which plain bfloat16 is no faster, and no worse for the quick start's
     student (docs/performance.md). On a CPU without these units it is float32 too.
     """
+    check_precision(name)
     if jax.default_backend() != "cpu":
         name = "bfloat16" if name == "auto" else name
     elif name in ("auto", "bfloat16_matmul"):
@@ -41,10 +49,6 @@ def resolve_precision(name: str) -> Precision:
                 "This CPU has no units for bfloat16: dtype=bfloat16_matmul computes in float32."
             )
         name = "bfloat16_matmul" if has_units else "float32"
-    if name not in ("float32", "bfloat16", "bfloat16_matmul"):
-        raise ValueError(
-            f"config.dtype={name!r} is not one of auto, float32, bfloat16, bfloat16_matmul"
-        )
     if name == "bfloat16_matmul":
         return Precision(jnp.dtype("float32"), jnp.dtype("bfloat16"))
     return Precision(jnp.dtype(name), jnp.dtype(name))

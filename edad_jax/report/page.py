@@ -292,9 +292,13 @@ def _stages(story):
         f"<h3>{safe(stage['title'])}</h3><pre>{safe(stage['command'])}</pre>"
         for stage in story["stages"]
     )
+    stand_for = paragraph(
+        "They run in the folder of the project. Capitals such as WORKDIR, TEACHER, TEXT and DATA "
+        "stand for the folders and files that were given."
+    )
     return (
         table(rows, ["stage", "time"], "How long each stage ran"),
-        folded("The command of each stage, to run it by hand", commands),
+        folded("The command of each stage, to run it by hand", stand_for + commands),
     )
 
 

@@ -7,7 +7,7 @@
     GET  /v1/models    names and tasks
     GET  /health       200 once the models are loaded
     GET  /metrics      Prometheus
-    GET  /openapi.json the interface; /docs shows it, with scripts from the internet
+    GET  /openapi.json the interface; /docs shows it
     GET  /             a page to paste text into
 
 What is too slow, too large, too long or too much is answered 408, 413, 422 or 429 before any work
@@ -35,7 +35,7 @@ from pydantic import BaseModel, Field
 from edad_jax.runtime.batcher import Batcher, TooManyPiecesError
 from edad_jax.runtime.limits import AdmissionControl, Limits, refusal
 from edad_jax.runtime.models import QuestionAnswerer, Scorer
-from edad_jax.runtime.page import make_page
+from edad_jax.runtime.page import make_interface_page, make_page
 
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -100,7 +100,7 @@ def create_app(models: Mapping[str, Any], limits: Limits | None = None) -> FastA
     if not models:
         raise ValueError("got no model, expected at least one")
     service = _Service(models, limits or Limits())
-    app = FastAPI(title="edad-jax", lifespan=service.run_batchers, redoc_url=None)
+    app = FastAPI(title="edad-jax", lifespan=service.run_batchers, docs_url=None, redoc_url=None)
     app.add_middleware(
         AdmissionControl,
         limits=service.limits,
@@ -115,7 +115,10 @@ def create_app(models: Mapping[str, Any], limits: Limits | None = None) -> FastA
     app.get("/health")(health)
     app.get("/metrics", include_in_schema=False)(service.metrics)
     app.get("/", include_in_schema=False)(service.show_page)
-    _describe(app.openapi()["components"]["schemas"]["Request"], list(models))
+    app.get("/docs", include_in_schema=False)(service.show_interface)  # FastAPI's fetches scripts
+    interface = app.openapi()
+    _describe(interface["components"]["schemas"]["Request"], list(models))
+    service.interface_page = make_interface_page(interface)
     return app
 
 
@@ -135,7 +138,7 @@ class _Service:
     def __init__(self, models: Mapping[str, Any], limits: Limits):
         self.models, self.limits = models, limits
         self.batchers = {name: Batcher(model, limits) for name, model in models.items()}
-        self.page = make_page()
+        self.page, self.interface_page = make_page(), ""
         registry = self.registry = CollectorRegistry()
         self.answered = Counter(
             "edad_requests", "Requests by status.", ["status"], registry=registry
@@ -185,6 +188,9 @@ class _Service:
 
     async def show_page(self) -> HTMLResponse:
         return HTMLResponse(self.page)
+
+    async def show_interface(self) -> HTMLResponse:
+        return HTMLResponse(self.interface_page)
 
 
 async def health() -> dict[str, str]:

@@ -2,6 +2,7 @@
 """The chain on a tiny net: every stage's own flags, real results, and a page made of them."""
 
 import json
+import shlex
 import shutil
 import sys
 import warnings
@@ -15,7 +16,7 @@ from ml_collections import ConfigDict, config_flags
 from chain import record, scores
 from chain.record import changed_settings, describe_inputs
 from chain.run import run_stages
-from chain.stages import absolute, make_stages
+from chain.stages import ROOT, absolute, make_stages
 from chain.story import make_story
 from chain.view import View
 from chain.work import stage_work
@@ -147,11 +148,20 @@ def test_what_an_earlier_pipeline_of_other_settings_left_is_not_told(done):
     assert story["speed"] == {}
 
 
-def test_commands_are_shown_without_the_folders_of_this_machine(done, story):
-    _, workdir, _ = done
-    for stage in story["stages"]:
-        assert str(workdir) not in stage["command"]
-    assert story["stages"][1]["command"].startswith("python launch/train.py --config=configs/edad")
+def test_the_story_names_no_folder_of_this_machine(done, story):
+    config, workdir, _ = done
+    told = json.dumps(story)
+    assert not [path for path in (workdir.parent, Path.home(), ROOT) if f"{path}/" in told]
+    commands = [shlex.split(stage["command"]) for stage in story["stages"]]
+    assert commands[1][:3] == ["python", "launch/train.py", "--config=configs/edad.py"]
+    for number, word in (
+        (0, "--config.corpus.files=TEXT"),
+        (0, "--config.teacher.checkpoint=TEACHER"),
+        (1, "--config.prepared=WORKDIR/rows"),
+        (2, "--config.data=DATA"),
+    ):
+        assert word in commands[number]
+    assert story["settings"]["teacher.checkpoint"] == Path(config.teacher.checkpoint).name
 
 
 def test_the_page_is_made_of_it(done, story):

@@ -108,10 +108,11 @@ def test_special_pieces_are_found_by_their_role(folders, kind):
 
 def test_roles_that_a_config_names_win(tmp_path):
     folder = write_kind("unigram", tmp_path / "named")
-    config = {"cls_token": "<unk>", "mask_token": {"content": "<mask>"}, "model_max_length": 77}
+    config = {"cls_token": "</s>", "mask_token": {"content": "<mask>"}, "model_max_length": 77}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     tokenizer = load_tokenizer(folder)
-    assert (tokenizer.cls_token, tokenizer.model_max_length) == ("<unk>", 77)
+    assert (tokenizer.cls_token, tokenizer.model_max_length) == ("</s>", 77)
+    assert tokenizer.sep_token == "</s>"  # XLM begins and ends texts with the same piece
 
 
 def test_no_text_can_name_a_special_piece(folders, kind):
@@ -168,6 +169,14 @@ def test_a_tokenizer_without_a_mask_is_an_error(tmp_path):
     said["added_tokens"] = [each for each in said["added_tokens"] if each["content"] != "<mask>"]
     (folder / "tokenizer.json").write_text(json.dumps(said), encoding="utf-8")
     with pytest.raises(ValueError, match="lacks mask_token, expected a piece for each"):
+        load_tokenizer(folder)
+
+
+@pytest.mark.parametrize(("role", "piece"), [("cls", "<unk>"), ("unk", "<mask>")])
+def test_an_unknown_word_that_is_another_role_too_is_an_error(tmp_path, role, piece):
+    folder = write_kind("bytes", tmp_path / "own")
+    (folder / "tokenizer_config.json").write_text(json.dumps({f"{role}_token": piece}))
+    with pytest.raises(ValueError, match=f"got '{piece}' as unk_token and (cls|mask)_token, exp"):
         load_tokenizer(folder)
 
 

@@ -6,6 +6,7 @@ import importlib
 import operator
 from pathlib import Path
 
+import jax
 import pytest
 
 from configs import classify, edad, ner, quickstart, squad
@@ -39,6 +40,23 @@ def test_an_option_that_the_method_does_not_read_is_an_error(changes, message):
     config = edad.get_config()
     config.update_from_flattened_dict(changes)
     with pytest.raises(ValueError, match=f"config.{message}"):
+        read_settings(config)
+
+
+def test_checking_settings_takes_no_device(monkeypatch):
+    """A pipeline checks them, and its stages need the GPU's memory, or the TPU."""
+
+    def take(*_):
+        raise AssertionError("a device was asked for")
+
+    for name in ("default_backend", "devices", "local_devices"):
+        monkeypatch.setattr(jax, name, take)
+    settings = read_settings(edad.get_config())
+    with pytest.raises(AssertionError, match="a device was asked for"):
+        _ = settings.precision  # which does
+    config = edad.get_config()
+    config.dtype = "float23"
+    with pytest.raises(ValueError, match="config.dtype='float23' is not one of auto, float32, b"):
         read_settings(config)
 
 

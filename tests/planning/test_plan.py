@@ -232,7 +232,8 @@ def test_a_pipeline_plans_its_other_stages_too(inputs, tmp_path, monkeypatch):
     given = {"config_file": "configs/pipeline.py", "overrides": []}
     picture = tmp_path / "curve.png"
     said = plan_pipeline(config, picture=str(picture), **given)
-    assert re.search(r"tune-base [\d.]+ \w+, tune-teacher [\d.]+ \w+, tune-student", said)
+    times = r" +[\d.]+ \w+ +[\d.]+ \w+\n  "
+    assert re.search(f"tune-base{times}tune-teacher{times}tune-student{times}exports and", said)
     assert picture.read_bytes()[:4] == b"\x89PNG"
     config.method = "triple"  # which adapts no teacher
     said = plan_pipeline(config, picture="", **given)

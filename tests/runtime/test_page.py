@@ -12,7 +12,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from edad_jax.runtime.page import make_page, read_style
+from edad_jax.runtime.page import make_interface_page, make_page, read_style
 
 COLOURS = ("blue", "vermilion", "green", "purple", "ochre", "grey")
 # Letters, and what they stand on: on the page and in boxes, on a button, on marks, in figures.
@@ -81,10 +81,10 @@ def test_every_colour_has_a_name_in_light_and_in_dark_and_stands_nowhere_else():
 class Page(HTMLParser):
     """Collects tags with their attributes, and the text of labels by what they are for."""
 
-    def __init__(self):
+    def __init__(self, page):
         super().__init__()
         self.tags, self.open = [], []
-        self.feed(make_page())
+        self.feed(page)
         self.close()
 
     def handle_starttag(self, tag, attrs):
@@ -101,7 +101,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def page():
-    parsed = Page()
+    parsed = Page(make_page())
     assert not parsed.open
     return parsed
 
@@ -142,9 +142,57 @@ def test_it_fetches_from_its_own_server_alone_and_runs_its_own_script_alone(page
         "form-action": "'none'",
     }
     assert not [each for tag, each in page.tags if "src" in each or tag in ("link", "iframe")]
-    assert {each["href"] for each in page.of("a")} == {"openapi.json"}  # relative: behind a proxy
+    links = {each["href"] for each in page.of("a")}
+    assert links == {"docs", "openapi.json"}  # relative: behind a proxy
     assert not [name for _, each in page.tags for name in each if name.startswith("on")]
 
 
 def test_it_carries_the_style_of_all_pages():
     assert f"<style>{read_style()}</style>" in make_page()
+
+
+INTERFACE = {
+    "paths": {
+        "/v1/read": {
+            "post": {
+                "description": "Reads <all> of it.",
+                "requestBody": {
+                    "content": {
+                        "application/json": {"schema": {"$ref": "#/components/schemas/Body"}}
+                    }
+                },
+                "responses": {"200": {"content": {"application/json": {"schema": {}}}}},
+            }
+        }
+    },
+    "components": {
+        "schemas": {
+            "Body": {
+                "properties": {
+                    "asked": {"type": "array", "items": {"$ref": "#/components/schemas/Asked"}},
+                    "pairs": {"type": "array", "items": {"prefixItems": [{"type": "string"}] * 2}},
+                    "model": {"type": "string", "enum": ["one", "two"], "examples": ["one"]},
+                }
+            },
+            "Asked": {"properties": {"question": {"type": "string", "description": "Who?"}}},
+        }
+    },
+}
+
+
+def test_the_interface_is_told_without_scripts_and_without_the_internet():
+    html = make_interface_page(INTERFACE)
+    page = Page(html)
+    assert not page.open and not page.of("script", "link", "img", "iframe")
+    assert {each["href"] for each in page.of("a")} == {"openapi.json", "./", "metrics"}
+    assert "default-src 'none'" in html and "script-src" not in html
+    for words in (
+        "<code>POST /v1/read</code>",
+        "Reads &lt;all&gt; of it.",
+        "<td>list of Asked</td>",
+        "<td>list of (string, string)</td>",
+        "<td>&quot;one&quot; or &quot;two&quot;</td>",
+        "<td>string</td><td>Who?</td>",
+        "<pre>{&quot;model&quot;: &quot;one&quot;}</pre>",
+    ):
+        assert words in html
