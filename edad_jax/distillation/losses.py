@@ -33,15 +33,18 @@ class Counts(NamedTuple):
 def count_targets(batch: MaskedBatch) -> Counts:
     """Returns this device's share of the counts; sum it over devices before use."""
     tokens_b = batch.mask_bt.sum(axis=1).astype(jnp.float32)
-    pairs_b = jnp.square(tokens_b)
-    if batch.documents_bt is not None:
-        pairs_b = real_pairs(batch.documents_bt).sum(axis=(1, 2, 3)).astype(jnp.float32)
     return Counts(
         masked=batch.masked_weights_bm.sum(),
         examples=(tokens_b > 0).sum().astype(jnp.float32),
         tokens=tokens_b.sum(),
-        pairs=pairs_b.sum(),
+        pairs=_count_pairs(batch, tokens_b).sum(),
     )
+
+
+def _count_pairs(batch, tokens_b):
+    if batch.documents_bt is None:
+        return jnp.square(tokens_b)
+    return real_pairs(batch.documents_bt).sum(axis=(1, 2, 3)).astype(jnp.float32)
 
 
 @jax.named_scope("mlm_loss")  # by which a profile tells it from the net
