@@ -95,6 +95,8 @@ class BertConfig:
                 raise ValueError(
                     f"got {name}={getattr(self, name)}, expected a share from 0 to below 1"
                 )
+        if not 0 <= self.layer_norm_eps < 1:
+            raise ValueError(f"got layer_norm_eps={self.layer_norm_eps}, expected a small number")
         if self.modern:
             check_rotations(self.hidden_size, self.num_attention_heads, "hidden_size")
         if self.hidden_act not in ACTIVATIONS:

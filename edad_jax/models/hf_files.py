@@ -127,12 +127,19 @@ def _shards(index):
             "the checkpoint again"
         )
     for file in files:
-        if Path(file).name != file or not (index.parent / file).is_file():
+        if Path(file).name != file or not _is_there(index.parent / file):
             raise ValueError(
                 f"{index} names the file {file!r}, which does not lie beside it; fetch the "
                 "checkpoint again"
             )
     return files
+
+
+def _is_there(path):
+    try:
+        return path.is_file()
+    except OSError:  # a name that no file can have
+        return False
 
 
 def _check_fetched(path):

@@ -279,6 +279,12 @@ def test_config_without_sizes_and_indivisible_heads_are_errors():
             bert_config(config_json | {name: 0})
 
 
+def test_a_norm_whose_epsilon_is_no_small_number_is_an_error():
+    config_json = json.loads((GOLDEN / "bert" / "config.json").read_text())
+    with pytest.raises(ValueError, match="got layer_norm_eps=2147483648, expected a small number"):
+        bert_config(config_json | {"layer_norm_eps": 2147483648})
+
+
 def test_vocabulary_of_another_size_is_an_error():
     convert.check_vocabulary(61, tiny_bert_config())
     convert.check_vocabulary(68, tiny_exbert_config())
@@ -364,6 +370,7 @@ def test_parameters_of_another_model_are_not_written():
         ([], "names no file of weights"),
         ({"a": "../model.safetensors"}, r"names the file '../model.safetensors', which does not"),
         ({"a": "part-2.safetensors"}, "names the file 'part-2.safetensors', which does not lie"),
+        ({"a": "s" * 300}, "names the file 's*', which does not lie"),
     ],
 )
 def test_an_index_that_names_no_files_beside_it_is_an_error(bert_directory, weight_map, message):
