@@ -116,7 +116,7 @@ def _encode(model, params, batches):
     @jax.jit
     def encode(params, batch):
         output = model.apply(
-            {"params": params}, batch.ids_bt, batch.segments_bt, batch.mask_bt, method="encode"
+            {"params": params}, batch.ids_bt, batch.segments_bt, batch.seen_bt, method="encode"
         )
         return gather_positions(output.last_hidden_btd, batch.masked_positions_bm)
 
