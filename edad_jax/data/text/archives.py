@@ -59,14 +59,15 @@ def read_zip(
     try:
         archive = zipfile.ZipFile(file)
         members = archive.infolist()
-    except (zipfile.BadZipFile, EOFError, ValueError, OSError) as error:
+    # NotImplementedError: it says that it needs another version of zip.
+    except (zipfile.BadZipFile, EOFError, ValueError, OSError, NotImplementedError) as error:
         report.add_problem(_DAMAGED, where, error)
         return
     for member in members:
-        if not member.filename:
-            report.add_problem(_DAMAGED, where, "a member without a name")
+        # Of no name: `is_dir` looks at its last letter.
+        if member.filename and member.is_dir():
             continue
-        if member.is_dir() or not _is_taken(member.filename, where, report):
+        if not _is_taken(member.filename, where, report):
             continue
         here = shown(f"{where}:{member.filename}")
         try:

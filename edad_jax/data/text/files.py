@@ -91,6 +91,8 @@ def why_left_out(name: str) -> str:
         (.git, .ipynb_checkpoints), as is what systems and editors leave (__MACOSX, ~$a.txt).
     """
     parts = PurePosixPath(name).parts
+    if not parts:
+        return "file without a name"  # of a damaged archive
     if any(part.startswith((".", "~$")) or part == "__MACOSX" for part in parts if part != ".."):
         return HIDDEN
     kind, _ = file_format(name)

@@ -99,9 +99,20 @@ def test_a_member_without_a_name_costs_itself(tmp_path):
     # 5; that of a comment, which follows, 14 before. So the name becomes the comment.
     damaged = whole[: name - 18] + b"\0\0\0\0\5\0" + whole[name - 12 :]
     (tmp_path / "a.zip").write_bytes(damaged)
+    (tmp_path / "b.tar").write_bytes(tar_of({"a.txt": TEXT, "": b"Lost."}))
+    documents, report = read(tmp_path)
+    assert documents == DOCUMENTS * 2 and not report.problems
+    assert report.left_out["file without a name"][0] == 2
+
+
+def test_a_zip_archive_of_an_unknown_version_is_told(tmp_path):
+    whole = zip_of({"a.txt": TEXT})
+    entry = whole.rindex(b"PK\x01\x02")  # 6 bytes on: the version that is needed
+    (tmp_path / "a.zip").write_bytes(whole[: entry + 6] + b"\x63" + whole[entry + 7 :])
+    (tmp_path / "b.txt").write_bytes(TEXT)
     documents, report = read(tmp_path)
     assert documents == DOCUMENTS
-    assert sum(report.problems.values()) == 1
+    assert report.problems["archive is damaged or cut short: kept what could be read"] == 1
 
 
 @pytest.mark.parametrize(("ending", "pack"), [(".zip", zip_of), (".tar", tar_of)])
