@@ -81,7 +81,7 @@ class Rows:
         if missing := fields - self.manifest.keys():
             raise self._damaged(f"it has no {', '.join(sorted(missing))}")
         for shard in self.manifest["shards"]:
-            if missing := {"number", "rows", "bytes", "sha256"} - dict(shard).keys():
+            if missing := {"number", "rows", "bytes"} - dict(shard).keys():
                 raise self._damaged(f"a shard has no {', '.join(sorted(missing))}")
 
     def _open(self, shard: dict) -> np.ndarray:
@@ -119,7 +119,8 @@ class Rows:
         wrong = [
             str(path)
             for shard in self.manifest["shards"]
-            if file_checksum(path := shard_path(self.folder, shard["number"])) != shard["sha256"]
+            if file_checksum(path := shard_path(self.folder, shard["number"]))
+            != shard.get("sha256")
         ]
         if wrong:
             raise ValueError(

@@ -31,7 +31,7 @@ from tests.tiny_run import run_of, tiny_config, write_corpus
 from tests.tiny_tasks import tiny_tuning, write_tagging
 from tests.tiny_tokenizers import XLM_R, byte_bpe
 
-LONG = 1_024  # pieces
+LONG = 256  # pieces
 SPECIALS = ("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]")
 STUDENT = {
     "family": "modernbert",

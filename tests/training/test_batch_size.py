@@ -94,8 +94,8 @@ def test_more_rows_take_more_memory():
 def test_what_auto_finds_is_recorded_and_stays(finished, tmp_path, monkeypatch):
     tried = []
 
-    def step_bytes(step, train_state, frozen, *, rows, length):
-        assert length == 32 and set(train_state.params) == {"teacher", "student"}
+    def step_bytes(step, train_state, frozen, *, rows, length, packed):
+        assert length == 32 and not packed and set(train_state.params) == {"teacher", "student"}
         tried.append(rows)
         return 1e9 * fixed_and_per_row(rows)
 
