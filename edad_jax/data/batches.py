@@ -77,12 +77,14 @@ class Rows:
 
     def _check_fields(self) -> None:
         """Raises ValueError where a manifest that was never sealed lacks what is read of it."""
-        fields = {"rows", "max_length", "vocabulary_size", "shards"}
-        if missing := fields - self.manifest.keys():
-            raise self._damaged(f"it has no {', '.join(sorted(missing))}")
-        for shard in self.manifest["shards"]:
-            if missing := {"number", "rows", "bytes"} - dict(shard).keys():
-                raise self._damaged(f"a shard has no {', '.join(sorted(missing))}")
+        shards = self.manifest.get("shards")
+        if not isinstance(shards, list):
+            raise self._damaged("it has no list of shards")
+        numbers = [(each, ("number", "rows", "bytes")) for each in shards]
+        for said, names in ((self.manifest, ("rows", "max_length", "vocabulary_size")), *numbers):
+            found = said if isinstance(said, dict) else {}
+            if wrong := [name for name in names if not isinstance(found.get(name), int)]:
+                raise self._damaged(f"it has no number for {', '.join(wrong)}")
 
     def _open(self, shard: dict) -> np.ndarray:
         path = shard_path(self.folder, shard["number"])

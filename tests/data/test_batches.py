@@ -160,8 +160,10 @@ def test_other_format_version_is_an_error(folder, tmp_path):
     ("change", "told"),
     [
         (lambda manifest: manifest | {"sealed_sha256": None}, "its checksum is another"),
-        (lambda manifest: {**manifest, "shards": [{"number": 0}]}, "has no bytes, rows"),
-        (lambda manifest: {k: v for k, v in manifest.items() if k != "rows"}, "it has no rows"),
+        (lambda manifest: {**manifest, "shards": [{"number": 0}]}, "no number for rows, bytes"),
+        (lambda manifest: manifest | {"shards": ["a"]}, "no number for number, rows, bytes"),
+        (lambda manifest: manifest | {"shards": 1}, "no list of shards"),
+        (lambda manifest: {k: v for k, v in manifest.items() if k != "rows"}, "no number for rows"),
     ],
 )
 def test_a_manifest_that_lacks_what_is_read_is_an_error(folder, tmp_path, change, told):
