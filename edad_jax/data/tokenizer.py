@@ -211,7 +211,8 @@ def _named_class(folder: str) -> str | None:
     config = read_json_or_none(os.path.join(folder, "tokenizer_config.json"))
     is_alone = not os.path.exists(os.path.join(folder, "tokenizer.json"))
     default = "BertTokenizer" if is_alone else None
-    return config.get("tokenizer_class", default) if isinstance(config, dict) else default
+    named = config.get("tokenizer_class") if isinstance(config, dict) else None
+    return named if isinstance(named, str) else default
 
 
 def check_unknown(shares: Mapping[str, float], most: float, *, option: str, advice: str) -> None:

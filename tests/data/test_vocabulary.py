@@ -240,3 +240,10 @@ def test_a_length_that_is_no_number_is_told(tmp_path):
     (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": ""}))
     with pytest.raises(ValueError, match="got model_max_length '' in tokenizer_config.json"):
         load_tokenizer(folder)
+
+
+def test_a_class_that_is_no_name_is_as_if_none_were_named(tmp_path):
+    folder = write_tokenizer(tmp_path)
+    pieces = pieces_of(load_tokenizer(folder))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": []}))
+    assert pieces_of(load_tokenizer(folder)) == pieces

@@ -76,7 +76,10 @@ def read_zip(
                 yield from read_member(bounded, member.filename, here)
         except RuntimeError as error:  # a password, or a compression that Python has not
             report.add_problem("member of the archive skipped", here, error)
-        except (zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+        except (
+            *(zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, OSError),
+            UnicodeDecodeError,  # of the name in front of the member, its second one
+        ) as error:
             report.add_problem(_DAMAGED, here, error)
 
 

@@ -105,6 +105,15 @@ def test_a_member_without_a_name_costs_itself(tmp_path):
     assert report.left_out["file without a name"][0] == 2
 
 
+def test_a_zip_member_whose_second_name_is_damaged_costs_itself(tmp_path):
+    whole = zip_of({"a.txt": TEXT, "b-\u00e9.txt": b"Lost."}, zipfile.ZIP_STORED)
+    name = whole.index(b"b-")
+    (tmp_path / "a.zip").write_bytes(whole[: name + 2] + b"\xff\xff" + whole[name + 4 :])
+    documents, report = read(tmp_path)
+    assert documents == DOCUMENTS
+    assert report.problems["archive is damaged or cut short: kept what could be read"] == 1
+
+
 def test_a_zip_archive_of_an_unknown_version_is_told(tmp_path):
     whole = zip_of({"a.txt": TEXT})
     entry = whole.rindex(b"PK\x01\x02")  # 6 bytes on: the version that is needed
