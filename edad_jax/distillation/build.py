@@ -12,14 +12,14 @@ from ml_collections import ConfigDict
 
 from edad_jax.data.batches import Rows, make_batch_at
 from edad_jax.data.masking import MaskingConfig, mask_rows
-from edad_jax.data.piece_counts import log_frequencies, masking_weights
+from edad_jax.data.piece_counts import masking_weights
 from edad_jax.data.prepare import Prepared
-from edad_jax.distillation import student_family, student_init
+from edad_jax.distillation import head_init, student_family, student_init
 from edad_jax.distillation.method import StepSettings
 from edad_jax.distillation.nets import Nets, build_student, build_teacher, is_exported
 from edad_jax.distillation.phases import WHOLE
 from edad_jax.distillation.settings import Settings, check_frozen_teacher
-from edad_jax.models import block_copy, head_regression, init
+from edad_jax.models import block_copy, init
 from edad_jax.models.exbert import ExBert
 from edad_jax.models.heads import WidthProjection
 from edad_jax.models.names import HEADS
@@ -171,7 +171,9 @@ def build_run(
     if sample and config.teacher.extension_init == "copy" and not has_learned:
         teacher_params = block_copy.copy_blocks(teacher, teacher_params, sample[0])
     if "mlm" in fresh:
-        teacher_params = _begin_head(config, vocabulary, "teacher", teacher, teacher_params, sample)
+        teacher_params = head_init.begin_head(
+            config, vocabulary, "teacher", teacher, teacher_params, sample
+        )
     return assemble_run(
         config,
         settings,
@@ -208,8 +210,8 @@ def assemble_run(
     student, student_params = build_student(
         config.student, vocabulary, precision, (config.seed, 1), sizes
     )
-    if config.mlm_head_init != "random":  # one that its teacher's does not replace
-        student_params = _with_frequencies(student_params, vocabulary)
+    # Of a head that its teacher's, or a regression, does not replace.
+    student_params = head_init.with_frequencies(config, vocabulary, student_params)
     width = teacher.config.base.hidden_size
     nets = Nets(
         teacher.clone(execution=settings.execution),
@@ -230,12 +232,8 @@ def assemble_run(
             )
         if sample and settings.student_init.extension == "copy":
             student_params = block_copy.copy_blocks(student, student_params, sample[0])
-        if (
-            sample
-            and config.mlm_head_init == "regression"
-            and "MLM" in method.learned_heads(config)
-        ):
-            student_params = _begin_head(
+        if config.mlm_head_init == "regression" and "MLM" in method.learned_heads(config):
+            student_params = head_init.begin_head(
                 config, vocabulary, "student", student, student_params, sample
             )
     params = {"teacher": teacher_params, "student": student_params}
@@ -267,37 +265,6 @@ def assemble_run(
             own=settings.own,
         ),
     )
-
-
-def _begin_head(
-    config: ConfigDict,
-    vocabulary: Vocabulary,
-    name: str,
-    model: ExBert,
-    params: dict,
-    sample: Sequence[MaskedBatch],
-) -> dict:
-    """Returns params with the MLM head that config.mlm_head_init names."""
-    if config.mlm_head_init == "random":
-        return params
-    params = _with_frequencies(params, vocabulary)
-    if sample and config.mlm_head_init == "regression":
-        bias_v = params["mlm"]["bias"]
-        return head_regression.regress_head(name, model, params, sample, bias_v)
-    return params
-
-
-def _with_frequencies(params: dict, vocabulary: Vocabulary) -> dict:
-    """Returns params whose MLM head begins with how often each piece occurs in the text.
-
-    Left at zeros, a bias gets there by a learning rate's width an update, and till then the rest of
-    the head stands in for it.
-    """
-    counts = vocabulary.token_counts
-    if counts is None:  # only shapes are asked for
-        return params
-    bias = log_frequencies(counts, (vocabulary.cls_id, vocabulary.sep_id))
-    return params | {"mlm": params["mlm"] | {"bias": bias}}
 
 
 def _sample_text(

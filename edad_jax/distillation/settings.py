@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from edad_jax.data.batches import bucket_lengths
 from edad_jax.data.rows import RowSettings
-from edad_jax.distillation import student_init
+from edad_jax.distillation import head_init, student_init
 from edad_jax.distillation.edad import DEFAULT_ALPHA
 from edad_jax.distillation.method import Method
 from edad_jax.distillation.methods import METHODS, find_method
@@ -26,7 +26,6 @@ from edad_jax.types import Vocabulary
 
 ADDED_WORDS = ("random", "pieces")
 EXTENSIONS = ("random", "copy")
-MLM_HEADS = ("random", "frequencies", "regression")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,9 +81,10 @@ def read_settings(config: ConfigDict) -> Settings:
                 f"config.teacher.{option}={config.teacher[option]!r} is not one of "
                 f"{', '.join(choices)}"
             )
-    if config.mlm_head_init not in MLM_HEADS:
+    if config.mlm_head_init not in head_init.MLM_HEADS:
         raise ValueError(
-            f"config.mlm_head_init={config.mlm_head_init!r} is not one of {', '.join(MLM_HEADS)}"
+            f"config.mlm_head_init={config.mlm_head_init!r} is not one of "
+            f"{', '.join(head_init.MLM_HEADS)}"
         )
     _check_numbers(config)
     if config.max_steps:  # else it is known when the rows are there

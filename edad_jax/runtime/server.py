@@ -33,9 +33,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from pydantic import BaseModel, Field
 
 from edad_jax.runtime.batcher import Batcher, TooManyPiecesError
+from edad_jax.runtime.interface import make_interface_page
 from edad_jax.runtime.limits import AdmissionControl, Limits, refusal
 from edad_jax.runtime.models import QuestionAnswerer, Scorer
-from edad_jax.runtime.page import make_interface_page, make_page
+from edad_jax.runtime.page import make_page
 
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -12,7 +12,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from edad_jax.runtime.page import make_interface_page, make_page, read_style
+from edad_jax.runtime.interface import make_interface_page
+from edad_jax.runtime.page import make_page, read_style
 
 COLOURS = ("blue", "vermilion", "green", "purple", "ochre", "grey")
 # Letters, and what they stand on: on the page and in boxes, on a button, on marks, in figures.
