@@ -12,9 +12,10 @@ is the least-squares fit of that ratio (Kanamori et al. 2009, "A least-squares a
 importance estimation", for a product of two sides; ridges a and b), times a temperature. b and the
 temperature are those that serve text best which the fit has not seen. No paper of ours has it.
 
-The head is linear, gelu, norm, tied table. To pass the linear map through unchanged, the linear
-layer's bias lifts all numbers to where gelu is nearly the identity, half of them higher than the rest: the
-norm then divides all rows by nearly the same, and its own bias takes the pattern away.
+The head is linear, gelu, norm, tied table. To pass the linear map through nearly unchanged, the
+linear layer's bias lifts all numbers to where gelu is all but the identity, half of them higher
+than the rest: the norm then divides all rows by nearly the same, and its own bias takes the pattern
+away.
 """
 
 import logging
